@@ -1,0 +1,55 @@
+//! What a pod says of itself: the revision its next transaction is judged by (spec R153).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::document::ObjectId;
+use super::manifest::{Revision, Sequence};
+
+/// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
+/// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
+/// that is so already.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The pod's own name.
+    pub pod: String,
+    /// Changes with each start of the process.
+    pub instance: String,
+    /// What decides the next transaction; `None` before the first complete bundle.
+    pub running: Option<Running>,
+    /// Bundle formats this pod reads.
+    pub formats: Vec<u32>,
+    /// The newest bundle this pod refused, if that is newer than what runs.
+    pub refused: Option<Nack>,
+    /// Messages in this pod's spool that still have a recipient to serve.
+    pub queued: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    pub sequence: Sequence,
+    pub revision: Revision,
+    pub loaded_at: Timestamp,
+}
+
+/// Why a pod keeps its last good revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nack {
+    pub sequence: Sequence,
+    pub revision: Revision,
+    pub reason: NackReason,
+    pub message: String,
+    /// The object at fault, where one can be named.
+    pub object: Option<ObjectId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NackReason {
+    SecretMissing,
+    ListenerFailed,
+    FormatTooNew,
+    CompileFailed,
+}

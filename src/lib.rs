@@ -1,0 +1,13 @@
+//! Postern: an outbound-mail gateway for Kubernetes. ARCHITECTURE.md has the map.
+
+pub mod api;
+pub mod bundle;
+pub mod controller;
+pub mod delivery;
+pub mod gateway;
+pub mod mail;
+pub mod manifest;
+pub mod policy;
+pub mod smtp;
+pub mod spool;
+pub mod translate;

@@ -1,0 +1,19 @@
+//! The bundle compiled: what runs. Pure (no clock, no file, no socket), so that the gateway,
+//! `explain` and the tests judge mail by the same code.
+//!
+//! ```text
+//! Bundle ─ compile ─▶ Policy ─ decide(transaction, message, fuel) ─▶ Decision ─ settle ─▶ Settlement
+//! ```
+
+pub mod compile;
+pub mod decide;
+pub mod matcher;
+pub mod merge;
+pub mod pattern;
+pub mod settle;
+pub mod text;
+pub mod verdict;
+
+pub use compile::{CompileError, Policy, compile};
+pub use decide::decide;
+pub use verdict::{Decision, Delivery, Fuel, Transaction, Verdict};

@@ -1,0 +1,48 @@
+//! One reply to DATA, many fates (spec R70): the pure step from a decision to what is stored and said.
+
+use super::verdict::{Decision, Deferral, Delivery, Disposition, Rejection};
+use crate::mail::envelope::{Envelope, Recipient};
+
+/// What the gateway does with a decided message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settlement {
+    /// Some recipient must wait: 451 for the message, nothing stored.
+    Defer(Deferral),
+    /// Every recipient is refused: 550 with the best-ranked rule's notice.
+    Reject(Rejection),
+    /// 250 once this is durable, in one commit.
+    Accept {
+        deliveries: Vec<Delivery>,
+        /// Recipients to report as failed; empty for a null sender. Those with NOTIFY=NEVER are left out.
+        refused: Vec<(Recipient, Rejection)>,
+        /// Recipients refused without a report (NOTIFY=NEVER or null sender): counted and logged.
+        unreported: usize,
+    },
+}
+
+pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
+    let mut deliveries = Vec::new();
+    let mut rejections: Vec<(Recipient, Rejection)> = Vec::new();
+    let mut accepted = 0;
+    for (recipient, verdict) in envelope.recipients.iter().zip(decision.verdicts) {
+        match verdict.disposition {
+            Disposition::Defer(deferral) => return Settlement::Defer(deferral),
+            Disposition::Reject(rejection) => rejections.push((recipient.clone(), rejection)),
+            Disposition::Deliver(copies) => {
+                accepted += 1;
+                deliveries.extend(copies);
+            }
+        }
+    }
+    if accepted == 0
+        && let Some((_, first)) = rejections.first()
+    {
+        return Settlement::Reject(first.clone());
+    }
+    let total = rejections.len();
+    let reportable = envelope.sender.mailbox.is_some();
+    let refused: Vec<_> =
+        rejections.into_iter().filter(|(recipient, _)| reportable && recipient.notify.on_failure()).collect();
+    let unreported = total - refused.len();
+    Settlement::Accept { deliveries, refused, unreported }
+}
