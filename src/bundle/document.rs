@@ -1,6 +1,7 @@
 //! The records of a bundle. Field names are a wire format: see [`FORMAT`].
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -99,6 +100,9 @@ pub struct Gateway {
     pub default_route: Option<DefaultRoute>,
     pub limits: Limits,
     pub notices: Notices,
+    /// Resolvers for MX and host look-ups; empty: those of the system.
+    #[serde(default)]
+    pub dns_servers: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
