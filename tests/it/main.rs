@@ -1,0 +1,3 @@
+//! The one integration binary: rules of the house, whole gateways, and the real cluster.
+
+mod architecture;
