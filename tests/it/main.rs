@@ -1,3 +1,6 @@
 //! The one integration binary: rules of the house, whole gateways, and the real cluster.
 
 mod architecture;
+mod kill;
+mod standalone;
+mod support;
