@@ -43,6 +43,13 @@ enum Command {
     Gateway(gateway::Args),
 }
 
+/// How a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
 /// Parses the command line and runs it.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();

@@ -5,7 +5,9 @@
 pub mod admission;
 pub mod budget;
 pub mod control;
+mod files;
 pub mod intake;
+pub mod listeners;
 pub mod live;
 pub mod mount;
 pub mod received;

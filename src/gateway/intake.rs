@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -31,8 +31,20 @@ const INLINE: usize = 64 << 10;
 /// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
 const IN_MEMORY: u64 = 256 << 10;
 
-/// The gateway as the SMTP server sees it.
-pub struct Intake {
+/// The gateway as the SMTP server sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake(Arc<Shared>);
+
+/// An [`Intake`] that does not keep it alive.
+pub struct WeakIntake(Weak<Shared>);
+
+impl WeakIntake {
+    pub fn upgrade(&self) -> Option<Intake> {
+        self.0.upgrade().map(Intake)
+    }
+}
+
+struct Shared {
     live: Arc<Live>,
     /// The mounted bundle, to look again when its watcher is late; `None` in standalone mode.
     mount: Option<Arc<Mount>>,
@@ -76,7 +88,7 @@ impl Intake {
         registry: &mut Registry,
     ) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self {
+        Self(Arc::new(Shared {
             live,
             mount,
             spool,
@@ -85,19 +97,23 @@ impl Intake {
             draining: AtomicBool::new(false),
             hostname,
             metrics: Metrics::register(registry),
-        }
+        }))
+    }
+
+    pub fn downgrade(&self) -> WeakIntake {
+        WeakIntake(Arc::downgrade(&self.0))
     }
 
     /// From now on every new transaction is answered 421.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 
     fn not_serving(&self) -> Option<Reply> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.0.draining.load(Ordering::Relaxed) {
             return Some(Reply::new(421, [4, 3, 2], "Service shutting down, try another host"));
         }
-        match self.live.current() {
+        match self.0.live.current() {
             None => Some(Reply::new(421, [4, 3, 2], "Service not ready (no policy revision)")),
             Some(running) if running.leaving => {
                 Some(Reply::new(421, [4, 3, 2], "Service shutting down, try another host"))
@@ -107,7 +123,7 @@ impl Intake {
     }
 }
 
-impl Handler for Arc<Intake> {
+impl Handler for Intake {
     type Mail = Incoming;
 
     fn greet(&self, _address: SocketAddr) -> Result<(), Reply> {
@@ -115,18 +131,18 @@ impl Handler for Arc<Intake> {
     }
 
     async fn mail(&self, peer: &Peer, sender: Sender, declared: Option<u64>) -> Result<Incoming, Reply> {
-        if let Some(mount) = &self.mount
-            && !self.live.is_fresh()
+        if let Some(mount) = &self.0.mount
+            && !self.0.live.is_fresh()
         {
-            mount.refresh(&self.live).await;
+            mount.refresh(&self.0.live).await;
         }
         if let Some(reply) = self.not_serving() {
             return Err(reply);
         }
-        let running = self.live.current().expect("not_serving looked");
+        let running = self.0.live.current().expect("not_serving looked");
         Ok(Incoming {
             client_allowed: admission::client_allowed(&running.bundle.gateway, peer.address.ip()),
-            intake: Arc::clone(self),
+            shared: Arc::clone(&self.0),
             running,
             peer: peer.clone(),
             declared,
@@ -138,7 +154,7 @@ impl Handler for Arc<Intake> {
 
 /// One transaction. Dropping it forgets everything.
 pub struct Incoming {
-    intake: Arc<Intake>,
+    shared: Arc<Shared>,
     running: Arc<Running>,
     peer: Peer,
     client_allowed: bool,
@@ -166,8 +182,8 @@ impl Mail for Incoming {
 
     async fn data(&mut self) -> Result<(), Reply> {
         let wanted = self.declared.unwrap_or(IN_MEMORY).min(IN_MEMORY);
-        let share = self.intake.budget.take(wanted).await.ok_or_else(out_of_memory)?;
-        let id = self.intake.spool.new_id();
+        let share = self.shared.budget.take(wanted).await.ok_or_else(out_of_memory)?;
+        let id = self.shared.spool.new_id();
         let field = received::field(
             &self.peer,
             self.hostname(),
@@ -177,7 +193,7 @@ impl Mail for Incoming {
             self.envelope.sender.smtputf8,
             Timestamp::now(),
         );
-        let mut writer = self.intake.spool.writer();
+        let mut writer = self.shared.spool.writer();
         writer.write(field.as_bytes()).map_err(|error| storage(&error))?;
         self.arriving = Some(Arriving { id, writer, received: field.len(), _share: share });
         Ok(())
@@ -222,15 +238,15 @@ impl Mail for Incoming {
                 let mut submissions = Vec::with_capacity(1 + usize::from(!refused.is_empty()));
                 if !refused.is_empty() {
                     let routes = &self.running.routes;
-                    let report_id = self.intake.spool.new_id();
-                    let writer = self.intake.spool.writer();
+                    let report_id = self.shared.spool.new_id();
+                    let writer = self.shared.spool.writer();
                     match bounce::refused(report_id, writer, &entry, &content, &refused, routes, Timestamp::now()) {
                         Ok(report) => submissions.push(report),
                         Err(error) => return self.answer("refused", storage(&error)),
                     }
                 }
                 submissions.push(Submission { id, entry, content });
-                match self.intake.spool.commit(submissions).await {
+                match self.shared.spool.commit(submissions).await {
                     Ok(_) => {
                         tracing::info!(
                             %id, size, revision = %self.running.revision, client = %self.peer.address.ip(),
@@ -247,11 +263,11 @@ impl Mail for Incoming {
 
 impl Incoming {
     fn hostname(&self) -> &str {
-        self.running.bundle.gateway.hostname.as_deref().unwrap_or(&self.intake.hostname)
+        self.running.bundle.gateway.hostname.as_deref().unwrap_or(&self.shared.hostname)
     }
 
     fn answer(&self, result: &'static str, reply: Reply) -> Reply {
-        self.intake.metrics.count(result);
+        self.shared.metrics.count(result);
         reply
     }
 
@@ -276,8 +292,8 @@ impl Incoming {
             return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| unavailable());
         }
         // Reading a large message needs room for its decoded text.
-        let _share = self.intake.budget.take(2 * size as u64).await.ok_or_else(out_of_memory)?;
-        let _turn = self.intake.pool.acquire().await.map_err(|_| unavailable())?;
+        let _share = self.shared.budget.take(2 * size as u64).await.ok_or_else(out_of_memory)?;
+        let _turn = self.shared.pool.acquire().await.map_err(|_| unavailable())?;
         tokio::task::spawn_blocking(work).await.map_err(|_| unavailable())
     }
 

@@ -96,6 +96,10 @@ impl Live {
         }
     }
 
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
     /// What decides a transaction that begins now.
     pub fn current(&self) -> Option<Arc<Running>> {
         self.running.load_full()

@@ -66,7 +66,7 @@ pub enum StartError {
 
 pub struct Gateway {
     live: Arc<Live>,
-    intake: Arc<Intake>,
+    intake: Intake,
     spool: Arc<Spool>,
     worker: Worker,
     /// Owned tasks: the bundle's watcher, the admin and control servers.
@@ -105,14 +105,14 @@ impl Gateway {
         };
         let live = Arc::new(Live::new(pod, instance, listeners, memory));
         let budget = Budget::of_this_machine();
-        let intake = Arc::new(Intake::new(
+        let intake = Intake::new(
             Arc::clone(&live),
             mount.clone(),
             Arc::clone(&spool),
             budget,
             hostname.clone(),
             &mut registry,
-        ));
+        );
         live.listeners().attach(&intake);
         let config = worker::Config { hostname, ..worker::Config::default() };
         let worker =

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// How a listener uses TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TlsMode {
     /// STARTTLS is offered.
     Optional,

@@ -51,6 +51,11 @@ impl LiveCertificate {
         Ok(())
     }
 
+    /// Takes over another one for all later handshakes.
+    pub fn replace_by(&self, other: &LiveCertificate) {
+        self.0.store(other.current());
+    }
+
     /// What the next handshake uses.
     pub fn current(&self) -> Arc<ServerConfig> {
         self.0.load_full()

@@ -2,5 +2,6 @@
 
 mod architecture;
 mod kill;
+mod mounted;
 mod standalone;
 mod support;
