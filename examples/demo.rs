@@ -2,12 +2,12 @@
 //!
 //! Takes the path of the `postern` binary. Uses no cluster and no root.
 
-#[path = "../tests/it/support/sink.rs"]
-#[allow(dead_code)]
-mod sink;
 #[path = "../tests/it/support/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../tests/it/support/sink.rs"]
+#[allow(dead_code)]
+mod sink;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -26,11 +26,36 @@ struct Letter {
 }
 
 const LETTERS: &[Letter] = &[
-    Letter { what: "plain", to: "budi@partner.example", subject: "Laporan bulanan", body: "Terlampir laporan bulan ini." },
-    Letter { what: "marked", to: "budi@partner.example", subject: "Draft agreement", body: "Please treat this as internal for now." },
-    Letter { what: "word", to: "eve@rival.example", subject: "Numbers", body: "This is confidential, keep it." },
-    Letter { what: "base64", to: "eve@rival.example", subject: "=?utf-8?B?UkFIQVNJQQ==?=", body: "Lihat subjek." },
-    Letter { what: "harmless", to: "eve@rival.example", subject: "Trust", body: "I speak in full confidentiality." },
+    Letter {
+        what: "plain",
+        to: "budi@partner.example",
+        subject: "Laporan bulanan",
+        body: "Terlampir laporan bulan ini.",
+    },
+    Letter {
+        what: "marked",
+        to: "budi@partner.example",
+        subject: "Draft agreement",
+        body: "Please treat this as internal for now.",
+    },
+    Letter {
+        what: "word",
+        to: "eve@rival.example",
+        subject: "Numbers",
+        body: "This is confidential, keep it.",
+    },
+    Letter {
+        what: "base64",
+        to: "eve@rival.example",
+        subject: "=?utf-8?B?UkFIQVNJQQ==?=",
+        body: "Lihat subjek.",
+    },
+    Letter {
+        what: "harmless",
+        to: "eve@rival.example",
+        subject: "Trust",
+        body: "I speak in full confidentiality.",
+    },
 ];
 
 fn main() -> ExitCode {
@@ -69,7 +94,12 @@ fn demo() -> Result<(), Box<dyn std::error::Error>> {
     print_table(&rows);
 
     println!("\nNow a rule is changed while the gateway runs: the word becomes “agreement”.");
-    let letter = &Letter { what: "changed", to: "budi@partner.example", subject: "Agreement", body: "The agreement is signed." };
+    let letter = &Letter {
+        what: "changed",
+        to: "budi@partner.example",
+        subject: "Agreement",
+        body: "The agreement is signed.",
+    };
     let changed = Instant::now();
     fs::write(&rules, rule("agreement"))?;
     let reply = loop {
@@ -82,7 +112,11 @@ fn demo() -> Result<(), Box<dyn std::error::Error>> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    println!("{} ms after the file was saved, a message with that word got:\n  {}", changed.elapsed().as_millis(), reply.replace('\n', "\n  "));
+    println!(
+        "{} ms after the file was saved, a message with that word got:\n  {}",
+        changed.elapsed().as_millis(),
+        reply.replace('\n', "\n  ")
+    );
     println!("\nThe same mail, explained without sending anything:\n");
     fs::write(folder.join("mail.eml"), content(letter))?;
     let explained = Command::new(&postern)

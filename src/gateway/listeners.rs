@@ -101,7 +101,11 @@ impl Listeners {
         let mut certificates = Vec::new();
         let mut fresh = Vec::new();
         let mut wanted = Vec::new();
-        for listener in &gateway.listeners {
+        let listeners = match self.fixed.as_slice() {
+            [] => gateway.listeners.as_slice(),
+            _ => &gateway.listeners[..gateway.listeners.len().min(1)],
+        };
+        for listener in listeners {
             let made_of = source(listener, hostname, materials)?;
             for place in self.places(listener) {
                 wanted.push(place.clone());

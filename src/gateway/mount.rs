@@ -12,46 +12,74 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::segment::{self, LoadError};
-use crate::bundle::{Manifest, Materials, Nack, NackReason};
+use crate::bundle::{Manifest, Materials, Nack, NackReason, Sequence};
 use crate::gateway::live::{Found, Live};
 
 /// Without any event we look this often: the watch may have missed one, and `Live` wants a heartbeat.
 const TICK: Duration = Duration::from_millis(500);
 /// A set that stays incomplete this long is reported (kubelet writes bundle and secrets one after the other).
 const INCOMPLETE: Duration = Duration::from_secs(3);
+/// A refusal that the world around us may have cured is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// The two folders, and what was found incomplete in them.
 pub struct Mount {
     bundle: PathBuf,
     secrets: PathBuf,
     pod: String,
+    notes: Mutex<Notes>,
+}
+
+/// What earlier looks found, so that the next one neither repeats itself nor gives up.
+#[derive(Default)]
+struct Notes {
     /// Since when which sequence has been incomplete.
-    waiting: Mutex<Option<(u64, Instant)>>,
+    incomplete: Option<(Sequence, Instant)>,
+    /// Which sequence was refused for what, and when.
+    refused: Option<(Sequence, NackReason, Instant)>,
+}
+
+impl Notes {
+    /// Whether offering this sequence once more could end otherwise: a port may be free by now, a bundle that
+    /// does not compile stays as it is.
+    fn worth_offering(&self, sequence: Sequence) -> bool {
+        match self.refused {
+            Some((refused, reason, at)) if refused == sequence => match reason {
+                NackReason::ListenerFailed | NackReason::SecretMissing => at.elapsed() >= TRY_AGAIN,
+                NackReason::CompileFailed | NackReason::FormatTooNew => false,
+            },
+            _ => true,
+        }
+    }
 }
 
 impl Mount {
     pub fn new(bundle: PathBuf, secrets: PathBuf, pod: String) -> Self {
-        Self { bundle, secrets, pod, waiting: Mutex::new(None) }
+        Self { bundle, secrets, pod, notes: Mutex::default() }
     }
 
     /// Looks once and offers what it finds. Also called by a session that cannot trust the watcher.
     pub async fn refresh(self: &Arc<Self>, live: &Live) {
-        let mut waiting = self.waiting.lock().await;
+        let mut notes = self.notes.lock().await;
         let this = Arc::clone(self);
         let running = live.current().map(|running| running.sequence);
         let read = tokio::task::spawn_blocking(move || this.read(running)).await;
         match read.unwrap_or_else(|_| Err(Trouble::Io("the reader panicked".to_owned()))) {
             Ok(Some(found)) => {
-                *waiting = None;
-                // A refusal is part of the Ack; there is nobody else to tell.
-                let _ = live.offer(found).await;
+                notes.incomplete = None;
+                let sequence = found.sequence;
+                if notes.worth_offering(sequence) {
+                    // The refusal is part of the Ack already; we only note when to try again.
+                    let refusal = live.offer(found).await.err();
+                    notes.refused = refusal.map(|nack| (sequence, nack.reason, Instant::now()));
+                }
             }
-            Ok(None) => *waiting = None,
+            Ok(None) => *notes = Notes::default(),
             Err(Trouble::Missing { manifest, what, secret }) => {
-                let sequence = manifest.sequence.0;
-                let since = match *waiting {
+                let sequence = manifest.sequence;
+                let since = match notes.incomplete {
                     Some((known, since)) if known == sequence => since,
-                    _ => waiting.insert((sequence, Instant::now())).1,
+                    _ => notes.incomplete.insert((sequence, Instant::now())).1,
                 };
                 if since.elapsed() >= INCOMPLETE {
                     let reason = if secret { NackReason::SecretMissing } else { NackReason::CompileFailed };
@@ -71,7 +99,7 @@ impl Mount {
     }
 
     /// Reads what the folders hold now; `None` when that runs already.
-    fn read(&self, running: Option<crate::bundle::Sequence>) -> Result<Option<Found>, Trouble> {
+    fn read(&self, running: Option<Sequence>) -> Result<Option<Found>, Trouble> {
         let file = |name: &str| read_file(&self.bundle, name);
         let manifest = match segment::read_manifest(&file) {
             Ok(manifest) => manifest,

@@ -17,7 +17,13 @@ const CLIENTS: usize = 8;
 /// Subjects that got 250.
 type Accepted = Arc<Mutex<BTreeSet<String>>>;
 
-fn client(number: usize, round: usize, gateway: SocketAddr, stop: &AtomicBool, accepted: &Mutex<BTreeSet<String>>) {
+fn client(
+    number: usize,
+    round: usize,
+    gateway: SocketAddr,
+    stop: &AtomicBool,
+    accepted: &Mutex<BTreeSet<String>>,
+) {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut session) = Client::connect(gateway) else { return };

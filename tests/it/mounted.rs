@@ -127,9 +127,7 @@ impl Drop for Pod {
 }
 
 fn bundle(sink: &Sink, port: u16, word: &str) -> Bundle {
-    let origin = |kind: &str, name: &str| {
-        serde_json::json!({"kind": kind, "namespace": "ns", "name": name, "uid": "u-1", "generation": 1})
-    };
+    let origin = |kind: &str, name: &str| serde_json::json!({"kind": kind, "namespace": "ns", "name": name, "uid": "u-1", "generation": 1});
     serde_json::from_value(serde_json::json!({
         "gateway": {
             "origin": origin("OutboundGateway", "default"),

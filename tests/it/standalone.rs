@@ -8,7 +8,8 @@ use crate::support::gateway::{Folder, POSTERN, Standalone, condition};
 use crate::support::sink::Sink;
 use crate::support::wait_for;
 
-const MAIL: &str = "From: Ani <ani@solarmora.com>\r\nTo: b@partner.example\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";
+const MAIL: &str =
+    "From: Ani <ani@solarmora.com>\r\nTo: b@partner.example\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";
 
 fn gateway(sink: &Sink) -> String {
     format!(
@@ -144,7 +145,9 @@ fn a_changed_rule_acts_without_a_restart_and_a_broken_one_leaves_the_last_good_i
     assert!(say("one").starts_with("550"));
     assert!(say("two").starts_with("250"));
     setup.folder.write("config/word.yaml", &reject("word", "two"));
-    wait_for("the changed rule acts", Duration::from_secs(10), || say("two").starts_with("550").then_some(()));
+    wait_for("the changed rule acts", Duration::from_secs(10), || {
+        say("two").starts_with("550").then_some(())
+    });
     assert!(say("one").starts_with("250"));
 
     // A typo in a field name: the last accepted form stays, and the author is told where.
@@ -155,7 +158,9 @@ fn a_changed_rule_acts_without_a_restart_and_a_broken_one_leaves_the_last_good_i
     assert!(say("three").starts_with("250"));
 
     setup.folder.write("config/word.yaml", &reject("word", "three"));
-    wait_for("the repaired rule acts", Duration::from_secs(10), || say("three").starts_with("550").then_some(()));
+    wait_for("the repaired rule acts", Duration::from_secs(10), || {
+        say("three").starts_with("550").then_some(())
+    });
     let status = gateway.status("ComplianceRule/default/word").unwrap();
     assert_eq!(condition(&status, "Ready").unwrap()["status"], "True", "{status}");
 }
@@ -237,7 +242,11 @@ fn explain_and_the_gateway_give_the_same_answer() {
             assert_eq!(first["deliveries"][0]["headersAdded"][0][0], "X-Rule");
             assert_eq!(first["deliveries"][0]["route"], "default");
         } else {
-            let word = first["rules"].as_array().unwrap().iter().find(|r| r["rule"] == "ComplianceRule/default/word");
+            let word = first["rules"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|r| r["rule"] == "ComplianceRule/default/word");
             let why = &word.unwrap()["why"][0];
             assert_eq!((why["part"].as_str(), why["offset"].as_u64()), (Some("body"), Some(4)));
         }

@@ -116,7 +116,8 @@ impl Standalone {
     pub fn wait_condition(&self, object: &str, kind: &str, status: &str) -> String {
         wait_for(&format!("{object} {kind}={status}"), Duration::from_secs(20), || {
             let condition = condition(&self.status(object)?, kind)?;
-            (condition["status"] == status).then(|| condition["message"].as_str().unwrap_or_default().to_owned())
+            (condition["status"] == status)
+                .then(|| condition["message"].as_str().unwrap_or_default().to_owned())
         })
     }
 }

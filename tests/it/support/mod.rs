@@ -1,7 +1,9 @@
 //! What the end-to-end tests share: a folder of YAML with a gateway process on it, a client, a next hop.
 
 pub mod client;
+pub mod cluster;
 pub mod gateway;
+pub mod postfix;
 pub mod sink;
 
 use std::time::{Duration, Instant};

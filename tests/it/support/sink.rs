@@ -103,7 +103,9 @@ fn dialogue(stream: &TcpStream, mailbox: &Mailbox) -> std::io::Result<()> {
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         let verb = text.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
-        let path = || text.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(path, _)| path.to_owned());
+        let path = || {
+            text.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(path, _)| path.to_owned())
+        };
         match verb.as_str() {
             "EHLO" => out.write_all(
                 b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 0\r\n",
