@@ -5,7 +5,7 @@
 pub mod admission;
 pub mod budget;
 pub mod control;
-mod files;
+pub mod files;
 pub mod intake;
 pub mod listeners;
 pub mod live;
