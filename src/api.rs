@@ -16,6 +16,7 @@ pub mod schema;
 pub mod scope;
 pub mod status;
 pub mod units;
+pub mod yaml;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
@@ -42,6 +43,16 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         schema::finish(RoutingRule::crd(), &[]),
         schema::finish(ComplianceRule::crd(), &[]),
     ]
+}
+
+/// The same as YAML, one document each.
+pub fn crds_yaml() -> String {
+    crds().iter().map(|crd| format!("---\n{}", crd_yaml(crd))).collect()
+}
+
+/// One definition as YAML.
+pub fn crd_yaml(crd: &CustomResourceDefinition) -> String {
+    yaml::document(&serde_json::to_value(crd).expect("a definition is plain data"))
 }
 
 #[cfg(test)]

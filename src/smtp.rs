@@ -6,6 +6,7 @@ pub mod line;
 pub mod reply;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod tls;
 
 use std::future::Future;

@@ -1,5 +1,6 @@
 //! What became of one object: data for statuses, for `check` and for the pages, never an error.
 
+use crate::api::checks::Check;
 use crate::api::conditions::{ConditionType, Reason, State, Verdict};
 use crate::bundle::document::Origin;
 
@@ -124,5 +125,42 @@ impl Outcome {
             (None, false) => texts,
         };
         Verdict::new(kind, State::False, first.reason, message)
+    }
+}
+
+/// Collects the problems of one object, so that its author hears of all of them at once.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl Findings {
+    /// Notes a check of the table that does not hold.
+    pub fn check(&mut self, holds: bool, path: &str, check: &Check) {
+        if !holds {
+            self.invalid(path, check.message);
+        }
+    }
+
+    pub fn invalid(&mut self, path: &str, message: impl Into<String>) {
+        self.problems.push(Problem::invalid(path, message));
+    }
+
+    pub fn push(&mut self, problem: Problem) {
+        match problem.severity {
+            Severity::Error => self.problems.push(problem),
+            Severity::Warning => self.warnings.push(problem),
+        }
+    }
+
+    /// Notes an error and goes on without the value.
+    pub fn ok<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.push(problem)).ok()
+    }
+
+    /// Everything that keeps the object from being used, in one line.
+    pub fn summary(&self) -> String {
+        self.problems.iter().map(Problem::text).collect::<Vec<_>>().join("; ")
     }
 }
