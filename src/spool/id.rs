@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn other_text_is_not_an_id() {
-        for text in ["", "abc", "zzzzzzzzzzzzzzzzzzzzzz", "0000000000000000000000-", "000000000000000000000\u{e9}"] {
+        for text in
+            ["", "abc", "zzzzzzzzzzzzzzzzzzzzzz", "0000000000000000000000-", "000000000000000000000\u{e9}"]
+        {
             assert_eq!(text.parse::<QueueId>(), Err(QueueIdError), "{text}");
         }
     }
