@@ -5,9 +5,9 @@
 #[path = "../tests/it/support/client.rs"]
 #[allow(dead_code)]
 mod client;
-#[path = "../tests/it/support/sink.rs"]
+#[path = "../tests/it/support/inbox.rs"]
 #[allow(dead_code)]
-mod sink;
+mod inbox;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use client::Client;
-use sink::{Delivered, Sink};
+use inbox::{Delivered, Inbox};
 
 struct Letter {
     what: &'static str,
@@ -72,7 +72,7 @@ fn demo() -> Result<(), Box<dyn std::error::Error>> {
     let postern = std::env::args().nth(1).ok_or("usage: demo PATH-OF-POSTERN")?;
     let folder = std::env::temp_dir().join(format!("postern-demo-{}", std::process::id()));
     fs::create_dir_all(folder.join("config"))?;
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let relay = sink.address;
     let rules = folder.join("config/rules.yaml");
     fs::write(folder.join("config/gateway.yaml"), gateway(relay))?;

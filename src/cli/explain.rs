@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::bundle::document::{Bundle, DefaultRoute};
 use crate::cli::folder::{Configured, Folder};
-use crate::delivery::plan::RouteTable;
+use crate::delivery::{Own, RouteTable};
 use crate::gateway::admission;
 use crate::mail::address::Mailbox;
 use crate::mail::edit::{self, Edit};
@@ -141,7 +141,7 @@ fn explain(
 ) -> anyhow::Result<Explained> {
     let bundle = &configured.bundle;
     let policy = compile(bundle, &configured.revision)?;
-    let routes = RouteTable::new(bundle, &configured.materials);
+    let routes = RouteTable::build(bundle, &configured.materials, &Own::default());
     let allowed = args.client.is_none_or(|client| admission::client_allowed(&bundle.gateway, client));
     let id = blake3::hash(content).to_hex()[..16].to_owned();
 

@@ -18,8 +18,8 @@ use notify::Watcher;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bundle::Nack;
 use crate::cli::folder::{Folder, Unusable};
+use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
 use crate::gateway::run::{Gateway, Options, Source};
 use record::Record;
@@ -134,7 +134,7 @@ impl Follower {
     /// Gather, translate, offer, show.
     async fn look(&mut self) {
         let seen = Timestamp::now();
-        let folder = match Folder::read(&self.dir) {
+        let mut folder = match Folder::read(&self.dir) {
             Ok(folder) => folder,
             Err(error) => return self.unusable(&error),
         };
@@ -142,8 +142,7 @@ impl Follower {
             Ok(key) => key,
             Err(error) => return self.unusable(&error),
         };
-        let mut folder = folder;
-        self.record.number(&mut folder.loaded.resources);
+        self.record.number(&mut folder.loaded);
         for problem in &folder.loaded.problems {
             self.statuses.tell(problem);
         }
@@ -154,7 +153,7 @@ impl Follower {
             let (configured, outcomes) = folder.translate(&key, self.record.last_good());
             self.statuses.translated(&key, outcomes, seen);
             if let Some(configured) = configured {
-                let (manifest, changed) = self.record.publish(&configured, seen);
+                let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
                 let found = Found {
                     sequence: manifest.sequence,
@@ -163,8 +162,7 @@ impl Follower {
                     materials: configured.materials,
                     leaving: false,
                 };
-                let refused: Option<Nack> = self.live.offer(found).await.err();
-                if changed && refused.is_none() {
+                if self.live.offer(found).await.is_ok() {
                     self.record.keep(configured.last_good, &self.state);
                 }
             }
@@ -186,7 +184,7 @@ impl Follower {
         });
         if news {
             let text = serde_json::to_vec_pretty(&page).unwrap_or_default();
-            if let Err(error) = crate::gateway::files::replace(&self.state.join("status.json"), &text) {
+            if let Err(error) = files::replace(&self.state.join("status.json"), &text) {
                 tracing::warn!(%error, "cannot write status.json");
             }
         }

@@ -26,7 +26,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(25);
 #[derive(Clone)]
 struct Shared {
     live: Arc<Live>,
-    spool: Arc<Spool>,
+    spool: Spool,
 }
 
 /// What the asker knows already. With none of it the answer comes at once.
@@ -41,7 +41,7 @@ struct Known {
     published: Option<u64>,
 }
 
-pub fn routes(live: Arc<Live>, spool: Arc<Spool>) -> Router {
+pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
 }
 

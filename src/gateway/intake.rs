@@ -12,14 +12,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
-use crate::delivery::bounce;
+use crate::delivery::bounce::{self, About};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::received;
+use crate::mail::dsn::{Action, Fate};
 use crate::mail::envelope::{Envelope, Recipient, Sender};
 use crate::policy::settle::{Settlement, settle};
+use crate::policy::verdict::Rejection;
 use crate::policy::{Decision, Fuel, Transaction, decide};
 use crate::smtp::reply::Reply;
 use crate::smtp::{Handler, Mail, Peer};
@@ -48,7 +50,7 @@ struct Shared {
     live: Arc<Live>,
     /// The mounted bundle, to look again when its watcher is late; `None` in standalone mode.
     mount: Option<Arc<Mount>>,
-    spool: Arc<Spool>,
+    spool: Spool,
     budget: Budget,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
@@ -82,7 +84,7 @@ impl Intake {
     pub fn new(
         live: Arc<Live>,
         mount: Option<Arc<Mount>>,
-        spool: Arc<Spool>,
+        spool: Spool,
         budget: Budget,
         hostname: String,
         registry: &mut Registry,
@@ -235,16 +237,7 @@ impl Mail for Incoming {
                 let targets = deliveries.into_iter().map(target).collect();
                 let entry = self.entry(targets);
                 let size = content.len();
-                let mut submissions = Vec::with_capacity(1 + usize::from(!refused.is_empty()));
-                if !refused.is_empty() {
-                    let routes = &self.running.routes;
-                    let report_id = self.shared.spool.new_id();
-                    let writer = self.shared.spool.writer();
-                    match bounce::refused(report_id, writer, &entry, &content, &refused, routes, Timestamp::now()) {
-                        Ok(report) => submissions.push(report),
-                        Err(error) => return self.answer("refused", storage(&error)),
-                    }
-                }
+                let mut submissions = Vec::from_iter(self.report(&entry, &content, &refused));
                 submissions.push(Submission { id, entry, content });
                 match self.shared.spool.commit(submissions).await {
                     Ok(_) => {
@@ -295,6 +288,25 @@ impl Incoming {
         let _share = self.shared.budget.take(2 * size as u64).await.ok_or_else(out_of_memory)?;
         let _turn = self.shared.pool.acquire().await.map_err(|_| unavailable())?;
         tokio::task::spawn_blocking(work).await.map_err(|_| unavailable())
+    }
+
+    /// Tells the sender of a message that went to some of its recipients which ones policy refused.
+    fn report(&self, entry: &Entry, content: &Content, refused: &[(Recipient, Rejection)]) -> Option<Submission> {
+        let fates: Vec<Fate> = refused
+            .iter()
+            .map(|(recipient, rejection)| Fate {
+                recipient: recipient.clone(),
+                action: Action::Failed,
+                status: rejection.code.0.into(),
+                reason: rejection.full_text.clone(),
+                remote_mta: None,
+                remote_reply: None,
+                last_attempt: None,
+                retry_until: None,
+            })
+            .collect();
+        let about = About { entry, content: content.bytes() };
+        bounce::report(&self.running.routes, self.shared.spool.new_id(), Timestamp::now(), about, &fates)
     }
 
     fn entry(&self, targets: Vec<Target>) -> Entry {

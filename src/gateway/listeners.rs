@@ -101,11 +101,7 @@ impl Listeners {
         let mut certificates = Vec::new();
         let mut fresh = Vec::new();
         let mut wanted = Vec::new();
-        let listeners = match self.fixed.as_slice() {
-            [] => gateway.listeners.as_slice(),
-            _ => &gateway.listeners[..gateway.listeners.len().min(1)],
-        };
-        for listener in listeners {
+        for listener in self.meant(gateway) {
             let made_of = source(listener, hostname, materials)?;
             for place in self.places(listener) {
                 wanted.push(place.clone());
@@ -152,8 +148,26 @@ impl Listeners {
         Ok(())
     }
 
-    /// Where a listener of the bundle is bound: its port on all addresses, or the fixed addresses (for the first
-    /// listener alone, so that no address is bound twice).
+    /// The name of this machine.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// Where this gateway listens, so that delivery never talks to itself.
+    pub fn addresses(&self, gateway: &Gateway) -> Vec<SocketAddr> {
+        let places = self.meant(gateway).iter().flat_map(|listener| self.places(listener));
+        places.map(|place| place.address).collect()
+    }
+
+    /// The listeners of the bundle; with fixed addresses only the first, so that none is bound twice.
+    fn meant<'a>(&self, gateway: &'a Gateway) -> &'a [Listener] {
+        match self.fixed.as_slice() {
+            [] => &gateway.listeners,
+            _ => &gateway.listeners[..gateway.listeners.len().min(1)],
+        }
+    }
+
+    /// Where a listener of the bundle is bound: its port on all addresses, or the fixed addresses.
     fn places(&self, listener: &Listener) -> Vec<Place> {
         let tls = match listener.tls {
             ListenerTls::Optional => TlsMode::Optional,

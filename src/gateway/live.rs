@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, watch};
 use crate::bundle::ack::Running as RunningFacts;
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Ack, Bundle, Materials, Nack, NackReason, Revision, Sequence};
-use crate::delivery::plan::RouteTable;
+use crate::delivery::{Own, RouteTable};
 use crate::gateway::listeners::Listeners;
 use crate::policy::{Policy, compile};
 
@@ -169,7 +169,11 @@ impl Live {
             }
             Err(_) => return Err(refuse(NackReason::CompileFailed, "the compiler panicked".to_owned())),
         };
-        let routes = RouteTable::new(&found.bundle, &found.materials);
+        let own = Own {
+            machine: self.listeners.hostname().to_owned(),
+            listening: self.listeners.addresses(&found.bundle.gateway),
+        };
+        let routes = RouteTable::build(&found.bundle, &found.materials, &own);
         self.listeners
             .apply(&found.bundle.gateway, &found.materials)
             .await

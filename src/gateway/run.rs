@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::delivery::plan::{RouteTable, Routes};
-use crate::delivery::worker::{self, Worker};
+use crate::bundle::Sequence;
+use crate::delivery::{self, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
 use crate::gateway::intake::Intake;
@@ -67,8 +67,8 @@ pub enum StartError {
 pub struct Gateway {
     live: Arc<Live>,
     intake: Intake,
-    spool: Arc<Spool>,
-    worker: Worker,
+    spool: Spool,
+    delivery: (JoinHandle<()>, CancellationToken),
     /// Owned tasks: the bundle's watcher, the admin and control servers.
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
@@ -77,13 +77,26 @@ pub struct Gateway {
     admin: SocketAddr,
 }
 
-/// Routes as they are now, for each attempt afresh.
+/// Routes as they are now, for each attempt afresh. Made when the first policy runs.
 struct Current(Arc<Live>);
 
 impl Routes for Current {
     fn current(&self) -> Arc<RouteTable> {
-        self.0.current().map(|running| Arc::clone(&running.routes)).unwrap_or_default()
+        let running = self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+        Arc::clone(&running.routes)
     }
+}
+
+/// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
+async fn deliver(live: Arc<Live>, spool: Spool, metrics: Metrics, stop: CancellationToken) {
+    tokio::select! {
+        () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
+        () = stop.cancelled() => return,
+    }
+    let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, config);
+    stop.cancelled().await;
+    worker.shutdown().await;
 }
 
 impl Gateway {
@@ -92,7 +105,6 @@ impl Gateway {
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
-        let spool = Arc::new(spool);
         tracing::info!(queued = spool.len(), ?recovery, "spool opened");
         let instance = spool.new_id().to_string();
         let listeners = Listeners::new(smtp, hostname.clone());
@@ -108,15 +120,16 @@ impl Gateway {
         let intake = Intake::new(
             Arc::clone(&live),
             mount.clone(),
-            Arc::clone(&spool),
+            spool.clone(),
             budget,
             hostname.clone(),
             &mut registry,
         );
         live.listeners().attach(&intake);
-        let config = worker::Config { hostname, ..worker::Config::default() };
-        let worker =
-            Worker::start(Arc::clone(&spool), Arc::new(Current(Arc::clone(&live))), config, &mut registry);
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        let no_more = CancellationToken::new();
+        let delivery = tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, no_more.clone()));
 
         let stop = CancellationToken::new();
         let leaving = Arc::new(AtomicBool::new(false));
@@ -125,7 +138,7 @@ impl Gateway {
             let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
-        let control_pages = control::routes(Arc::clone(&live), Arc::clone(&spool));
+        let control_pages = control::routes(Arc::clone(&live), spool.clone());
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
@@ -140,7 +153,8 @@ impl Gateway {
         if let Some(mount) = mount {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
-        Ok(Self { live, intake, spool, worker, tasks, stop, leaving, drain_lag, admin })
+        let delivery = (delivery, no_more);
+        Ok(Self { live, intake, spool, delivery, tasks, stop, leaving, drain_lag, admin })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -157,21 +171,24 @@ impl Gateway {
     /// transactions, the rest finished or left in the spool (spec R162).
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
-        let Self { live, intake, spool, worker, tasks, stop, leaving, drain_lag, .. } = self;
+        let Self { live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, .. } = self;
         tracing::info!("draining");
         leaving.store(true, Ordering::Relaxed);
         tokio::time::sleep(drain_lag).await;
         intake.drain();
         live.listeners().shut_down(DRAIN).await;
-        worker.shutdown(DRAIN).await;
+        no_more.cancel();
+        let mut tasks = tasks;
+        tasks.insert(0, delivery);
         stop.cancel();
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the gateway did not end well");
             }
         }
+        let queued = spool.len();
         spool.close().await;
-        tracing::info!(queued = spool.len(), "stopped");
+        tracing::info!(queued, "stopped");
         Ok(())
     }
 }

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 
 use crate::support::cluster::{Cluster, HOST, RELAY};
 use crate::support::postfix::Postfix;
-use crate::support::sink::Sink;
+use crate::support::inbox::Inbox;
 
 /// A gateway for a namespace without a volume of its own; `{extra}` goes into its spec.
-fn gateway(replicas: u32, sink: &Sink, extra: &str) -> String {
+fn gateway(replicas: u32, sink: &Inbox, extra: &str) -> String {
     format!(
         "apiVersion: postern.dev/v1alpha1
 kind: OutboundGateway
@@ -46,13 +46,13 @@ spec:
 }
 
 /// A sink that pods can reach.
-fn sink_for_pods() -> Sink {
-    Sink::on(SocketAddr::new(HOST.parse().expect("an address"), 0))
+fn sink_for_pods() -> Inbox {
+    Inbox::on(SocketAddr::new(HOST.parse().expect("an address"), 0))
 }
 
 /// The next hop of the samples: a real Postfix with a certificate for its name, that hands on to a sink.
-fn relay(cluster: &Cluster, port: u16) -> (Postfix, Sink) {
-    let sink = Sink::start();
+fn relay(cluster: &Cluster, port: u16) -> (Postfix, Inbox) {
+    let sink = Inbox::start();
     let certificate = cluster.authority.issue(&[RELAY]);
     let address = SocketAddr::new(HOST.parse().expect("an address"), port);
     (Postfix::start(address, Some(certificate), sink.address), sink)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::client::Client;
 use crate::support::gateway::{Folder, Standalone};
-use crate::support::sink::Sink;
+use crate::support::inbox::Inbox;
 use crate::support::wait_for;
 
 const KILLS: usize = 20;
@@ -51,7 +51,7 @@ fn client(
 #[test]
 fn twenty_kills_under_load_lose_nothing() {
     let folder = Folder::new("kill");
-    let sink = Sink::start();
+    let sink = Inbox::start();
     folder.write(
         "config/gateway.yaml",
         &format!(

@@ -14,7 +14,7 @@ use postern::bundle::{Bundle, Manifest, Revision, Sequence, segment};
 
 use crate::support::client::send;
 use crate::support::gateway::{Folder, POSTERN, free_address, http_get};
-use crate::support::sink::Sink;
+use crate::support::inbox::Inbox;
 use crate::support::wait_for;
 
 const MAIL: &str = "From: a@solarmora.com\r\nSubject: x\r\n\r\nthe word is here\r\n";
@@ -126,7 +126,7 @@ impl Drop for Pod {
     }
 }
 
-fn bundle(sink: &Sink, port: u16, word: &str) -> Bundle {
+fn bundle(sink: &Inbox, port: u16, word: &str) -> Bundle {
     let origin = |kind: &str, name: &str| serde_json::json!({"kind": kind, "namespace": "ns", "name": name, "uid": "u-1", "generation": 1});
     serde_json::from_value(serde_json::json!({
         "gateway": {
@@ -169,7 +169,7 @@ fn mail(port: u16) -> String {
 
 #[test]
 fn e14_a_refused_revision_leaves_the_last_good_one_and_a_restarted_pod_is_not_ready_with_it() {
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let mut mount = Mount::new("refused");
     let port = free_address().port();
     mount.publish(1, &bundle(&sink, port, "word"));
@@ -216,7 +216,7 @@ fn e14_a_refused_revision_leaves_the_last_good_one_and_a_restarted_pod_is_not_re
 
 #[test]
 fn a_pod_that_was_paused_judges_its_next_mail_by_the_newest_revision() {
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let mut mount = Mount::new("paused");
     let port = free_address().port();
     mount.publish(1, &bundle(&sink, port, "absent"));
@@ -233,7 +233,7 @@ fn a_pod_that_was_paused_judges_its_next_mail_by_the_newest_revision() {
 
 #[test]
 fn a_pod_never_loads_an_older_sequence_than_it_ran() {
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let mut mount = Mount::new("older");
     let port = free_address().port();
     mount.publish(7, &bundle(&sink, port, "word"));
@@ -252,7 +252,7 @@ fn a_pod_never_loads_an_older_sequence_than_it_ran() {
 
 #[test]
 fn an_incomplete_set_is_never_run() {
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let mut mount = Mount::new("incomplete");
     let port = free_address().port();
     mount.publish(1, &bundle(&sink, port, "word"));
@@ -275,7 +275,7 @@ fn an_incomplete_set_is_never_run() {
 
 #[test]
 fn a_lonely_pod_becomes_ready_with_what_it_has() {
-    let sink = Sink::start();
+    let sink = Inbox::start();
     let mut mount = Mount::new("lonely");
     mount.publish(1, &bundle(&sink, free_address().port(), "word"));
     let pod = mount.start();

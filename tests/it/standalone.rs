@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::support::client::{Client, send};
 use crate::support::gateway::{Folder, POSTERN, Standalone, condition};
-use crate::support::sink::Sink;
+use crate::support::inbox::Inbox;
 use crate::support::wait_for;
 
 const MAIL: &str =
     "From: Ani <ani@solarmora.com>\r\nTo: b@partner.example\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";
 
-fn gateway(sink: &Sink) -> String {
+fn gateway(sink: &Inbox) -> String {
     format!(
         "apiVersion: postern.dev/v1alpha1
 kind: OutboundGateway
@@ -52,12 +52,12 @@ spec:
 
 struct Setup {
     folder: Folder,
-    sink: Sink,
+    sink: Inbox,
 }
 
 impl Setup {
     fn new(name: &str) -> Self {
-        let setup = Self { folder: Folder::new(name), sink: Sink::start() };
+        let setup = Self { folder: Folder::new(name), sink: Inbox::start() };
         setup.folder.write("config/gateway.yaml", &gateway(&setup.sink));
         setup
     }

@@ -4,7 +4,7 @@ pub mod client;
 pub mod cluster;
 pub mod gateway;
 pub mod postfix;
-pub mod sink;
+pub mod inbox;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
 //! A real Postfix as the next hop: TLS with a certificate of our own authority, everything it gets goes on to a
-//! [`Sink`](super::sink::Sink) that tests can read.
+//! [`Inbox`](super::inbox::Inbox) that tests can read.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};

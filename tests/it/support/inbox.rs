@@ -38,12 +38,12 @@ struct Mailbox {
 }
 
 /// Listens until the test ends.
-pub struct Sink {
+pub struct Inbox {
     pub address: SocketAddr,
     mailbox: Arc<Mailbox>,
 }
 
-impl Sink {
+impl Inbox {
     pub fn start() -> Self {
         Self::on("127.0.0.1:0".parse().expect("an address"))
     }
