@@ -102,15 +102,12 @@ impl Touches {
         }
         let api: Api<KubePod> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let touches = patches.iter().map(|(name, patch)| {
-            let (api, params) = (&api, &params);
-            async move {
-                self.metrics.touched();
-                let patch = Patch::Merge(patch);
-                if let Err(error) = bounded(name, api.patch_metadata(name, params, &patch)).await {
-                    // It may just have gone; if not, its turn comes again.
-                    debug!(pod = name, %error, "the touch failed");
-                }
+        let (api, params, metrics) = (&api, &params, &self.metrics);
+        let touches = patches.into_iter().map(|(name, patch)| async move {
+            metrics.touched();
+            if let Err(error) = bounded(&name, api.patch_metadata(&name, params, &Patch::Merge(patch))).await {
+                // It may just have gone; if not, its turn comes again.
+                debug!(pod = name, %error, "the touch failed");
             }
         });
         futures::stream::iter(touches).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;

@@ -14,7 +14,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::watcher::{self, Event, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -162,7 +162,7 @@ impl Run {
             + Send
             + 'static,
     {
-        let stream = metadata_watcher(self.api::<K>(), watcher::Config::default());
+        let stream = watcher(self.api::<PartialObjectMeta<K>>(), watcher::Config::default());
         self.follow(
             stream,
             |state, object: PartialObjectMeta<K>| {
@@ -202,7 +202,7 @@ impl Run {
             + 'static,
     {
         let config = watcher::Config::default().labels(GATEWAY_LABEL);
-        let stream = metadata_watcher(self.api::<K>(), config);
+        let stream = watcher(self.api::<PartialObjectMeta<K>>(), config);
         self.follow(
             stream,
             |state, object: PartialObjectMeta<K>| {
