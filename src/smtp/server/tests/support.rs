@@ -149,7 +149,6 @@ pub fn config(settings: Settings, tls: TlsMode) -> ListenerConfig {
 pub struct Client {
     stream: Option<Box<dyn Stream>>,
     pub script: Arc<Script>,
-    pub closing: CancellationToken,
     /// Whether each octet travels alone.
     pub octet_by_octet: bool,
     told: usize,
@@ -162,12 +161,11 @@ impl Client {
 
     pub fn connect_to(config: Arc<ListenerConfig>, script: Arc<Script>) -> Self {
         let (ours, theirs): (DuplexStream, _) = tokio::io::duplex(256 << 10);
-        let closing = CancellationToken::new();
         let handler = Arc::new(Scripted(script.clone()));
         let (peer, local) = ("192.0.2.7:4711".parse().unwrap(), "192.0.2.1:25".parse().unwrap());
         // Not awaited: it ends with its stream, which ends with this client.
-        tokio::spawn(serve(theirs, peer, local, config, handler, closing.clone()));
-        Self { stream: Some(Box::new(ours)), script, closing, octet_by_octet: false, told: 0 }
+        tokio::spawn(serve(theirs, peer, local, config, handler, CancellationToken::new()));
+        Self { stream: Some(Box::new(ours)), script, octet_by_octet: false, told: 0 }
     }
 
     pub async fn send(&mut self, octets: &[u8]) {
