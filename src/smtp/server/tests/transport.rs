@@ -98,7 +98,7 @@ impl Tcp {
 
 #[tokio::test]
 async fn an_idle_client_is_told_so_and_let_go() {
-    let running = Running::start(TlsMode::Optional, |s| s.timeouts.command = Duration::from_millis(50));
+    let running = Running::start(TlsMode::Optional, |s| s.timeouts.command = Duration::from_millis(500));
     let mut client = running.connect().await;
     client.expect("220").await;
     client.expect("421 4.4.2").await;
@@ -272,7 +272,7 @@ async fn a_drain_ends_idle_sessions_and_lets_transactions_reach_their_reply() {
 
 #[tokio::test]
 async fn a_drain_serves_new_clients_for_its_grace() {
-    let running = Running::start(TlsMode::Optional, |s| s.timeouts.drain_grace = Duration::from_millis(500));
+    let running = Running::start(TlsMode::Optional, |s| s.timeouts.drain_grace = Duration::from_secs(2));
     running.shutdown.cancel();
     let mut late = running.connect().await;
     late.expect("220").await;
