@@ -17,7 +17,7 @@ use crate::gateway::admission;
 use crate::mail::address::Mailbox;
 use crate::mail::edit::{self, Edit};
 use crate::mail::envelope::{Envelope, Recipient, Sender, Via};
-use crate::mail::message;
+use crate::mail::message::{Field, Message};
 use crate::policy::settle::{Settlement, settle};
 use crate::policy::verdict::{Disposition, Outcome, RuleTrace, Verdict};
 use crate::policy::{Decision, Delivery, Fuel, Transaction, compile, decide};
@@ -261,8 +261,8 @@ fn delivery(copy: &Delivery, routes: &RouteTable, bundle: &Bundle, content: &[u8
     DeliveryFate {
         to: copy.recipient.mailbox.to_string(),
         route,
-        tls: if copy.require_tls || routes.requires_tls(&copy.via) { "required" } else { "opportunistic" },
-        subject: message::subject(&edited),
+        tls: if copy.require_tls || routes.resolve(&copy.via).is_ok_and(|route| route.tls.require) { "required" } else { "opportunistic" },
+        subject: Message::read(&edited).all("Subject").next().map(Field::decoded),
         headers_added: copy.edits.iter().filter_map(header).collect(),
         attachments_removed: Vec::new(),
         suppress_bounces: false,
@@ -271,9 +271,11 @@ fn delivery(copy: &Delivery, routes: &RouteTable, bundle: &Bundle, content: &[u8
     }
 }
 
+/// The bytes as they would leave, below our own Received field: added fields stand under that one.
 fn edited(content: &[u8], edits: &[Edit]) -> Vec<u8> {
-    let (head, body) = content.split_at(edit::split(content));
-    let mut out = edit::apply(head, edits).into_owned();
+    const OWN: &[u8] = b"Received: by explain\r\n";
+    let (head, body) = edit::split(content);
+    let mut out = edit::apply(&[OWN, head].concat(), edits).split_off(OWN.len());
     out.extend_from_slice(body);
     out
 }
