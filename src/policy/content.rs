@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::ops::{ControlFlow, Range};
 
 use super::compile::{Conditions, ExpressionCode, Policy, Test};
@@ -154,6 +155,9 @@ impl<'a> Texts<'a> {
                 .all("subject")
                 .map(|field| Text::new(Place::Subject, "subject", field.decoded()))
                 .collect();
+            // Readings of one part often come to the same text: that is searched once.
+            let hasher = std::hash::RandomState::new();
+            let mut by_hash = HashMap::new();
             for piece in pieces.pieces {
                 let label = match (&piece.name, piece.attachment) {
                     (_, false) => "body".to_owned(),
@@ -161,14 +165,18 @@ impl<'a> Texts<'a> {
                     (None, true) => format!("attachment:{}", piece.path),
                 };
                 let place = if piece.attachment { Place::Attachment } else { Place::Body };
-                let mut add = |place, visible| {
-                    let source = piece.text.clone();
-                    let known = texts.iter().any(|t: &Text| {
-                        t.place == place && t.label == label && t.source == source && t.visible == visible
-                    });
-                    if !known {
-                        let branch = piece.branch;
-                        texts.push(Text { visible, branch, ..Text::new(place, label.clone(), source) });
+                let mut add = |place, visible: Option<Visible>| {
+                    let mut text = Text::new(place, label.clone(), piece.text.clone());
+                    (text.visible, text.branch) = (visible, piece.branch);
+                    let alike =
+                        by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_insert_with(Vec::new);
+                    let same = |known: &usize| {
+                        let known: &Text = &texts[*known];
+                        (known.place, &known.label, known.shown()) == (place, &text.label, text.shown())
+                    };
+                    if !alike.iter().any(same) {
+                        alike.push(texts.len());
+                        texts.push(text);
                     }
                 };
                 if !piece.html {
@@ -255,7 +263,10 @@ impl<'a> Texts<'a> {
             texts.extend(others.iter());
         }
         let Ok((holds, evidence)) = hold(expression, &texts) else { return Answer::Unknown };
-        let incomplete = reads_parts && self.parts().stopped.is_some();
+        let incomplete = match location {
+            Location::RawMessage => self.message.bytes.len() > self.raw_limit(),
+            _ => reads_parts && self.parts().stopped.is_some(),
+        };
         match (holds, expression.negated) {
             (true, false) => Answer::Yes(evidence),
             (true, true) => Answer::No,
@@ -266,6 +277,10 @@ impl<'a> Texts<'a> {
             }
             (false, false) => Answer::No,
         }
+    }
+
+    fn raw_limit(&self) -> usize {
+        usize::try_from(self.fuel.decoded_bytes).unwrap_or(usize::MAX)
     }
 
     /// Texts of a location outside subject, body and attachments.
@@ -294,8 +309,8 @@ impl<'a> Texts<'a> {
                 envelope.recipients.iter().map(|r| mailbox(Some(r.mailbox.to_string()))).collect()
             }
             Location::RawMessage => {
-                let raw = String::from_utf8_lossy(self.message.bytes).into_owned();
-                vec![Text::new(Place::Other, "message", raw)]
+                let bytes = &self.message.bytes[..self.message.bytes.len().min(self.raw_limit())];
+                vec![Text::new(Place::Other, "message", String::from_utf8_lossy(bytes).into_owned())]
             }
             Location::Subject | Location::Body | Location::Attachments => Vec::new(),
         };

@@ -23,8 +23,11 @@ pub struct Limits {
 
 /// Readings of one part that are worth following: combinations of doubled fields multiply.
 const MAX_READINGS: usize = 16;
-/// How often the octets of a message may be looked at, all levels and readings together.
+/// How often the octets of a message may be looked at, all levels and readings together: a small
+/// message may be deep, a large one must not cost minutes.
 const PASSES: u64 = 64;
+const PASSES_IF_SMALL: u64 = 512;
+const SMALL: u64 = 2 << 20;
 
 /// The text of a part as one reader would get it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +96,8 @@ pub fn walk(bytes: &[u8], limits: Limits) -> Pieces {
         opened: 0,
         decoded: 0,
         looked_at: 0,
-        may_look_at: (bytes.len() as u64 + 4096) * PASSES,
+        may_look_at: (bytes.len() as u64 * PASSES)
+            .max((bytes.len() as u64 + 4096).min(SMALL) * PASSES_IF_SMALL),
         alternatives: 0,
     };
     while let Some(entity) = walk.waiting.pop() {
@@ -191,7 +195,7 @@ impl Walk<'_> {
         if reading.media.main_type() == "multipart" {
             let mut split = false;
             for boundary in reading.media.all("boundary") {
-                if !self.look(body.len() * 2) {
+                if !self.look(body.len()) {
                     return false;
                 }
                 split |= self.split(&inner(entity.source, body.clone()), reading, source, boundary);
@@ -234,17 +238,11 @@ impl Walk<'_> {
 
     /// Queues the parts of a multipart; false if the boundary does not occur.
     fn split(&mut self, inner: &Entity, reading: &Reading, source: &[u8], boundary: &str) -> bool {
-        let strict = delimiters(source, &inner.range, boundary, false);
-        let loose = delimiters(source, &inner.range, boundary, true);
+        let cuts = delimiters(source, &inner.range, boundary);
         let group = (reading.media.kind == "multipart/alternative" && inner.branch.is_none()).then(|| {
             self.alternatives += 1;
             self.alternatives
         });
-        let mut cuts = vec![strict];
-        // Lines that only begin like the delimiter: for some readers they are delimiters too.
-        if cuts[0] != loose {
-            cuts.push(loose);
-        }
         let mut found = false;
         for cut in cuts {
             let Some(first) = cut.first() else { continue };
@@ -452,12 +450,13 @@ struct Delimiter {
     closes: bool,
 }
 
-/// The lines of `range` that are delimiters (RFC 2046 section 5.1.1), or begin like one if `loose`.
-fn delimiters(source: &[u8], range: &Range<usize>, boundary: &str, loose: bool) -> Vec<Delimiter> {
-    let mut found = Vec::new();
+/// The lines of `range` that are delimiters (RFC 2046 section 5.1.1) and, if that makes a difference,
+/// the lines that begin like one: for some readers those are delimiters too.
+fn delimiters(source: &[u8], range: &Range<usize>, boundary: &str) -> Vec<Vec<Delimiter>> {
+    let (mut strict, mut loose) = (Vec::new(), Vec::new());
     let boundary = boundary.trim_end().as_bytes();
     if boundary.is_empty() {
-        return found;
+        return Vec::new();
     }
     let source = &source[..range.end];
     let mut at = range.start;
@@ -465,13 +464,15 @@ fn delimiters(source: &[u8], range: &Range<usize>, boundary: &str, loose: bool) 
         let (line, next) = line_at(source, at);
         if let Some(rest) = line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)) {
             let (closes, rest) = rest.strip_prefix(b"--").map_or((false, rest), |rest| (true, rest));
-            if loose || rest.iter().all(|b| matches!(b, b' ' | b'\t')) {
-                found.push(Delimiter { start: at, end: next, closes });
+            let delimiter = Delimiter { start: at, end: next, closes };
+            if rest.iter().all(|b| matches!(b, b' ' | b'\t')) {
+                strict.push(delimiter);
             }
+            loose.push(delimiter);
         }
         at = next;
     }
-    found
+    if strict.len() == loose.len() { vec![strict] } else { vec![strict, loose] }
 }
 
 fn looks_like_html(text: &str) -> bool {
