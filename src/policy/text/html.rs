@@ -212,11 +212,9 @@ impl Aligned<'_> {
         let here = self.at;
         let rest = self.raw.get(here..).unwrap_or_default();
         let Some(raw) = rest.chars().next() else { return here };
-        if raw == '&'
-            && !(c == '&' && !rest[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '#'))
-        {
-            let reference = |c: char| c.is_ascii_alphanumeric() || c == '#';
-            let length = rest[1..].find(|c| !reference(c)).unwrap_or(rest.len() - 1).min(32) + 1;
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '#';
+        if raw == '&' && (c != '&' || rest[1..].starts_with(name)) {
+            let length = rest[1..].find(|c| !name(c)).unwrap_or(rest.len() - 1).min(32) + 1;
             let closed = rest[length..].starts_with(';');
             self.at += length + usize::from(closed);
         } else {
