@@ -9,10 +9,12 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::{ControlFlow, Range};
+use std::rc::Rc;
 
 use super::compile::{Conditions, ExpressionCode, Policy};
 use super::text::fold::{Folding, View, display, fold};
 use super::text::html::{self, Visible};
+use super::text::reordered;
 use super::verdict::{Evidence, Fuel, Transaction};
 use crate::bundle::document::{Combine, Location};
 use crate::mail::message::{Limits, Message};
@@ -44,8 +46,8 @@ struct Text {
     place: Place,
     /// For the trace: `body`, `subject`, `attachment:NAME`, …
     label: String,
-    /// As decoded; offsets of evidence count in this.
-    source: String,
+    /// As decoded; offsets of evidence count in this. Readings of one HTML text share it.
+    source: Rc<str>,
     /// What of it shows, where that differs.
     visible: Option<Visible>,
     branch: Option<(u32, u32)>,
@@ -53,8 +55,15 @@ struct Text {
 }
 
 impl Text {
-    fn new(place: Place, label: impl Into<String>, source: String) -> Self {
-        Self { place, label: label.into(), source, visible: None, branch: None, views: Default::default() }
+    fn new(place: Place, label: impl Into<String>, source: impl Into<Rc<str>>) -> Self {
+        Self {
+            place,
+            label: label.into(),
+            source: source.into(),
+            visible: None,
+            branch: None,
+            views: Default::default(),
+        }
     }
 
     fn shown(&self) -> &str {
@@ -89,7 +98,7 @@ pub(super) struct Texts<'a> {
     fuel: Fuel,
     parts: OnceCell<Parts>,
     words: OnceCell<Words>,
-    others: std::cell::RefCell<HashMap<Location, std::rc::Rc<Vec<Text>>>>,
+    others: std::cell::RefCell<HashMap<Location, Rc<Vec<Text>>>>,
 }
 
 /// Subject, body and attachments.
@@ -166,8 +175,8 @@ impl<'a> Texts<'a> {
                     (None, true) => format!("attachment:{}", piece.path),
                 };
                 let place = if piece.attachment { Place::Attachment } else { Place::Body };
-                let mut add = |place, visible: Option<Visible>| {
-                    let mut text = Text::new(place, label.clone(), piece.text.clone());
+                let mut add = |place, source: Rc<str>, visible: Option<Visible>| {
+                    let mut text = Text::new(place, label.clone(), source);
                     (text.visible, text.branch) = (visible, piece.branch);
                     let alike =
                         by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_insert_with(Vec::new);
@@ -180,15 +189,22 @@ impl<'a> Texts<'a> {
                         texts.push(text);
                     }
                 };
-                if !piece.html {
-                    add(place, None);
-                    continue;
+                let source: Rc<str> = piece.text.into();
+                let readings = match piece.html {
+                    true => html::visible(&source).into_iter().map(Some).collect(),
+                    false => vec![None],
+                };
+                for visible in readings {
+                    let shown = visible.as_ref().map_or(&*source, |visible| &visible.text);
+                    // What a screen reorders has no place in the source: offsets count in what it shows.
+                    let reordered = reordered(shown);
+                    add(place, source.clone(), visible);
+                    if let Some(shown) = reordered {
+                        add(place, shown.into(), None);
+                    }
                 }
-                for visible in html::visible(&piece.text) {
-                    add(place, Some(visible));
-                }
-                if self.policy.reads_html_source {
-                    add(Place::Source { attachment: piece.attachment }, None);
+                if piece.html && self.policy.reads_html_source {
+                    add(Place::Source { attachment: piece.attachment }, source, None);
                 }
             }
             Parts { texts, stopped: pieces.stopped }
@@ -285,7 +301,7 @@ impl<'a> Texts<'a> {
     }
 
     /// Texts of a location outside subject, body and attachments.
-    fn others(&self, location: Location) -> std::rc::Rc<Vec<Text>> {
+    fn others(&self, location: Location) -> Rc<Vec<Text>> {
         if let Some(texts) = self.others.borrow().get(&location) {
             return texts.clone();
         }
@@ -299,7 +315,7 @@ impl<'a> Texts<'a> {
         let texts = match location {
             Location::HeadersAndBody | Location::FullHeaders => {
                 let lines = self.message.fields.iter().map(|f| format!("{}: {}\n", f.name, f.decoded()));
-                vec![Text::new(Place::Other, "headers", lines.collect())]
+                vec![Text::new(Place::Other, "headers", lines.collect::<String>())]
             }
             Location::FromHeader => fields(&["from"]),
             Location::RecipientsHeader => fields(&["to", "cc", "bcc"]),
@@ -315,7 +331,7 @@ impl<'a> Texts<'a> {
             }
             Location::Subject | Location::Body | Location::Attachments => Vec::new(),
         };
-        let texts = std::rc::Rc::new(texts);
+        let texts = Rc::new(texts);
         self.others.borrow_mut().insert(location, texts.clone());
         texts
     }

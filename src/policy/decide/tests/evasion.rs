@@ -135,6 +135,10 @@ const DISGUISES: &[Disguise] = &[
         let (a, b) = halves(w);
         plain(format!("{a}\u{8}\u{7f}\u{202c}{b}"))
     }),
+    ("typed backwards behind an override", |w| {
+        plain(format!("it is \u{202e}{}\u{202c} here", w.chars().rev().collect::<String>()))
+    }),
+    ("conditional comment", |w| html(format!("x<!--[if mso]><p>{w}</p><![endif]-->"))),
     ("taken apart (NFD)", |w| {
         use unicode_normalization::UnicodeNormalization;
         plain(w.nfd().collect())
