@@ -98,7 +98,7 @@ impl Trouble {
             Trouble::NoSuchDomain(_) => Fail([5, 1, 2]),
             Trouble::NoMailHost(_) => Fail([5, 4, 4]),
             Trouble::NullMx(_) => Fail([5, 1, 10]),
-            Trouble::LoopsBack(_) => Fail([5, 4, 6]),
+            Trouble::LoopsBack(_) => OtherHostOrFail([5, 4, 6]),
             Trouble::NoAddress => OtherHostOrLater,
             Trouble::MxWithoutAddress => OtherHostOrFail([5, 4, 4]),
             Trouble::Unreachable(_) | Trouble::TimedOut(_) | Trouble::Closed(_) | Trouble::Garbled(..) => {
