@@ -32,7 +32,7 @@ use tokio::task;
 
 use commit::{Batch, Committer, Queue};
 use content::{Body, damaged};
-use due::{Arrival, Index, Next, Place, Taken, Warm};
+use due::{Arrival, Next, Place, Taken, Warm};
 use record::{Head, Header, MESSAGE, Record};
 use recover::{RecoverError, Recovered};
 use shared::{Counters, Room, Shared, Sizes};
@@ -182,7 +182,7 @@ struct Threads {
     sweeper: JoinHandle<()>,
 }
 
-/// Mail that was never attempted and whose disk fails is tried again this much later.
+/// A message that cannot be read is tried again this much later.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
 /// Wall clocks jump: what is due is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
@@ -361,7 +361,8 @@ impl Spool {
     /// more.
     async fn fill(&self, taken: Taken) -> Option<Due> {
         let Taken { id, targets, fates, warm } = taken;
-        let back = GiveBack { shared: &self.inner.shared, id, targets: Some(targets) };
+        let mut back =
+            GiveBack { shared: &self.inner.shared, id, targets: Some(targets), delay: Duration::ZERO };
         let warm = match warm {
             Some(warm) => warm,
             None => match self.load(id).await {
@@ -369,6 +370,7 @@ impl Spool {
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::error!(queue_id = %id, %error, "a message cannot be read; it is tried again later");
+                    back.delay = UNREADABLE_RETRY;
                     return None;
                 }
             },
@@ -456,6 +458,7 @@ struct GiveBack<'a> {
     shared: &'a Shared,
     id: QueueId,
     targets: Option<Vec<usize>>,
+    delay: Duration,
 }
 
 impl GiveBack<'_> {
@@ -467,7 +470,7 @@ impl GiveBack<'_> {
 impl Drop for GiveBack<'_> {
     fn drop(&mut self) {
         if let Some(targets) = self.targets.take() {
-            let later = Timestamp::now() + UNREADABLE_RETRY;
+            let later = Timestamp::now() + self.delay;
             let times: Vec<_> = targets.into_iter().map(|target| (target, later)).collect();
             self.shared.index().release(self.id, &times);
             self.shared.wake.notify_one();

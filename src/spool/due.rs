@@ -140,10 +140,6 @@ impl Index {
         self.bodies.values().map(|(len, _)| len).sum()
     }
 
-    pub fn uses_body(&self, file: QueueId) -> bool {
-        self.bodies.contains_key(&file)
-    }
-
     /// Enters a message, or its new place if it is known (start-up finds moved messages twice).
     pub fn insert(&mut self, arrival: Arrival) {
         let Arrival { id, place, received_at, size, body, fates, mut warm } = arrival;

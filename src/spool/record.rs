@@ -33,6 +33,9 @@ pub(super) const MESSAGE: u8 = 2;
 /// News of a message that lies elsewhere.
 pub(super) const FATES: u8 = 3;
 
+/// Room between records that start-up found unusable and closed.
+pub(super) const GAP: u8 = 4;
+
 /// Meta data of [`OPENING`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Opening {
@@ -112,6 +115,13 @@ impl Record {
 
     pub fn about(&self) -> Option<QueueId> {
         self.about
+    }
+
+    /// Fills `len` bytes, which is the length of one or more records.
+    pub fn gap(len: u64) -> Record {
+        let around = (HEADER + END.len()) as u64;
+        let zeros = usize::try_from(len - around).expect("it lies within a segment");
+        Record::new(GAP, Some(Content::from(vec![0; zeros])), |meta| meta)
     }
 
     fn new(kind: u8, content: Option<Content>, meta: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Record {

@@ -3,17 +3,17 @@
 //! `damaged/`, counted and left out; a format from the future stops the start.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::io::{self, IoSlice};
 
 use jiff::Timestamp;
 
 use super::due::{Arrival, Index, Place, Usage};
 use super::entry::{Fate, Waiting};
 use super::id::QueueId;
-use super::record::{FATES, HEADER, Head, Header, MESSAGE, News, OPENING, Opening, decode};
+use super::record::{FATES, HEADER, Head, Header, MESSAGE, News, OPENING, Opening, Record, decode};
 use super::scan::{Found, Scan};
 use super::segment::{self, FRONT, Front};
-use super::store::Store;
+use super::store::{File, Store};
 use super::sweep::set_aside;
 
 /// What the folder holds.
@@ -83,38 +83,23 @@ pub(super) fn recover(store: &dyn Store, warm: u64, now: Timestamp) -> Result<Re
         damaged: 0,
         orphans: Vec::new(),
     };
-    let mut unused = Vec::new();
     for (&number, &len) in &segments {
         let told = told.get(&number).copied();
-        let mut reading = read(store, number, told)?;
+        let reading = read(store, number, told)?;
         if told.is_some_and(|end| end <= FRONT) || (told.is_none() && reading.end == 0) {
             // Nothing in it counts, or ever did.
-            unused.push(number);
+            store.remove(&segment::name(number))?;
             continue;
         }
         let end = told.unwrap_or(reading.end);
         let durable = told.unwrap_or(reading.synced);
-        for (from, to) in reading.bad.iter().filter(|(from, _)| *from < durable) {
-            let to = *to.min(&end.max(*from));
-            tracing::error!(
-                segment = segment::name(number),
-                offset = from,
-                end = to,
-                "the spool is damaged here"
-            );
-            set_aside(store, number, *from, to - from);
-            recovered.damaged += 1;
-        }
-        let bytes = if told.is_none() { settle_end(store, number, len, end) } else { len };
         if told.is_none() {
             recovered.ends.push((number, end));
         }
-        let needs = std::mem::take(&mut reading.needs);
-        recovered.index.segments.insert(number, Usage { bytes, needs, sealed: true, ..Usage::default() });
+        let usage = Usage { bytes: end, needs: reading.needs.clone(), sealed: true, ..Usage::default() };
+        recovered.index.segments.insert(number, usage);
+        recovered.damaged += heal(store, number, &reading, Extent { len, end, durable })?;
         apply(&mut recovered.index, reading, durable, now);
-    }
-    for number in unused {
-        store.remove(&segment::name(number))?;
     }
     judge_bodies(&files, &mut recovered);
     store.sync_names()?;
@@ -159,8 +144,8 @@ fn read(store: &dyn Store, number: u64, told: Option<u64>) -> Result<Reading, Re
     }
     let mut reading = Reading::default();
     let mut front = [0; FRONT as usize];
-    let len = file.read_at(&mut front, 0)?;
-    if segment::read_front(&front[..len], number) != Front::Good {
+    let read = file.read_at(&mut front, 0)?;
+    if segment::read_front(&front[..read], number) != Front::Good {
         reading.bad.push((0, FRONT));
     }
     let mut scan = Scan::new(file, number, told.unwrap_or(u64::MAX))?;
@@ -187,7 +172,21 @@ fn read(store: &dyn Store, number: u64, told: Option<u64>) -> Result<Reading, Re
             }
         }
     }
+    if let Some(told) = told {
+        reading.reach(told);
+    }
     Ok(reading)
+}
+
+impl Reading {
+    /// What is missing before the told end is as bad as what cannot be read.
+    fn reach(&mut self, told: u64) {
+        let good = self.end.max(FRONT);
+        self.bad.retain(|(from, _)| *from < good);
+        if good < told {
+            self.bad.push((good, told));
+        }
+    }
 }
 
 fn event(header: &Header, record: &[u8]) -> Option<What> {
@@ -203,38 +202,94 @@ fn event(header: &Header, record: &[u8]) -> Option<What> {
     })
 }
 
-/// Brings the events of one segment into the index, batches whole. Of a batch that was durable and
-/// is damaged now, what is left still counts: it was promised.
+/// Brings the events of one segment into the index.
 fn apply(index: &mut Index, reading: Reading, durable: u64, now: Timestamp) {
-    let mut events = reading.events.into_iter().peekable();
-    while let Some(first) = events.next() {
-        let mut batch = vec![first];
-        while let Some(next) = events.next_if(|next| follows(batch.last().expect("it begins with one"), next))
-        {
-            batch.push(next);
+    let Reading { events, .. } = reading;
+    let void = void(&events, durable);
+    for event in events {
+        if void.contains(&event.place.offset) {
+            continue;
         }
-        let whole = batch[0].part == 0 && batch.len() == usize::from(batch[0].parts);
-        for event in batch {
-            if !whole && event.place.offset >= durable {
-                continue;
-            }
-            match event.what {
-                What::Nothing => {}
-                What::Message(head, size) => index.insert(arrival(head, size, event.place, now)),
-                What::News(News { id, fates }) => {
-                    let fates = fates.into_iter().map(|(target, fate)| (target as usize, fate)).collect();
-                    if let Some(finished) = index.settle(id, fates) {
-                        index.forget(&finished);
-                    }
+        match event.what {
+            What::Nothing => {}
+            What::Message(head, size) => index.insert(arrival(head, size, event.place, now)),
+            What::News(News { id, fates }) => {
+                let fates = fates.into_iter().map(|(target, fate)| (target as usize, fate)).collect();
+                if let Some(finished) = index.settle(id, fates) {
+                    index.forget(&finished);
                 }
             }
         }
     }
 }
 
+/// Records of batches that never got to disk whole. Of a batch that was durable and is damaged now,
+/// what is left still counts: it was promised.
+fn void(events: &[Event], durable: u64) -> BTreeSet<u64> {
+    let mut void = BTreeSet::new();
+    for batch in events.chunk_by(follows) {
+        let whole = batch[0].part == 0 && batch.len() == usize::from(batch[0].parts);
+        let places = batch.iter().map(|event| event.place.offset);
+        void.extend(places.filter(|offset| !whole && *offset >= durable));
+    }
+    void
+}
+
+/// How far a segment goes.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Bytes of the file.
+    len: u64,
+    /// Where the last thing that counts ends.
+    end: u64,
+    /// Before this, what is unreadable is damage.
+    durable: u64,
+}
+
+/// Brings a segment to a state that reads the same at every later start: what is damaged is set
+/// aside, what does not count is closed, and nothing is behind the end. Returns how many places
+/// were damaged.
+fn heal(store: &dyn Store, number: u64, reading: &Reading, extent: Extent) -> io::Result<u64> {
+    let Extent { len, end, durable } = extent;
+    let name = segment::name(number);
+    let file = store.open(&name)?;
+    let mut damaged = 0;
+    let mut touched = false;
+    for &(from, to) in reading.bad.iter().filter(|(from, _)| *from < end) {
+        if from < durable {
+            tracing::error!(segment = name, offset = from, end = to, "the spool is damaged here");
+            set_aside(store, number, from, to - from);
+            damaged += 1;
+        }
+        match from {
+            0 => file.write_at(&mut [IoSlice::new(&segment::front(number))], 0)?,
+            _ => close(&*file, (number, from), to - from, durable)?,
+        }
+        touched = true;
+    }
+    let void = void(&reading.events, durable);
+    for Event { place, .. } in reading.events.iter().filter(|event| void.contains(&event.place.offset)) {
+        close(&*file, (number, place.offset), place.len, durable)?;
+        touched = true;
+    }
+    if len > end {
+        file.truncate(end)?;
+        touched = true;
+    }
+    if touched {
+        file.sync()?;
+    }
+    Ok(damaged)
+}
+
+fn close(file: &dyn File, at: (u64, u64), len: u64, durable: u64) -> io::Result<()> {
+    let mut gap = Record::gap(len);
+    gap.place(at, (0, 1), 0, durable.min(at.1));
+    file.write_at(&mut gap.pieces(), at.1)
+}
+
 fn follows(one: &Event, next: &Event) -> bool {
-    next.parts == one.parts
-        && next.part == one.part + 1
+    (next.part, next.parts) == (one.part.wrapping_add(1), one.parts)
         && next.place.offset == one.place.offset + one.place.len
 }
 
@@ -248,15 +303,6 @@ fn arrival(head: Head, size: u64, place: Place, now: Timestamp) -> Arrival {
 pub(super) fn first_fate(received_at: Timestamp, now: Timestamp) -> Fate {
     let next_attempt = received_at.min(now);
     Fate::Waiting(Waiting { attempts: 0, next_attempt, last_error: None, warned: false })
-}
-
-/// Gives back the room behind the end. Returns what the segment takes then.
-fn settle_end(store: &dyn Store, number: u64, len: u64, end: u64) -> u64 {
-    let cut = || store.open(&segment::name(number))?.truncate(end);
-    match cut() {
-        Ok(()) => end,
-        Err(_) => len,
-    }
 }
 
 /// Finds content files that nothing names, and names without their file.

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::record::{ALIGN, FATES, HEADER, Header, MAGIC, MESSAGE, OPENING};
+use super::record::{ALIGN, FATES, GAP, HEADER, Header, MAGIC, MESSAGE, OPENING};
 use super::segment::FRONT;
 use super::store::File;
 
@@ -56,7 +56,7 @@ impl Scan {
         if let Some(header) = self.record(at)? {
             let len = header.len();
             self.at = at + len;
-            if !matches!(header.kind, OPENING | MESSAGE | FATES) {
+            if !matches!(header.kind, OPENING | MESSAGE | FATES | GAP) {
                 return Ok(Some((Found::Unknown { at, kind: header.kind }, &[])));
             }
             return Ok(Some((Found::Record { at, header }, self.bytes(at, len as usize)?)));

@@ -118,13 +118,15 @@ pub(super) struct Log {
     active: Option<Active>,
     /// Ends of segments that no durable opening tells yet.
     ends: Vec<(u64, u64)>,
+    /// Those among them that have something void behind their end.
+    void: Vec<u64>,
     /// The newest segment there was: order must never turn back.
     last: u64,
 }
 
 impl Log {
     pub fn new(shared: Arc<Shared>, ends: Vec<(u64, u64)>) -> Log {
-        Log { shared, active: None, ends, last: 0 }
+        Log { shared, active: None, ends, void: Vec::new(), last: 0 }
     }
 
     /// Bytes that still fit into the open segment.
@@ -161,6 +163,8 @@ impl Log {
         usage.bytes = spare.size;
         // A segment that could not even be begun goes with the next sweep.
         usage.sealed = written.is_err();
+        // While they are there, so must be the word that part of them is void.
+        usage.needs.extend(&self.void);
         drop(index);
         written?;
         self.active = Some(Active {
@@ -195,6 +199,7 @@ impl Log {
         active.file.sync()?;
         active.synced = active.end;
         self.ends.clear();
+        self.void.clear();
         Ok(())
     }
 
@@ -214,7 +219,9 @@ impl Log {
         let Some(active) = self.active.take() else { return };
         self.ends.push((active.number, active.synced));
         let mut size = active.size;
-        if active.synced == active.end && active.file.truncate(active.end).is_ok() {
+        if active.synced < active.end {
+            self.void.push(active.number);
+        } else if active.file.truncate(active.end).is_ok() {
             size = active.end;
         }
         if let Some(usage) = self.shared.index().segments.get_mut(&active.number) {

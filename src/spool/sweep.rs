@@ -97,10 +97,16 @@ impl Sweeper {
     }
 
     fn try_sweep(&self) -> io::Result<()> {
+        let mut last = 0;
         loop {
             self.drop_dead()?;
-            let Some(oldest) = self.worth_rewriting() else { return Ok(()) };
-            self.rewrite(oldest)?;
+            match self.worth_rewriting() {
+                Some(oldest) if oldest > last => {
+                    self.rewrite(oldest)?;
+                    last = oldest;
+                }
+                _ => return Ok(()),
+            }
         }
     }
 
