@@ -114,6 +114,31 @@ impl Trouble {
         }
     }
 
+    /// One word of a closed list, for logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Trouble::RouteMissing(_) => "RouteMissing",
+            Trouble::RouteBroken { .. } => "RouteBroken",
+            Trouble::Dns { .. } => "DnsUnanswered",
+            Trouble::NoSuchDomain(_) => "NoSuchDomain",
+            Trouble::NoMailHost(_) => "NoMailHost",
+            Trouble::NullMx(_) => "NullMx",
+            Trouble::LoopsBack(_) => "LoopsBack",
+            Trouble::NoAddress | Trouble::MxWithoutAddress => "NoAddress",
+            Trouble::Unreachable(_) => "Unreachable",
+            Trouble::TimedOut(_) => "TimedOut",
+            Trouble::Closed(_) => "Closed",
+            Trouble::Garbled(..) => "Garbled",
+            Trouble::Refused(..) => "Refused",
+            Trouble::StartTlsMissing => "StartTlsMissing",
+            Trouble::Certificate(_) => "CertificateRefused",
+            Trouble::Handshake(_) => "HandshakeFailed",
+            Trouble::NeedsEightBit => "NeedsEightBit",
+            Trouble::NeedsUtf8 => "NeedsUtf8",
+            Trouble::TooLarge(_) => "TooLarge",
+        }
+    }
+
     /// Whether the session cannot go on after this.
     pub fn ends_session(&self) -> bool {
         match self {

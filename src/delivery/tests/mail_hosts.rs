@@ -45,9 +45,15 @@ impl Authority {
         let mut catalog = Catalog::new();
         catalog.upsert(LowerName::new(&zone), vec![Arc::new(handler)]);
         let mut server = Server::new(catalog);
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // One port for both, whatever else runs on this machine.
+        let (tcp, udp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+                break (tcp, udp);
+            }
+        };
         let address = udp.local_addr().unwrap();
-        server.register_listener(TcpListener::bind(address).await.unwrap(), Duration::from_secs(5), 16);
+        server.register_listener(tcp, Duration::from_secs(5), 16);
         server.register_socket(udp);
         Self { address, _server: server }
     }
