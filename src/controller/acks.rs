@@ -157,14 +157,15 @@ impl Poll {
     async fn answers(&self, answers: &mut u64) -> Result<(), PollError> {
         let (mut sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| PollError::Slow)??;
         let talk = async {
-            let (mut after, mut refused) = (0, 0);
+            // The first question is answered at once; each further one when there is news.
+            let mut known = String::new();
             loop {
-                let published = self.published.borrow().0;
-                let path = format!("/ack?after={after}&refused={refused}&published={published}");
+                let path = format!("/ack?published={}{known}", self.published.borrow().0);
                 let ack = timeout(ANSWER, ask(&mut sender, &self.gateway, &path)).await.map_err(|_| PollError::Slow)??;
                 *answers += 1;
-                after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
-                refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
+                let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
+                let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
+                known = format!("&after={after}&refused={refused}");
                 let last = self
                     .heard
                     .lock()

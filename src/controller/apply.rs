@@ -156,14 +156,13 @@ impl Applier {
     }
 
     async fn grow_claims(&self, wish: &StatefulSet, namespace: &str) -> Result<(), ApplyError> {
-        let spec = wish.spec.as_ref();
-        let template = spec.and_then(|spec| spec.volume_claim_templates.as_ref()?.first());
+        let template = wish.spec.volume_claim_templates.as_ref().and_then(|templates| templates.first());
         let size = template.and_then(|claim| {
             claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
         });
-        let (Some(size), Some(spec)) = (size, spec) else { return Ok(()) };
+        let Some(size) = size else { return Ok(()) };
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let labels = spec.selector.match_labels.iter().flatten();
+        let labels = wish.spec.selector.match_labels.iter().flatten();
         let selector = labels.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
         let claims = bounded("volume claims", api.list(&ListParams::default().labels(&selector))).await?;
         for claim in claims {

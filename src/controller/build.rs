@@ -12,6 +12,7 @@ pub mod shelves;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -100,14 +101,14 @@ pub fn secret_copy(gateway: &OutboundGateway, number: u8) -> Secret {
 pub fn control_secret(gateway: &OutboundGateway, pair: &Pair, ca: &str) -> Secret {
     let metadata = meta(gateway, control_secret_name(&gateway.name_any()));
     let data = BTreeMap::from([
-        ("ca.crt".to_owned(), ca.to_owned()),
-        ("tls.crt".to_owned(), pair.certificate.clone()),
-        ("tls.key".to_owned(), pair.key.clone()),
+        ("ca.crt".to_owned(), ByteString(ca.as_bytes().to_vec())),
+        ("tls.crt".to_owned(), ByteString(pair.certificate.as_bytes().to_vec())),
+        ("tls.key".to_owned(), ByteString(pair.key.as_bytes().to_vec())),
     ]);
     Secret {
         metadata,
         type_: Some("kubernetes.io/tls".to_owned()),
-        string_data: Some(data),
+        data: Some(data),
         ..Default::default()
     }
 }

@@ -50,7 +50,7 @@ pub struct Press {
     gateway: ObjectKey,
     pub published: Published,
     /// What the published manifest says, put together.
-    pub last_good: Option<LastGood>,
+    pub last_good: Option<Arc<LastGood>>,
     versions: HashMap<u8, Version>,
     /// Maps that the watch has shown as we wrote them.
     watched: BTreeSet<u8>,
@@ -89,10 +89,10 @@ impl Press {
         self.loaded_for = None;
     }
 
-    /// Reads what is published, unless it is known and nobody has touched it.
-    pub async fn load(&mut self, owner: &str) -> Result<(), PublishError> {
+    /// Reads what is published, unless it is known and nobody has touched it. True if it was read.
+    pub async fn load(&mut self, owner: &str) -> Result<bool, PublishError> {
         if self.loaded_for.as_deref() == Some(owner) && !self.is_touched() {
-            return Ok(());
+            return Ok(false);
         }
         let known = |number: &u8| self.versions.contains_key(number) || shown(&self.world, &self.gateway, *number).is_some();
         let reads = (0..BUNDLE_MAPS).filter(known).map(async |number| {
@@ -122,7 +122,7 @@ impl Press {
         self.load_copies(owner).await?;
         self.loaded_for = Some(owner.to_owned());
         self.watched.clear();
-        Ok(())
+        Ok(true)
     }
 
     fn read_back(&mut self, files: &BTreeMap<String, Vec<u8>>, shelves: Shelves) {
@@ -142,7 +142,7 @@ impl Press {
         let Some(manifest) = &self.published.manifest else { return };
         match segment::assemble(manifest, &read) {
             Ok(bundle) => {
-                self.last_good = Some(LastGood { bundle, materials: manifest.materials.clone() });
+                self.last_good = Some(Arc::new(LastGood { bundle, materials: manifest.materials.clone() }));
             }
             Err(error) => {
                 // What this process published itself is still known; else nothing is left to keep.
@@ -282,7 +282,7 @@ impl Press {
             "published"
         );
         self.metrics.published();
-        self.last_good = Some(LastGood { bundle, materials: manifest.materials.clone() });
+        self.last_good = Some(Arc::new(LastGood { bundle, materials: manifest.materials.clone() }));
         self.published.floor = self.published.floor.max(manifest.sequence);
         self.published.manifest = Some(manifest);
         self.published.settled = false;

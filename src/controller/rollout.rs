@@ -107,15 +107,14 @@ pub fn floor(pods: &[Pod], acks: &HashMap<String, Ack>) -> Sequence {
 pub struct Wish {
     pub uid: String,
     pub generation: i64,
-    /// When the controller saw that generation.
-    pub seen: Timestamp,
+    /// When the controller saw that generation, or that it can be used again.
+    pub started: Timestamp,
 }
 
 /// How far one generation of one object has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journey {
     pub wish: Wish,
-    pub started: Timestamp,
     /// The publication that took it into account.
     pub published: Option<Publication>,
     pub arrived: Option<Arrival>,
@@ -156,17 +155,19 @@ impl Arrival {
 pub struct Journeys(HashMap<ObjectId, Journey>);
 
 impl Journeys {
-    /// Begins a journey, unless just this generation is on its way or there already. `anew`: it had left
-    /// force without a new generation (something it names was gone) and is back.
-    pub fn begin(&mut self, object: &ObjectId, wish: Wish, anew: Option<Timestamp>) {
-        let same = self.0.get(object).is_some_and(|journey| {
-            journey.wish.uid == wish.uid && journey.wish.generation == wish.generation
-        });
-        if same && anew.is_none() {
+    /// Begins a journey, unless just this generation is on its way or there already.
+    pub fn begin(&mut self, object: &ObjectId, wish: Wish) {
+        let known = self.0.get(object).map(|journey| &journey.wish);
+        if known.is_some_and(|known| (&known.uid, known.generation) == (&wish.uid, wish.generation)) {
             return;
         }
-        let started = anew.unwrap_or(wish.seen);
-        self.0.insert(object.clone(), Journey { wish, started, published: None, arrived: None });
+        self.0.insert(object.clone(), Journey { wish, published: None, arrived: None });
+    }
+
+    /// The earliest change that no publication has taken into account.
+    pub fn unpublished_since(&self) -> Option<Timestamp> {
+        let unpublished = self.0.values().filter(|journey| journey.published.is_none());
+        unpublished.map(|journey| journey.wish.started).min()
     }
 
     /// Forgets objects that are gone.
@@ -205,7 +206,7 @@ impl Journeys {
         self.0.get(object)
     }
 
-    /// The lowest sequence that some object still waits for.
+    /// Whether any object has not arrived.
     pub fn waiting(&self) -> bool {
         self.0.values().any(|journey| journey.arrived.is_none())
     }

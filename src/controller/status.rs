@@ -75,9 +75,7 @@ pub fn of_object(
     let mut verdicts = Vec::from(outcome.verdicts());
     if !outcome.is_current() {
         verdicts.extend(not_in_force(outcome));
-        if current.observed_generation != Some(generation) {
-            status.rollout = None;
-        }
+        status.rollout = None;
     } else if let Some(journey) = journey {
         verdicts.push(programmed(journey.published.as_ref(), situation.failure));
         let (ready, rollout) = arrival(journey, outcome.disabled, situation);
@@ -113,9 +111,8 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
         wish: super::rollout::Wish {
             uid: outcome.origin.uid.clone(),
             generation: outcome.origin.generation,
-            seen: live.started,
+            started: live.started,
         },
-        started: live.started,
         published: Some(publication),
         arrived: None,
     });
@@ -224,16 +221,16 @@ fn arrival(journey: &Journey, disabled: bool, situation: &Situation<'_>) -> (Ver
     };
     let mut rollout = Rollout {
         revision: publication.revision.clone(),
-        started_at: Some(journey.started),
+        started_at: Some(journey.wish.started),
         ..Rollout::default()
     };
     if let Some(arrival) = &journey.arrived {
         (rollout.pods_total, rollout.pods_updated) = (arrival.pods, arrival.pods);
         rollout.stale_pods = arrival.not_counting.clone();
         rollout.completed_at = Some(arrival.at);
-        rollout.propagation_millis = Some(arrival.after(journey.started));
+        rollout.propagation_millis = Some(arrival.after(journey.wish.started));
         let reason = if disabled { Reason::Disabled } else { Reason::Ready };
-        let message = text::arrived(arrival, journey.started, disabled);
+        let message = text::arrived(arrival, journey.wish.started, disabled);
         return (Verdict::new(ConditionType::Ready, State::True, reason, message), Some(rollout));
     }
     let progress = (situation.progress)(publication.sequence);
@@ -260,14 +257,14 @@ fn waiting(progress: &Progress, publication: &Publication) -> Verdict {
 }
 
 fn live_rollout(journey: &Journey, arrived: Option<&Arrival>, situation: &Situation<'_>) -> Rollout {
-    let mut rollout = Rollout { started_at: Some(journey.started), ..Rollout::default() };
+    let mut rollout = Rollout { started_at: Some(journey.wish.started), ..Rollout::default() };
     if let Some(publication) = &journey.published {
         rollout.revision = publication.revision.clone();
         fill(&mut rollout, &(situation.progress)(publication.sequence));
     }
     if let Some(arrival) = arrived {
         rollout.completed_at = Some(arrival.at);
-        rollout.propagation_millis = Some(arrival.after(journey.started));
+        rollout.propagation_millis = Some(arrival.after(journey.wish.started));
     }
     rollout
 }
@@ -280,7 +277,7 @@ fn live_ready(journey: &Journey, arrived: Option<&Arrival>, situation: &Situatio
     match arrived {
         Some(arrival) if progress.complete() => {
             let now = Arrival { pods: progress.total, not_counting: progress.stale.clone(), ..arrival.clone() };
-            let message = text::arrived(&now, journey.started, false);
+            let message = text::arrived(&now, journey.wish.started, false);
             Verdict::new(ConditionType::Ready, State::True, Reason::Ready, message)
         }
         _ => waiting(&progress, publication),
@@ -328,6 +325,52 @@ fn mail_deferred(bundle: &Bundle) -> Option<Verdict> {
     let (reason, _) = causes.first()?;
     let message = format!("mail waits: {}", text::list(causes.iter().map(|(_, cause)| cause.as_str()), 5));
     Some(Verdict::new(ConditionType::MailDeferred, State::True, *reason, message))
+}
+
+/// What of a change is worth an Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub tone: Tone,
+    pub reason: &'static str,
+    pub note: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Good,
+    Bad,
+}
+
+/// Longest note the API server takes.
+const MAX_NOTE: usize = 1024;
+
+/// Compares two statuses of an object: a rollout that finished, something refused, something invalid.
+pub fn news(before: &Status, after: &Status) -> Option<News> {
+    let get = |status: &'_ Status, kind| {
+        conditions::get(&status.conditions, kind).map(|c| (c.status.clone(), c.reason.clone(), c.observed_generation))
+    };
+    let is_new = |kind| get(before, kind) != get(after, kind);
+    let condition = |kind: ConditionType| conditions::get(&after.conditions, kind).filter(|_| is_new(kind));
+    let fails = |kind: ConditionType, reasons: &[Reason]| {
+        let found = condition(kind).filter(|condition| condition.status == State::False.as_str())?;
+        let reason = reasons.iter().find(|reason| reason.as_str() == found.reason)?;
+        Some(told(Tone::Bad, reason.as_str(), &found.message))
+    };
+    const INVALID: &[Reason] = &[Reason::Invalid, Reason::PatternInvalid, Reason::Malformed];
+    const UNPUBLISHED: &[Reason] =
+        &[Reason::BundleTooLarge, Reason::CompileFailed, Reason::PublishFailed, Reason::NoStorageClass];
+    fails(ConditionType::Accepted, INVALID)
+        .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
+        .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
+        .or_else(|| {
+            let ready = condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;
+            Some(told(Tone::Good, "RolledOut", &ready.message))
+        })
+}
+
+fn told(tone: Tone, reason: &'static str, message: &str) -> News {
+    let note = message[..message.floor_char_boundary(MAX_NOTE)].to_owned();
+    News { tone, reason, note }
 }
 
 #[cfg(test)]

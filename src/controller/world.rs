@@ -26,8 +26,8 @@ pub use watch::{child, watch_all};
 
 pub struct World {
     client: Client,
-    /// Watch this namespace only; `None`: all.
-    namespace: Option<String>,
+    /// Watch these namespaces only; empty: all.
+    namespaces: Vec<String>,
     state: Mutex<State>,
     /// Rings when gateways come or go, or objects that no gateway looks after change.
     pub outline: Bell,
@@ -45,7 +45,7 @@ struct State {
     /// Who must look again when a gateway's world changes.
     bells: HashMap<ObjectKey, Arc<Bell>>,
     /// Watches that have not delivered their first complete list.
-    waiting: HashSet<&'static str>,
+    waiting: HashSet<watch::Scope>,
 }
 
 /// One of our four kinds, as it was written.
@@ -158,13 +158,13 @@ impl Bell {
 }
 
 impl World {
-    pub fn new(client: Client, namespace: Option<String>) -> Arc<Self> {
+    pub fn new(client: Client, namespaces: Vec<String>) -> Arc<Self> {
         let state = State {
-            secrets: namespace.is_some().then(HashMap::new),
-            waiting: watch::names(namespace.is_some()).collect(),
+            secrets: (!namespaces.is_empty()).then(HashMap::new),
+            waiting: watch::scopes(&namespaces).collect(),
             ..State::default()
         };
-        Arc::new(Self { client, namespace, state: Mutex::new(state), outline: Bell::default() })
+        Arc::new(Self { client, namespaces, state: Mutex::new(state), outline: Bell::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,10 +177,8 @@ impl World {
     }
 
     /// Watches that are still on their first list.
-    pub fn waiting_for(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.state().waiting.iter().copied().collect();
-        names.sort_unstable();
-        names
+    pub fn waiting_for(&self) -> BTreeSet<&'static str> {
+        self.state().waiting.iter().map(|scope| scope.watch).collect()
     }
 
     /// Registers who looks after a gateway; it is told that everything is new.
@@ -258,6 +256,18 @@ impl World {
     /// Takes in what we wrote ourselves, before the watch tells us.
     pub fn absorb(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
         objects::apply(&mut self.state(), &self.outline, kind, object, Timestamp::now());
+    }
+}
+
+impl World {
+    /// Whoever looks after this object is to look again.
+    pub fn ring(&self, object: &ObjectId) {
+        let state = self.state();
+        let gateway = state.objects.get(object).map(|entry| &entry.gateway);
+        match gateway.and_then(|gateway| state.bells.get(gateway)) {
+            Some(bell) => bell.cluster(),
+            None => self.outline.spec(),
+        }
     }
 }
 

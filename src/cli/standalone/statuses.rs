@@ -48,8 +48,8 @@ impl Statuses {
         for outcome in &outcomes {
             let origin = &outcome.origin;
             if outcome.is_current() {
-                let wish = Wish { uid: origin.uid.clone(), generation: origin.generation, seen };
-                self.journeys.begin(&origin.object, wish, None);
+                let wish = Wish { uid: origin.uid.clone(), generation: origin.generation, started: seen };
+                self.journeys.begin(&origin.object, wish);
             } else {
                 self.journeys.end(&origin.object);
             }

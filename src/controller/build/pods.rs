@@ -45,7 +45,7 @@ pub fn stateful_set(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> 
     let annotations = (!wish.annotations.is_empty()).then(|| wish.annotations.clone());
     StatefulSet {
         metadata: super::meta(gateway, gateway.name_any()),
-        spec: Some(StatefulSetSpec {
+        spec: StatefulSetSpec {
             replicas: Some(gateway.spec.replicas),
             service_name: Some(super::headless_name(&gateway.name_any())),
             selector: super::selector(gateway),
@@ -70,7 +70,7 @@ pub fn stateful_set(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> 
                 }
             }),
             ..Default::default()
-        }),
+        },
         ..Default::default()
     }
 }
@@ -248,7 +248,11 @@ fn volumes(gateway: &OutboundGateway) -> Vec<Volume> {
     });
     let projected = |name: &str, sources: Vec<VolumeProjection>, mode: i32| Volume {
         name: name.to_owned(),
-        projected: Some(ProjectedVolumeSource { default_mode: Some(mode), sources: Some(sources) }),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(mode),
+            sources: Some(sources),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let mut volumes = vec![
@@ -268,7 +272,7 @@ fn volumes(gateway: &OutboundGateway) -> Vec<Volume> {
         let size_limit = gateway.spec.storage.size.as_ref().map(|size| Quantity(size.as_str().to_owned()));
         volumes.push(Volume {
             name: SPOOL_VOLUME.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource { size_limit, medium: None }),
+            empty_dir: Some(EmptyDirVolumeSource { size_limit, ..Default::default() }),
             ..Default::default()
         });
     }

@@ -73,7 +73,7 @@ pub fn plan(
     };
     let manifest = Manifest {
         format: FORMAT,
-        sequence: next_sequence(published, now),
+        sequence: next_sequence(published),
         revision,
         published_at: now,
         segments: pieces
@@ -164,14 +164,10 @@ fn named(published: &Published) -> BTreeSet<String> {
         .collect()
 }
 
-/// One more than ever before. The first one of a gateway is the time in milliseconds: volumes outlive their
-/// gateway, and a pod that finds one never loads a lower sequence than it ran with it.
-fn next_sequence(published: &Published, now: Timestamp) -> Sequence {
+/// One more than ever before.
+fn next_sequence(published: &Published) -> Sequence {
     let last = published.manifest.as_ref().map_or(Sequence(0), |manifest| manifest.sequence);
-    match last.max(published.floor) {
-        Sequence(0) => Sequence(now.as_millisecond().max(1).unsigned_abs()),
-        last => last.next(),
-    }
+    last.max(published.floor).next()
 }
 
 impl Plan {

@@ -124,7 +124,7 @@ impl World {
     }
 
     async fn fetch(&self, kind: MaterialKind, key: &ObjectKey) -> Result<Option<Found>, kube::Error> {
-        if self.namespace.as_ref().is_some_and(|own| *own != key.namespace) {
+        if !self.namespaces.is_empty() && !self.namespaces.contains(&key.namespace) {
             return Ok(None);
         }
         Ok(match kind {

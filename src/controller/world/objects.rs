@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::watch::Listed;
 use super::{Bell, Entry, State, Written};
 use crate::api::GatewayRef;
 use crate::bundle::document::{ObjectId, ObjectKind};
@@ -51,11 +52,11 @@ pub fn delete(state: &mut State, outline: &Bell, kind: ObjectKind, object: &Dyna
 }
 
 /// After a complete list: what it did not hold is gone.
-pub fn keep(state: &mut State, outline: &Bell, kind: ObjectKind, listed: &std::collections::HashSet<ObjectKey>) {
+pub fn keep(state: &mut State, outline: &Bell, kind: ObjectKind, listed: &Listed) {
     let gone: Vec<ObjectId> = state
         .objects
         .keys()
-        .filter(|id| id.kind == kind && !listed.contains(&ObjectKey::new(&id.namespace, &id.name)))
+        .filter(|id| id.kind == kind && listed.lacks(&ObjectKey::new(&id.namespace, &id.name)))
         .cloned()
         .collect();
     for id in gone {

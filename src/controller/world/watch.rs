@@ -14,7 +14,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::watcher::{self, Event, metadata_watcher, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -34,54 +34,85 @@ use crate::translate::ObjectKey;
 const OUR_KINDS: [&str; 4] = ["outboundgateways", "outboundroutes", "routingrules", "compliancerules"];
 const OTHERS: [&str; 6] =
     ["pods", "configmaps", "statefulsets", "services", "networkpolicies", "poddisruptionbudgets"];
+/// Only where namespaces are named; cluster-wide there is no right to watch them.
+const SECRETS: &str = "secrets";
+
+/// One watch: a resource, in one namespace or in all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub watch: &'static str,
+    namespace: Option<String>,
+}
 
 /// The watches there will be.
-pub fn names(with_secrets: bool) -> impl Iterator<Item = &'static str> {
-    OUR_KINDS.into_iter().chain(OTHERS).chain(with_secrets.then_some("secrets"))
+pub fn scopes(namespaces: &[String]) -> impl Iterator<Item = Scope> + '_ {
+    let everywhere = namespaces.is_empty().then_some(None);
+    let places = namespaces.iter().cloned().map(Some).chain(everywhere);
+    places.flat_map(|namespace| {
+        let secrets = namespace.is_some().then_some(SECRETS);
+        let names = OUR_KINDS.into_iter().chain(OTHERS).chain(secrets);
+        names.map(move |watch| Scope { watch, namespace: namespace.clone() })
+    })
 }
 
 /// Starts all watches; they end with `stop`, or when the set is dropped.
 pub fn watch_all(world: &Arc<World>, metrics: &Arc<Metrics>, stop: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut start = |future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    for scope in scopes(&world.namespaces) {
+        let run = Run { world: world.clone(), metrics: metrics.clone(), scope };
         let stop = stop.clone();
-        tasks.spawn(async move { stop.run_until_cancelled_owned(future).await.unwrap_or(()) });
-    };
-    let [gateways, routes, routing, compliance] = OUR_KINDS;
-    let run = |name| Run { world: world.clone(), metrics: metrics.clone(), name };
-    start(Box::pin(run(gateways).ours::<OutboundGateway>(ObjectKind::OutboundGateway)));
-    start(Box::pin(run(routes).ours::<OutboundRoute>(ObjectKind::OutboundRoute)));
-    start(Box::pin(run(routing).ours::<RoutingRule>(ObjectKind::RoutingRule)));
-    start(Box::pin(run(compliance).ours::<ComplianceRule>(ObjectKind::ComplianceRule)));
-    let [pods, config_maps, stateful_sets, services, network_policies, budgets] = OTHERS;
-    start(Box::pin(run(pods).pods()));
-    start(Box::pin(run(config_maps).versions::<ConfigMap>(MaterialKind::ConfigMap)));
-    start(Box::pin(run(stateful_sets).children::<StatefulSet>(ChildKind::StatefulSet)));
-    start(Box::pin(run(services).children::<Service>(ChildKind::Service)));
-    start(Box::pin(run(network_policies).children::<NetworkPolicy>(ChildKind::NetworkPolicy)));
-    start(Box::pin(run(budgets).children::<PodDisruptionBudget>(ChildKind::PodDisruptionBudget)));
-    if world.namespace.is_some() {
-        start(Box::pin(run("secrets").versions::<Secret>(MaterialKind::Secret)));
+        tasks.spawn(async move { stop.run_until_cancelled_owned(run.run()).await.unwrap_or(()) });
     }
-    let world = world.clone();
-    start(Box::pin(async move { world.reread_secrets().await }));
+    let (world, stop) = (world.clone(), stop.clone());
+    tasks.spawn(async move { stop.run_until_cancelled_owned(world.reread_secrets()).await.unwrap_or(()) });
     tasks
 }
 
-/// One watch.
 struct Run {
     world: Arc<World>,
     metrics: Arc<Metrics>,
-    name: &'static str,
+    scope: Scope,
+}
+
+/// What a complete list held.
+pub struct Listed {
+    namespace: Option<String>,
+    keys: HashSet<ObjectKey>,
+}
+
+impl Listed {
+    /// Whether this object would be in the list and is not: it is gone.
+    pub fn lacks(&self, key: &ObjectKey) -> bool {
+        self.namespace.as_ref().is_none_or(|own| *own == key.namespace) && !self.keys.contains(key)
+    }
 }
 
 impl Run {
+    async fn run(self) {
+        match self.scope.watch {
+            "outboundgateways" => self.ours::<OutboundGateway>(ObjectKind::OutboundGateway).await,
+            "outboundroutes" => self.ours::<OutboundRoute>(ObjectKind::OutboundRoute).await,
+            "routingrules" => self.ours::<RoutingRule>(ObjectKind::RoutingRule).await,
+            "compliancerules" => self.ours::<ComplianceRule>(ObjectKind::ComplianceRule).await,
+            "pods" => self.pods().await,
+            "configmaps" => self.versions::<ConfigMap>(MaterialKind::ConfigMap).await,
+            "statefulsets" => self.children::<StatefulSet>(ChildKind::StatefulSet).await,
+            "services" => self.children::<Service>(ChildKind::Service).await,
+            "networkpolicies" => self.children::<NetworkPolicy>(ChildKind::NetworkPolicy).await,
+            "poddisruptionbudgets" => {
+                self.children::<PodDisruptionBudget>(ChildKind::PodDisruptionBudget).await;
+            }
+            SECRETS => self.versions::<Secret>(MaterialKind::Secret).await,
+            other => unreachable!("{other} is not in the list of watches"),
+        }
+    }
+
     async fn ours<K>(self, kind: ObjectKind)
     where
         K: Resource<DynamicType = ()>,
     {
         let resource = ApiResource::erase::<K>(&());
-        let api: Api<DynamicObject> = match &self.world.namespace {
+        let api: Api<DynamicObject> = match &self.scope.namespace {
             Some(namespace) => Api::namespaced_with(self.world.client.clone(), namespace, &resource),
             None => Api::all_with(self.world.client.clone(), &resource),
         };
@@ -114,7 +145,7 @@ impl Run {
                 }
             },
             |state, listed| {
-                let gone: Vec<_> = state.pods.extract_if(|key, _| !listed.contains(key)).collect();
+                let gone: Vec<_> = state.pods.extract_if(|key, _| listed.lacks(key)).collect();
                 gone.iter().for_each(|(_, (gateway, _))| state.ring_cluster(gateway));
             },
         )
@@ -131,7 +162,7 @@ impl Run {
             + Send
             + 'static,
     {
-        let stream = metadata_watcher(self.api::<K>(), watcher::Config::default());
+        let stream = watcher(self.api::<PartialObjectMeta<K>>(), watcher::Config::default());
         self.follow(
             stream,
             |state, object: PartialObjectMeta<K>| {
@@ -154,7 +185,7 @@ impl Run {
             },
             |state, listed| {
                 let Some(versions) = state.versions_of(kind) else { return };
-                let gone: Vec<_> = versions.extract_if(|key, _| !listed.contains(key)).collect();
+                let gone: Vec<_> = versions.extract_if(|key, _| listed.lacks(key)).collect();
                 gone.iter().for_each(|(key, _)| state.ring_users(kind, key));
             },
         )
@@ -171,7 +202,7 @@ impl Run {
             + 'static,
     {
         let config = watcher::Config::default().labels(GATEWAY_LABEL);
-        let stream = metadata_watcher(self.api::<K>(), config);
+        let stream = watcher(self.api::<PartialObjectMeta<K>>(), config);
         self.follow(
             stream,
             |state, object: PartialObjectMeta<K>| {
@@ -186,7 +217,7 @@ impl Run {
                 gateway_of(&object.metadata).iter().for_each(|gateway| state.ring_cluster(gateway));
             },
             |state, listed| {
-                state.children.retain(|(found, key), _| *found != kind || listed.contains(key));
+                state.children.retain(|(found, key), _| *found != kind || !listed.lacks(key));
                 state.bells.values().for_each(|bell| bell.cluster());
             },
         )
@@ -197,7 +228,7 @@ impl Run {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        match &self.world.namespace {
+        match &self.scope.namespace {
             Some(namespace) => Api::namespaced(self.world.client.clone(), namespace),
             None => Api::all(self.world.client.clone()),
         }
@@ -208,23 +239,24 @@ impl Run {
         stream: impl futures::Stream<Item = watcher::Result<Event<K>>>,
         apply: impl Fn(&mut State, K),
         delete: impl Fn(&mut State, K),
-        keep: impl Fn(&mut State, &HashSet<ObjectKey>),
+        keep: impl Fn(&mut State, &Listed),
     ) {
         let mut stream = pin!(stream.default_backoff());
-        let mut listed = HashSet::new();
+        let namespace = self.scope.namespace.clone();
+        let mut listed = Listed { namespace, keys: HashSet::new() };
         while let Some(event) = stream.next().await {
             let mut state = self.world.state();
             match event {
-                Ok(Event::Init) => listed.clear(),
+                Ok(Event::Init) => listed.keys.clear(),
                 Ok(Event::InitApply(object)) => {
-                    listed.insert(key(&object));
+                    listed.keys.insert(key(&object));
                     apply(&mut state, object);
                 }
                 Ok(Event::InitDone) => {
                     keep(&mut state, &listed);
-                    listed = HashSet::new();
-                    if state.waiting.remove(self.name) {
-                        debug!(watch = self.name, "complete");
+                    listed.keys = HashSet::new();
+                    if state.waiting.remove(&self.scope) {
+                        debug!(watch = self.scope.watch, "complete");
                         self.world.outline.spec();
                     }
                 }
@@ -232,8 +264,8 @@ impl Run {
                 Ok(Event::Delete(object)) => delete(&mut state, object),
                 Err(error) => {
                     drop(state);
-                    self.metrics.watch_failed(self.name);
-                    warn!(watch = self.name, %error, "the watch is interrupted");
+                    self.metrics.watch_failed(self.scope.watch);
+                    warn!(watch = self.scope.watch, %error, "the watch is interrupted");
                 }
             }
         }
