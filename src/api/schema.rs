@@ -115,7 +115,7 @@ pub fn finish(crd: CustomResourceDefinition, root: &[Check]) -> CustomResourceDe
     serde_json::from_value(value).expect("a definition stays one")
 }
 
-/// Nulls are pruned instead of stored, and the only number formats are those the API server knows.
+/// Nulls are pruned instead of stored, the only number formats are those the API server knows.
 fn tidy(schema: &mut Map<String, Value>) {
     schema.remove("nullable");
     match schema.get("format").and_then(Value::as_str) {
@@ -125,10 +125,12 @@ fn tidy(schema: &mut Map<String, Value>) {
         Some("uint" | "uint32" | "uint64") => drop(schema.insert("format".to_owned(), json!("int64"))),
         _ => {}
     }
-    for number in ["minimum", "maximum"] {
-        if let Some(whole) = schema.get(number).and_then(Value::as_f64).filter(|n| n.fract() == 0.0) {
-            schema.insert(number.to_owned(), json!(whole as i64));
-        }
+    if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        values.retain(|value| !value.is_null());
+    }
+    // The line breaks of our comments are not those of a terminal.
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        *text = text.split("\n\n").map(|part| part.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
     }
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.values_mut().filter_map(Value::as_object_mut).for_each(tidy);

@@ -81,6 +81,10 @@ fn scalar(value: &Value, out: &mut String) {
         Value::String(value) => text(value, out),
         Value::Object(_) => out.push_str("{}"),
         Value::Array(_) => out.push_str("[]"),
+        Value::Number(number) if number.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9e15) => {
+            let whole = number.as_f64().expect("just asked") as i64;
+            out.push_str(&whole.to_string());
+        }
         other => out.push_str(&other.to_string()),
     }
 }
@@ -95,14 +99,17 @@ fn text(text: &str, out: &mut String) {
 }
 
 fn is_plain(text: &str) -> bool {
-    const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+    const WORDS: [&str; 12] =
+        ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", ".inf", ".nan"];
     let safe = |c: char| {
         c.is_ascii_alphanumeric()
             || " _-./(),;'=+*{}[]<>|^$&!?@%\\\"`:".contains(c)
             || (!c.is_ascii() && c.is_alphanumeric())
             || "…–".contains(c)
     };
-    text.starts_with(|c: char| c.is_ascii_alphabetic())
+    // JSON paths begin with a point, and so do some numbers.
+    let start = text.strip_prefix('.').unwrap_or(text);
+    start.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(safe)
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")

@@ -14,7 +14,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RData;
 
 /// One question, retries included.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers older than this are asked for again, whatever their TTL says.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// A name that was missing may have been added since.

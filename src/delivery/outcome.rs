@@ -98,7 +98,7 @@ impl Trouble {
             Trouble::NoSuchDomain(_) => Fail([5, 1, 2]),
             Trouble::NoMailHost(_) => Fail([5, 4, 4]),
             Trouble::NullMx(_) => Fail([5, 1, 10]),
-            Trouble::LoopsBack(_) => Fail([5, 4, 6]),
+            Trouble::LoopsBack(_) => OtherHostOrFail([5, 4, 6]),
             Trouble::NoAddress => OtherHostOrLater,
             Trouble::MxWithoutAddress => OtherHostOrFail([5, 4, 4]),
             Trouble::Unreachable(_) | Trouble::TimedOut(_) | Trouble::Closed(_) | Trouble::Garbled(..) => {
@@ -111,6 +111,31 @@ impl Trouble {
             Trouble::NeedsEightBit => OtherHostOrFail([5, 6, 3]),
             Trouble::NeedsUtf8 => OtherHostOrFail([5, 6, 7]),
             Trouble::TooLarge(_) => OtherHostOrFail([5, 3, 4]),
+        }
+    }
+
+    /// One word of a closed list, for logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Trouble::RouteMissing(_) => "RouteMissing",
+            Trouble::RouteBroken { .. } => "RouteBroken",
+            Trouble::Dns { .. } => "DnsUnanswered",
+            Trouble::NoSuchDomain(_) => "NoSuchDomain",
+            Trouble::NoMailHost(_) => "NoMailHost",
+            Trouble::NullMx(_) => "NullMx",
+            Trouble::LoopsBack(_) => "LoopsBack",
+            Trouble::NoAddress | Trouble::MxWithoutAddress => "NoAddress",
+            Trouble::Unreachable(_) => "Unreachable",
+            Trouble::TimedOut(_) => "TimedOut",
+            Trouble::Closed(_) => "Closed",
+            Trouble::Garbled(..) => "Garbled",
+            Trouble::Refused(..) => "Refused",
+            Trouble::StartTlsMissing => "StartTlsMissing",
+            Trouble::Certificate(_) => "CertificateRefused",
+            Trouble::Handshake(_) => "HandshakeFailed",
+            Trouble::NeedsEightBit => "NeedsEightBit",
+            Trouble::NeedsUtf8 => "NeedsUtf8",
+            Trouble::TooLarge(_) => "TooLarge",
         }
     }
 

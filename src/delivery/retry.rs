@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_route_can_have_a_schedule_of_its_own() {
-        let minutes = |n| Duration::from_secs(60 * n);
+        let minutes = |n: u64| Duration::from_secs(60 * n);
         let schedule = Retry {
             initial: minutes(1),
             factor: 1.0,

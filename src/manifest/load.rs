@@ -36,10 +36,20 @@ pub struct Loaded {
     /// Some document could not even be named: what is missing here may be in it, so nothing counts as
     /// deleted.
     pub incomplete: bool,
-    pub(super) secret_content: BTreeMap<ObjectKey, Vec<u8>>,
+    pub(super) secret_content: BTreeMap<ObjectKey, Hidden>,
     places: BTreeMap<ObjectId, (PathBuf, Node)>,
     others: BTreeMap<(MaterialKind, ObjectKey), (PathBuf, usize)>,
     root: PathBuf,
+}
+
+/// The content of a Secret, only to notice changes. Debug output shows nothing of it.
+#[derive(Clone)]
+pub(super) struct Hidden(pub Vec<u8>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// Reads a folder with all below it, or one file. Hidden entries are skipped. Fails only if `path` itself
@@ -210,7 +220,7 @@ impl Loaded {
                     whole.extend_from_slice(&bytes);
                     self.materials.insert(material(MaterialKind::Secret, &key, &name), bytes);
                 }
-                self.secret_content.insert(key.clone(), whole);
+                self.secret_content.insert(key.clone(), Hidden(whole));
                 resources.secrets.insert(key, facts);
             }
             Object::Nothing => {}
@@ -221,21 +231,26 @@ impl Loaded {
     fn recover(&mut self, document: &str, trouble: &Trouble) {
         let top = |name: &str| {
             let mut lines = document.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(unquoted))
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
         };
-        let in_metadata = |name: &str| {
-            let mut lines = document.lines().skip_while(|line| line.trim_end() != "metadata:").skip(1);
-            let inside =
-                lines.by_ref().take_while(|line| line.starts_with([' ', '#']) || line.trim().is_empty());
-            inside
-                .into_iter()
-                .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':').map(unquoted))
+        let after = |text: &str, name: &str| {
+            text.trim_start().strip_prefix(name)?.strip_prefix(':').map(|value| unquoted(value).to_owned())
         };
-        let kind = top("kind").and_then(|kind| KINDS.into_iter().find(|ours| ours.as_str() == kind));
+        let in_metadata = |name: &str| match top("metadata")?.strip_prefix('{') {
+            Some(flow) => flow.split(['}', '{']).next()?.split(',').find_map(|pair| after(pair, name)),
+            None => {
+                let lines = document.lines().skip_while(|line| !line.starts_with("metadata:")).skip(1);
+                let mut inside =
+                    lines.take_while(|line| line.starts_with([' ', '#']) || line.trim().is_empty());
+                inside.find_map(|line| after(line, name))
+            }
+        };
+        let kind =
+            top("kind").and_then(|kind| KINDS.into_iter().find(|ours| ours.as_str() == unquoted(kind)));
         match (kind, in_metadata("name")) {
             (Some(kind), Some(name)) if !name.is_empty() => {
-                let namespace = in_metadata("namespace").unwrap_or("default").to_owned();
-                let object = ObjectId { kind, namespace, name: name.to_owned() };
+                let namespace = in_metadata("namespace").unwrap_or_else(|| "default".to_owned());
+                let object = ObjectId { kind, namespace, name };
                 if !self.places.contains_key(&object) {
                     self.resources.malformed.push(Malformed {
                         uid: object.to_string(),
@@ -253,6 +268,7 @@ impl Loaded {
 }
 
 fn unquoted(value: &str) -> &str {
+    let value = value.split(" #").next().unwrap_or(value);
     value.trim().trim_matches(['"', '\''])
 }
 

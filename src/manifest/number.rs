@@ -60,7 +60,8 @@ impl Loaded {
                 generations.count(name("ConfigMap", key), content.as_bytes()).to_string();
         }
         for (key, facts) in &mut resources.secrets {
-            let content = self.secret_content.get(key).map(Vec::as_slice).unwrap_or_default();
+            let content =
+                self.secret_content.get(key).map(|content| content.0.as_slice()).unwrap_or_default();
             facts.resource_version = generations.count(name("Secret", key), content).to_string();
         }
     }

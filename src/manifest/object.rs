@@ -81,7 +81,7 @@ pub fn list(node: &Node) -> Option<&[Node]> {
 fn ours(node: &Node, kind: ObjectKind, troubles: &mut Vec<Trouble>) -> Object {
     let before = troubles.len();
     let Some(key) = metadata(node, troubles) else { return Object::Nothing };
-    form::judge("", &without_metadata(node), schema(kind), troubles);
+    form::judge("", &body(node), schema(kind), troubles);
     let own = &troubles[before..];
     if !own.is_empty() {
         let error = own.iter().map(|trouble| trouble.message.as_str()).collect::<Vec<_>>().join("; ");
@@ -110,10 +110,11 @@ fn parse<K: DeserializeOwned>(value: Value) -> Result<Box<K>, String> {
     serde_path_to_error::deserialize(value).map(Box::new).map_err(|error| error.to_string())
 }
 
-/// The schema knows metadata as an object only; its fields are checked apart.
-fn without_metadata(node: &Node) -> Node {
+/// What the schema describes: it knows metadata as an object only, whose fields are checked apart.
+fn body(node: &Node) -> Node {
     let Kind::Map(entries) = &node.kind else { return node.clone() };
-    let kept = entries.iter().filter(|(key, _)| key != "metadata" && key != "status").cloned();
+    let apart = ["apiVersion", "kind", "metadata", "status"];
+    let kept = entries.iter().filter(|(key, _)| !apart.contains(&key.as_str())).cloned();
     Node { line: node.line, kind: Kind::Map(kept.collect()) }
 }
 

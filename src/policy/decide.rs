@@ -27,6 +27,7 @@ pub fn decide(policy: &Policy, transaction: &Transaction<'_>, content: &[u8], fu
         texts: Texts::new(policy, transaction, &message, fuel),
         sender: Sender::of(policy, transaction, &message),
         outcomes: vec![None; policy.rules.len()],
+        traced: 0,
     };
     judge.all()
 }
@@ -68,7 +69,13 @@ struct Judge<'a> {
     sender: Sender,
     /// By rule in the order of rank: what sender and content come to, once asked for.
     outcomes: Vec<Option<Outcome>>,
+    /// Outcomes kept for traces so far.
+    traced: usize,
 }
+
+/// Outcomes of one message that are traced in full. Past it (thousands of rules that each name their
+/// own recipients) the traces of further classes list only the rules that had an effect.
+const MAX_TRACED: usize = 100_000;
 
 /// What recipients with the same rules have in common.
 struct Class {
@@ -108,7 +115,7 @@ impl Judge<'_> {
     fn class(&mut self, own: bool, recipient: &Mailbox) -> Class {
         let policy = self.policy;
         let directions = self.sender.directions(own);
-        let mut trace: Vec<RuleTrace> = Vec::with_capacity(policy.rules.len());
+        let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(policy.rules.len());
         for (rank, code) in policy.rules.iter().enumerate() {
             let outcome = if !code.directions.iter().any(|direction| directions.contains(direction)) {
                 Outcome::NoMatch("messages")
@@ -117,17 +124,19 @@ impl Judge<'_> {
             } else {
                 self.outcome(rank, code)
             };
-            let rule = policy.rule(code).origin.object.clone();
-            trace.push(RuleTrace { rule, outcome, overridden: Vec::new() });
+            if self.traced < MAX_TRACED || !matches!(outcome, Outcome::NoMatch(_)) {
+                outcomes.push((rank, outcome));
+            }
         }
-        let (fate, overridden) = {
-            let Merged { fate, overridden } = self.merge(&trace);
-            (self.fate(fate), overridden)
-        };
-        for (rank, fields) in overridden {
-            trace[rank].overridden = fields;
-        }
-        Class { fate, trace: trace.into() }
+        self.traced += outcomes.len();
+        let Merged { fate, overridden } = self.merge(&outcomes);
+        let fate = self.fate(fate);
+        let trace = outcomes.iter().map(|(rank, outcome)| {
+            let fields = overridden.iter().find(|(of, _)| of == rank).map(|(_, fields)| fields.clone());
+            let rule = policy.rule(&policy.rules[*rank]).origin.object.clone();
+            RuleTrace { rule, outcome: outcome.clone(), overridden: fields.unwrap_or_default() }
+        });
+        Class { fate, trace: trace.collect() }
     }
 
     /// Fills in what only the transaction knows: reference ids, placeholders.
@@ -210,30 +219,27 @@ impl Judge<'_> {
                 let why = self.texts.stopped().unwrap_or("the search stopped before the end");
                 match rule.on_scan_limit {
                     OnScanLimit::TreatAsMatch => Outcome::MatchedByScanLimit(why.to_owned()),
-                    OnScanLimit::TreatAsNoMatch => Outcome::NoMatch("match"),
+                    OnScanLimit::TreatAsNoMatch => Outcome::NoMatch("onScanLimit"),
                     OnScanLimit::Defer => Outcome::Deferred(why.to_owned()),
                 }
             }
         }
     }
 
-    fn merge<'t>(&'t self, trace: &'t [RuleTrace]) -> Merged<'t> {
-        let effects = trace.iter().enumerate().filter_map(|(rank, one)| {
-            let rule = self.policy.rule(&self.policy.rules[rank]);
-            let effect = match (&one.outcome, &rule.action) {
+    fn merge<'t>(&'t self, outcomes: &'t [(usize, Outcome)]) -> Merged<'t> {
+        let effects = outcomes.iter().filter_map(|(rank, outcome)| {
+            let effect = match (outcome, &self.policy.rule(&self.policy.rules[*rank]).action) {
                 (Outcome::NoMatch(_), _) => return None,
                 (Outcome::Deferred(why), _) => Effect::Defer(why),
                 (_, Action::Reject(reject)) => Effect::Reject(reject),
                 (_, Action::Modify(modify)) => Effect::Modify(modify),
             };
-            Some(Match { rank, effect })
+            Some(Match { rank: *rank, effect })
         });
-        let broken = |name: &_| self.policy.broken_routes.get(name).map(String::as_str);
+        let effects: Vec<_> = effects.collect();
+        let broken = |name: &_| self.policy.broken_routes.get(name).cloned();
         let default_route = self.policy.bundle().gateway.default_route.as_ref();
-        merge::merge(
-            &effects.collect::<Vec<_>>(),
-            &Setting { tls: self.transaction.tls, default_route, broken: &broken },
-        )
+        merge::merge(&effects, &Setting { tls: self.transaction.tls, default_route, broken: &broken })
     }
 }
 

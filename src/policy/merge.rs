@@ -26,7 +26,7 @@ pub struct Setting<'a> {
     pub tls: bool,
     pub default_route: Option<&'a DefaultRoute>,
     /// Why a route cannot be used.
-    pub broken: &'a dyn Fn(&RouteName) -> Option<&'a str>,
+    pub broken: &'a dyn Fn(&RouteName) -> Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,14 +161,18 @@ fn void<'a>(ordered: &[Match<'a>], fate: Fate<'a>) -> Merged<'a> {
         ];
         set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect::<Vec<_>>()
     };
-    let overridden = ordered.iter().filter_map(|one| match (one.effect, &fate) {
-        // The rule whose demand for TLS refused the message was not overridden in that.
-        (Effect::Modify(modify), Fate::Reject { rank, why: Refusal::ClearText }) if *rank == one.rank => {
-            let rest: Vec<_> = fields(modify).into_iter().filter(|name| *name != "encryption").collect();
-            Some((one.rank, rest))
+    // What decided the fate was not overridden in that.
+    let decisive = match &fate {
+        Fate::Reject { rank, why: Refusal::ClearText } => Some((*rank, "encryption")),
+        Fate::Defer { rank: Some(rank), .. } => Some((*rank, "route")),
+        Fate::Reject { .. } | Fate::Defer { .. } | Fate::Deliver(_) => None,
+    };
+    let overridden = ordered.iter().filter_map(|one| match one.effect {
+        Effect::Modify(modify) => {
+            let idle = fields(modify).into_iter().filter(|field| decisive != Some((one.rank, *field)));
+            Some((one.rank, idle.collect::<Vec<_>>()))
         }
-        (Effect::Modify(modify), _) => Some((one.rank, fields(modify))),
-        (Effect::Reject(_) | Effect::Defer(_), _) => None,
+        Effect::Reject(_) | Effect::Defer(_) => None,
     });
     Merged { overridden: overridden.filter(|(_, fields)| !fields.is_empty()).collect(), fate }
 }

@@ -154,3 +154,15 @@ pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
     }
     out
 }
+
+/// Compares a text with a file of the repository; UPDATE=1 writes the file.
+pub fn golden(path: &str, text: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(file.parent().expect("it lies in a folder")).expect("a folder");
+        std::fs::write(&file, text).expect("a file");
+        return;
+    }
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(known == text, "{path} differs; UPDATE=1 rewrites it. Now:\n{text}");
+}

@@ -62,6 +62,10 @@ pub(super) fn decide(
             })
         }
     };
+    let mut findings = findings;
+    if record.as_ref().is_some_and(|record| record.clients.is_empty()) {
+        findings.push(no_clients());
+    }
     let Findings { problems, warnings } = findings;
     outcomes.push(Outcome { problems, warnings, ..outcome });
     record
@@ -103,7 +107,7 @@ fn draft(
     let clients = clients.clone().unwrap_or_default();
     service_form(service.as_ref(), &clients, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
-    let gateway = Gateway {
+    Gateway {
         origin: origin(gateway),
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
         domains: each("spec.domains", domains, domain, findings),
@@ -120,7 +124,7 @@ fn draft(
             route: notices.as_ref().and_then(|notices| notices.route.as_ref()).map(|route| {
                 let name = RouteName { namespace: namespace.clone(), name: route.name.clone() };
                 if !routes.contains(&name) {
-                    findings.push(pass.route_not_found("spec.notices.route.name", &name));
+                    findings.push(pass.route_missing("spec.notices.route.name", &name));
                 }
                 name
             }),
@@ -129,11 +133,7 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
-    };
-    if gateway.clients.is_empty() {
-        findings.push(no_clients());
     }
-    gateway
 }
 
 fn no_clients() -> Problem {
@@ -289,7 +289,7 @@ fn fallback(
     }
     let name = RouteName { namespace: pass.gateway.namespace.clone(), name: name.clone()? };
     if !routes.contains(&name) {
-        findings.push(pass.route_not_found("spec.defaultRoute.name", &name));
+        findings.push(pass.route_missing("spec.defaultRoute.name", &name));
     }
     Some(resolved(name, routes))
 }

@@ -145,9 +145,16 @@ impl<'a> Pass<'a> {
                 format!("OutboundRoute {name} belongs to OutboundGateway {gateway}, not to {}", self.gateway)
             }
             Some(_) => format!("OutboundRoute {name} may not attach to OutboundGateway {}", self.gateway),
-            None => format!("there is no OutboundRoute {name}: mail that should take it waits"),
+            None => format!("there is no OutboundRoute {name}"),
         };
         Problem::reference(path, Reason::RouteNotFound, message)
+    }
+
+    /// The same where nothing else can be used instead.
+    pub fn route_missing(&self, path: &str, name: &RouteName) -> Problem {
+        let mut problem = self.route_not_found(path, name);
+        problem.message += "; mail that should take it waits";
+        problem
     }
 
     /// The version of one material: today's if it is there, else the one that was published last.

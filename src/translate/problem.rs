@@ -2,7 +2,7 @@
 
 use crate::api::checks::Check;
 use crate::api::conditions::{ConditionType, Reason, State, Verdict};
-use crate::bundle::document::Origin;
+use crate::bundle::document::{ObjectKind, Origin};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -108,6 +108,15 @@ impl Outcome {
         ]
     }
 
+    /// What a broken object means for mail.
+    fn consequence(&self) -> &'static str {
+        match self.origin.object.kind {
+            ObjectKind::OutboundGateway => "no mail is taken",
+            ObjectKind::OutboundRoute => "mail over this route waits",
+            ObjectKind::RoutingRule | ObjectKind::ComplianceRule => "mail that this rule could concern waits",
+        }
+    }
+
     fn verdict(&self, kind: ConditionType, fine: Reason, well: &str) -> Verdict {
         let mine: Vec<&Problem> = self.problems.iter().filter(|problem| problem.condition == kind).collect();
         let Some(first) = mine.first() else {
@@ -121,7 +130,7 @@ impl Outcome {
                 format!("generation {generation} is invalid: {texts}; generation {last} stays in force")
             }
             (Some(_), _) => format!("{texts}; what was accepted before stays in force"),
-            (None, true) => format!("{texts}; mail it could concern waits until this is repaired"),
+            (None, true) => format!("{texts}; {} until this is repaired", self.consequence()),
             (None, false) => texts,
         };
         Verdict::new(kind, State::False, first.reason, message)

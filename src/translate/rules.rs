@@ -53,6 +53,8 @@ pub(super) fn decide(
     records
 }
 
+const ROUTE: &str = "spec.action.modify.route.name";
+
 /// `None` in the place of a record: the rule is not enabled.
 type RuleDraft = Draft<Option<Rule>>;
 
@@ -68,31 +70,33 @@ fn settle(
     let last = pass.last_rule(&origin);
     let mut outcome = Outcome::new(origin);
     outcome.disabled = record.is_none();
-    let keep = |last: &Rule, outcome: &mut Outcome| {
-        outcome.in_force = Some(last.origin.generation);
-        last.clone()
-    };
     let mut chosen = match (record, last) {
         (None, _) => None,
-        (Some(record), _) if findings.problems.is_empty() => {
-            let missing = record.route().filter(|name| !routes.contains(name)).cloned();
-            if let Some(name) = &missing {
-                findings.push(pass.route_not_found("spec.action.modify.route.name", name));
-            }
+        (Some(record), last) if findings.problems.is_empty() => {
             // A rule that was changed to name a missing route keeps its last form while that one's own
             // route exists (spec R18).
-            let usable = |last: &&Rule| last.route().is_none_or(|name| routes.contains(name));
-            match last.filter(|_| missing.is_some()).filter(usable) {
-                Some(last) => Some(keep(last, &mut outcome)),
-                None => Some(record),
+            let there = |name: &&RouteName| routes.contains(*name);
+            let missing = record.route().filter(|name| !there(name)).cloned();
+            let usable = last.filter(|last| last.route().is_none_or(|name| there(&name)));
+            match (missing, usable) {
+                (None, _) => Some(record),
+                (Some(name), Some(last)) => {
+                    findings.push(pass.route_not_found(ROUTE, &name));
+                    outcome.in_force = Some(last.origin.generation);
+                    Some(last.clone())
+                }
+                (Some(name), None) => {
+                    findings.push(pass.route_missing(ROUTE, &name));
+                    Some(record)
+                }
             }
         }
         (Some(_), Some(last)) => {
-            let kept = keep(last, &mut outcome);
-            if let Some(name) = kept.route().filter(|name| !routes.contains(name)) {
-                findings.push(pass.route_not_found("spec.action.modify.route.name", name));
+            outcome.in_force = Some(last.origin.generation);
+            if let Some(name) = last.route().filter(|name| !routes.contains(name)) {
+                findings.push(pass.route_missing(ROUTE, name));
             }
-            Some(kept)
+            Some(last.clone())
         }
         (Some(record), None) => {
             outcome.broken = true;
@@ -259,7 +263,7 @@ fn filter(path: &str, given: &scope::AddressFilter, findings: &mut Findings) -> 
     let scope::AddressFilter { address: one, pattern: many } = given;
     findings.check(one.is_some() != many.is_some(), path, &checks::FILTER_ONE_OF);
     let pattern = many.as_ref().and_then(|text| {
-        findings.ok(pattern::judge(&format!("{path}.pattern"), text))?;
+        findings.ok(pattern::whole(&format!("{path}.pattern"), text))?;
         Some(AddressFilter::Pattern(text.clone()))
     });
     let address = one.as_ref().and_then(|text| findings.ok(address(&format!("{path}.address"), text)));
@@ -305,7 +309,7 @@ fn expression(path: &str, given: &spec::Expression, findings: &mut Findings) -> 
     let value = match (kind, value) {
         (ExpressionType::IsEmpty, _) => String::new(),
         (ExpressionType::MatchesRegex | ExpressionType::NotMatchesRegex, Some(value)) => {
-            findings.ok(pattern::judge(&format!("{path}.value"), value))?;
+            findings.ok(pattern::search(&format!("{path}.value"), value))?;
             value.clone()
         }
         (_, Some(value)) => value.clone(),

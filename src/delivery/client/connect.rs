@@ -67,7 +67,7 @@ async fn starttls(address: SocketAddr, terms: &Terms<'_>, use_tls: bool) -> Resu
         if !terms.require_tls {
             return Ok(session(wire, extensions, None, terms));
         }
-        wire.send(b"QUIT\r\n", Stage::StartTls, terms.timeouts.hello).await.ok();
+        session(wire, extensions, None, terms).quit().await;
         // Only a complete EHLO response establishes that there is no TLS; a host that does not know
         // EHLO may be having a bad day.
         return Err(match extensions.esmtp {

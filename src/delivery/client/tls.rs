@@ -216,9 +216,10 @@ fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Caus
     let self_signed = certificate.issuer() == certificate.subject();
     match error {
         _ if self_signed => Cause::SelfSigned,
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            Cause::UnknownIssuer(certificate.issuer().to_string())
-        }
+        // A bad signature: a stranger that goes by the name of one we trust.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Cause::UnknownIssuer(certificate.issuer().to_string()),
         // The certificate itself is in its dates: it is one of those that signed it.
         rustls::Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },

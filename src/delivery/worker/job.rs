@@ -329,6 +329,7 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     let queue_id = job.queued.id();
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
         let recipient = &job.entry().targets[target].recipient.mailbox;
+        // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {
             Outcome::Delivered(receipt) => {
                 if receipt.tls.is_none() {
@@ -337,20 +338,24 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
                 let waited = now.duration_since(job.entry().received_at).as_secs_f64();
                 shared.metrics.queue_seconds.observe(waited.max(0.0));
                 let tls = receipt.tls.as_deref().unwrap_or("none");
-                info!(%queue_id, target, %route, host = %receipt.host, tls, reply = %receipt.reply, "delivered");
+                info!(%queue_id, target, %route, host = %receipt.host, tls, code = receipt.reply.code, "delivered");
+                debug!(%queue_id, target, %recipient, reply = %receipt.reply, "delivered");
                 Verdict::delivered
             }
             Outcome::Later(problem) => {
-                info!(%queue_id, target, %route, why = %problem, "deferred");
+                let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+                info!(%queue_id, target, %route, host = problem.host, reason, code, "deferred");
+                debug!(%queue_id, target, %recipient, why = %problem, "deferred");
                 Verdict::deferred
             }
             Outcome::Failed { status: [class, subject, detail], problem } => {
                 let status = format_args!("{class}.{subject}.{detail}");
-                info!(%queue_id, target, %route, %status, why = %problem, "failed");
+                let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+                info!(%queue_id, target, %route, host = problem.host, reason, code, %status, "failed");
+                debug!(%queue_id, target, %recipient, why = %problem, "failed");
                 Verdict::failed
             }
         };
-        debug!(%queue_id, target, %recipient, "recipient");
         shared.metrics.deliveries.get_or_create(&ByResult { route: route.clone(), result }).inc();
     }
 }

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use super::{Action, Fate, Report, date};
 use crate::mail::edit;
 
+/// Where lines for people are broken.
+const WIDTH: usize = 74;
+
 pub(super) fn subject(report: &Report<'_>) -> &'static str {
     match action(report) {
         Action::Failed => "Your message could not be delivered",
@@ -27,7 +30,7 @@ pub(super) fn text(report: &Report<'_>, head: &[u8]) -> String {
              reports. No further report will follow unless something fails."
         }
     };
-    let mut line = |words: &str| writeln!(text, "{words}").expect("a String takes everything");
+    let mut line = |words: &str| wrap(&mut text, words);
     line(&format!("This is the mail gateway {}.", report.reporting_mta));
     line("");
     line(&format!("Your message of {} {what}", date(report.arrived)));
@@ -40,7 +43,9 @@ pub(super) fn text(report: &Report<'_>, head: &[u8]) -> String {
         line(&format!("<{}>", fate.recipient.mailbox));
         match action {
             Action::Relayed => {}
-            Action::Failed | Action::Delayed => line(&format!("    {}.", clean(&fate.reason))),
+            Action::Failed | Action::Delayed => {
+                line(&format!("    {}.", clean(&fate.reason).trim_end_matches(['.', ' '])));
+            }
         }
         if let Some(until) = fate.retry_until.filter(|_| action == Action::Delayed) {
             line(&format!("    Attempts go on until {}.", date(until)));
@@ -98,6 +103,29 @@ fn original_subject(head: &[u8]) -> Option<String> {
     let subject = edit::subject_of(head)?;
     let subject: String = clean(&subject).chars().take(200).collect();
     (!subject.trim().is_empty()).then_some(subject)
+}
+
+/// Appends a line, broken at blanks; what follows a break is indented like its beginning.
+fn wrap(text: &mut String, line: &str) {
+    let words = line.trim_start();
+    let indent = &line[..line.len() - words.len()];
+    let hanging = if words.starts_with("- ") { "  " } else { "" };
+    let mut width = 0;
+    for word in words.split(' ') {
+        if width == 0 {
+            text.push_str(indent);
+            width = indent.len();
+        } else if width + 1 + word.chars().count() > WIDTH {
+            write!(text, "\n{indent}{hanging}").expect("a String takes everything");
+            width = indent.len() + hanging.len();
+        } else {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += word.chars().count();
+    }
+    text.push('\n');
 }
 
 fn clean(text: &str) -> String {

@@ -16,8 +16,9 @@ const CHANGES: usize = 30;
 
 async fn client(kubeconfig: &std::path::Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("the cluster wrote it");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default());
-    Client::try_from(config.await.expect("it is complete")).expect("it can be used")
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("it is complete");
+    Client::try_from(config).expect("it can be used")
 }
 
 fn is_ready(rule: &ComplianceRule, generation: i64) -> bool {
