@@ -29,7 +29,7 @@ use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
 use super::status::{self, Failure, Live, Situation};
 use super::statuses::{Change, Statuses};
-use super::world::{Bell, Changed, World, Written};
+use super::world::{Bell, Changed, World, Written, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
@@ -45,6 +45,8 @@ use touch::Touches;
 const PACE: Duration = Duration::from_millis(250);
 /// How long a status waits for the pods, so that most changes need one write and not two.
 const HOLD: Duration = Duration::from_millis(300);
+/// How long a new driver waits to hear from the pods before it says that they lag.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Everything is looked at again after this, whatever the watches said.
 const ROUND: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -88,9 +90,19 @@ pub struct Driver {
     trouble: Option<Failure>,
     started: Timestamp,
     arrived: Option<Arrival>,
+    /// What an earlier controller wrote of the revision named there.
+    restored: Option<Restored>,
+    /// When this driver began, and pods had not been asked yet.
+    born: Instant,
     published_at: Option<Instant>,
     control: control::Keeper,
     storage_seen: Option<(Instant, bool)>,
+}
+
+struct Restored {
+    revision: String,
+    started: Timestamp,
+    arrival: Option<Arrival>,
 }
 
 /// The gateway a pass is about.
@@ -108,7 +120,7 @@ impl Driver {
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
         let acks = Acks::new(key.clone(), tls.clone(), bell.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
-        Self {
+        let mut driver = Self {
             press,
             applier,
             acks,
@@ -117,15 +129,31 @@ impl Driver {
             outcomes: Vec::new(),
             failure: None,
             trouble: None,
-            started: Timestamp::now(),
+            started: now(),
             arrived: None,
+            restored: None,
+            born: Instant::now(),
             published_at: None,
             control: control::Keeper::default(),
             storage_seen: None,
             ctx,
             key,
             bell,
-        }
+        };
+        driver.restored = driver.restore();
+        driver
+    }
+
+    /// The rollout of a revision that has not changed since goes on as it was told.
+    fn restore(&self) -> Option<Restored> {
+        let rollout = self.ctx.world.entry(&self.id())?.status.rollout?;
+        let pods = rollout.pods_total;
+        let arrival = |at| Arrival { at, pods, not_counting: rollout.stale_pods.clone() };
+        Some(Restored {
+            arrival: rollout.completed_at.map(arrival),
+            revision: rollout.revision,
+            started: rollout.started_at?,
+        })
     }
 
     /// Looks after its gateway until `stop`.
@@ -230,7 +258,7 @@ impl Driver {
             self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
             return Ok(());
         }
-        match publication::plan(&self.press.published, segments, materials.clone(), Timestamp::now()) {
+        match publication::plan(&self.press.published, segments, materials.clone(), now()) {
             Err(full) => self.failure = Some(too_large(&full)),
             Ok(None) => self.arrange(subject, &bundle).await?,
             Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
@@ -270,7 +298,7 @@ impl Driver {
                 // What was spoken of before began then, or begins now if it was out of force.
                 let rollout = entry.status.rollout.as_ref();
                 let started = if entry.status.observed_generation == Some(generation) {
-                    rollout.and_then(|rollout| rollout.started_at).unwrap_or_else(Timestamp::now)
+                    rollout.and_then(|rollout| rollout.started_at).unwrap_or_else(now)
                 } else {
                     entry.seen
                 };
@@ -285,6 +313,9 @@ impl Driver {
         if let Some(manifest) = &self.press.published.manifest {
             self.journeys.published(manifest);
             self.acks.publish(manifest.sequence);
+            if let Some(restored) = self.restored.take_if(|last| last.revision == manifest.revision.as_str()) {
+                (self.started, self.arrived) = (restored.started, restored.arrival);
+            }
         }
         self.apply(subject, bundle).await
     }
@@ -296,7 +327,8 @@ impl Driver {
         bundle: Bundle,
         materials: &[MaterialVersion],
     ) -> Result<(), PassError> {
-        let changed = self.journeys.unpublished_since().unwrap_or_else(Timestamp::now);
+        let changed = self.journeys.unpublished_since().unwrap_or_else(now);
+        self.restored = None;
         self.press.copy_materials(&subject.gateway, materials).await?;
         self.apply(subject, &bundle).await?;
         self.press.publish(&subject.gateway, plan, bundle).await?;
@@ -346,17 +378,13 @@ impl Driver {
         let mut wake = Instant::now() + ROUND;
         let Some(manifest) = self.press.published.manifest.clone() else { return Ok(wake) };
         let (pods, heard) = (self.pods(), self.acks.heard());
-        let now = Timestamp::now();
+        let now = now();
         self.journeys.advance(&pods, &heard, now);
         let progress = rollout::progress(manifest.sequence, &pods, &heard);
         if self.arrived.is_none() && progress.complete() {
-            let arrival = self.restore_arrival(&manifest.revision).unwrap_or_else(|| {
-                let arrival =
-                    Arrival { at: now, pods: progress.total, not_counting: progress.stale.clone() };
-                let took = Duration::from_millis(arrival.after(self.started));
-                self.ctx.metrics.propagated(took);
-                arrival
-            });
+            let not_counting = progress.stale.clone();
+            let arrival = Arrival { at: now, pods: progress.total, not_counting };
+            self.ctx.metrics.propagated(Duration::from_millis(arrival.after(self.started)));
             self.arrived = Some(arrival);
         }
         if !self.press.published.settled && rollout::settled(&manifest, &pods, &heard) {
@@ -370,17 +398,6 @@ impl Driver {
             wake = wake.min(at);
         }
         Ok(wake)
-    }
-
-    /// What an earlier controller wrote of the same revision still stands.
-    fn restore_arrival(&mut self, revision: &Revision) -> Option<Arrival> {
-        if self.published_at.is_some() {
-            return None;
-        }
-        let status = self.ctx.world.entry(&self.id())?.status;
-        let rollout = status.rollout.filter(|rollout| rollout.revision == revision.as_str())?;
-        self.started = rollout.started_at?;
-        Some(Arrival { at: rollout.completed_at?, pods: rollout.pods_total, not_counting: rollout.stale_pods })
     }
 
     /// Claims without a class wait for ever where the cluster has no default one.
@@ -417,14 +434,17 @@ impl Driver {
     /// Has statuses written that say something new. Returns when those that were held back are due.
     fn report(&mut self) -> Instant {
         let (pods, heard) = (self.pods(), self.acks.heard());
-        let now = Timestamp::now();
+        let now = now();
         let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
         let progress = remember(&progress);
         let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
         let entries = self.ctx.world.entries(&self.key);
         let manifest = self.press.published.manifest.as_ref();
-        let hold = self.published_at.map(|at| at + HOLD).filter(|until| *until > Instant::now());
-        let in_time = |progress: &Progress| progress.total > 0 && progress.refused.is_empty();
+        let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
+        let hold = Some(hold).filter(|until| *until > Instant::now());
+        let in_time = |progress: &Progress| {
+            progress.total > 0 && !progress.complete() && progress.refused.is_empty()
+        };
         let mut held_back = false;
         let mut changes = Vec::new();
         for outcome in &self.outcomes {
@@ -433,7 +453,7 @@ impl Driver {
             let journey = self.journeys.get(object);
             let gateway = object.kind == ObjectKind::OutboundGateway;
             let waits_for = match journey {
-                _ if gateway => manifest.filter(|_| self.arrived.is_none()).map(|manifest| manifest.sequence),
+                _ if gateway => manifest.map(|manifest| manifest.sequence),
                 Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
                 _ => None,
             };

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -18,7 +17,7 @@ use super::apply::{ApplyError, MANAGER, bounded};
 use super::reconcile::{Context, Driver};
 use super::status;
 use super::statuses::{Change, resource};
-use super::world::{Entry, Written};
+use super::world::{Entry, Written, now};
 use crate::api::{DEFAULT_GATEWAY, GROUP, VERSION};
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::{ObjectKey, unattached};
@@ -106,7 +105,7 @@ impl Supervisor {
 
     /// Objects without a gateway: their statuses, and the default gateways they wait for. False: try again.
     async fn strays(&self) -> bool {
-        let now = Timestamp::now();
+        let now = now();
         let strays = unattached(&self.ctx.world.resources());
         let mut changes = Vec::new();
         for outcome in &strays.outcomes {

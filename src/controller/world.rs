@@ -110,6 +110,12 @@ fn older(a: &str, b: &str) -> bool {
     matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
 }
 
+/// To the millisecond, as statuses show it.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// Wakes one task and says what for.
 #[derive(Debug, Default)]
 pub struct Bell {
@@ -255,7 +261,7 @@ impl World {
 
     /// Takes in what we wrote ourselves, before the watch tells us.
     pub fn absorb(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
-        objects::apply(&mut self.state(), &self.outline, kind, object, Timestamp::now());
+        objects::apply(&mut self.state(), &self.outline, kind, object, now());
     }
 }
 
