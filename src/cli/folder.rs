@@ -38,8 +38,8 @@ pub struct Configured {
 
 impl Folder {
     pub fn read(path: &Path) -> Result<Self, Unusable> {
-        let mut loaded = manifest::load(path)
-            .map_err(|source| Unusable::Read { path: path.to_owned(), source })?;
+        let mut loaded =
+            manifest::load(path).map_err(|source| Unusable::Read { path: path.to_owned(), source })?;
         // As in a cluster, the three public kinds alone give a gateway: the one they refer to by default.
         for namespace in unattached(&loaded.resources).wanted_defaults {
             let mut gateway = OutboundGateway::new(DEFAULT_GATEWAY, Default::default());

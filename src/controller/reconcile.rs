@@ -260,7 +260,8 @@ impl Driver {
         self.journeys.retain(|object| entries.contains_key(object));
         for outcome in outcomes {
             let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway) else {
+            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway)
+            else {
                 continue;
             };
             let generation = outcome.origin.generation;
@@ -351,8 +352,7 @@ impl Driver {
         let progress = rollout::progress(manifest.sequence, &pods, &heard);
         if self.arrived.is_none() && progress.complete() {
             let arrival = self.restore_arrival(&manifest.revision).unwrap_or_else(|| {
-                let arrival =
-                    Arrival { at: now, pods: progress.total, not_counting: progress.stale.clone() };
+                let arrival = Arrival { at: now, pods: progress.total, not_counting: progress.stale.clone() };
                 let took = Duration::from_millis(arrival.after(self.started));
                 self.ctx.metrics.propagated(took);
                 arrival
@@ -380,7 +380,11 @@ impl Driver {
         let status = self.ctx.world.entry(&self.id())?.status;
         let rollout = status.rollout.filter(|rollout| rollout.revision == revision.as_str())?;
         self.started = rollout.started_at?;
-        Some(Arrival { at: rollout.completed_at?, pods: rollout.pods_total, not_counting: rollout.stale_pods })
+        Some(Arrival {
+            at: rollout.completed_at?,
+            pods: rollout.pods_total,
+            not_counting: rollout.stale_pods,
+        })
     }
 
     /// Claims without a class wait for ever where the cluster has no default one.
@@ -429,7 +433,9 @@ impl Driver {
         let mut changes = Vec::new();
         for outcome in &self.outcomes {
             let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else { continue };
+            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
+                continue;
+            };
             let journey = self.journeys.get(object);
             let gateway = object.kind == ObjectKind::OutboundGateway;
             let waits_for = match journey {
@@ -497,7 +503,10 @@ fn too_large(full: &Full) -> Failure {
 }
 
 fn is_default(class: &StorageClass) -> bool {
-    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
+    class
+        .annotations()
+        .get("storageclass.kubernetes.io/is-default-class")
+        .is_some_and(|value| value == "true")
 }
 
 /// Thousands of objects wait for the same few sequences.

@@ -26,7 +26,13 @@ pub struct About<'a> {
 }
 
 /// Why a recipient failed, for [`failed`].
-pub fn fate(recipient: &Recipient, action: Action, status: Status, problem: &Problem, now: Timestamp) -> Fate {
+pub fn fate(
+    recipient: &Recipient,
+    action: Action,
+    status: Status,
+    problem: &Problem,
+    now: Timestamp,
+) -> Fate {
     Fate {
         recipient: recipient.clone(),
         action,

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -291,7 +291,12 @@ impl Incoming {
     }
 
     /// Tells the sender of a message that went to some of its recipients which ones policy refused.
-    fn report(&self, entry: &Entry, content: &Content, refused: &[(Recipient, Rejection)]) -> Option<Submission> {
+    fn report(
+        &self,
+        entry: &Entry,
+        content: &Content,
+        refused: &[(Recipient, Rejection)],
+    ) -> Option<Submission> {
         let fates: Vec<Fate> = refused
             .iter()
             .map(|(recipient, rejection)| Fate {

@@ -82,7 +82,8 @@ struct Current(Arc<Live>);
 
 impl Routes for Current {
     fn current(&self) -> Arc<RouteTable> {
-        let running = self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+        let running =
+            self.0.current().expect("delivery starts with the first policy, and there is one ever after");
         Arc::clone(&running.routes)
     }
 }
@@ -171,7 +172,9 @@ impl Gateway {
     /// transactions, the rest finished or left in the spool (spec R162).
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
-        let Self { live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, .. } = self;
+        let Self {
+            live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, ..
+        } = self;
         tracing::info!("draining");
         leaving.store(true, Ordering::Relaxed);
         tokio::time::sleep(drain_lag).await;

@@ -43,7 +43,11 @@ pub type Answers = Vec<Result<Reply, Trouble>>;
 impl Session {
     /// Sends `letter` to `recipients`. `Err`: the same trouble for all of them. After an error that
     /// [ends the session](Trouble::ends_session) the session must be dropped.
-    pub async fn deliver(&mut self, letter: &Letter<'_>, recipients: &[&Recipient]) -> Result<Answers, Trouble> {
+    pub async fn deliver(
+        &mut self,
+        letter: &Letter<'_>,
+        recipients: &[&Recipient],
+    ) -> Result<Answers, Trouble> {
         let utf8 = self.fits(letter, recipients)?;
         self.used += 1;
         let mail = self.mail_command(letter, utf8);
@@ -134,7 +138,8 @@ impl Session {
                 Notify::Never => line.push_str(" NOTIFY=NEVER"),
                 Notify::On { success, failure, delay } => {
                     let names = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-                    let names: Vec<&str> = names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+                    let names: Vec<&str> =
+                        names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
                     if !names.is_empty() {
                         write!(line, " NOTIFY={}", names.join(",")).expect("a String takes everything");
                     }

@@ -17,7 +17,6 @@ use crate::delivery::dns::{Dns, Names};
 use crate::delivery::outcome::{Problem, Trouble};
 use crate::delivery::plan::{self, Plan};
 
-
 /// Serves the zone `example.` with these records: `name TYPE value`.
 pub struct Authority {
     pub address: SocketAddr,
@@ -123,7 +122,7 @@ async fn no_answer_from_dns_is_no_reason_to_return_mail() {
     let gateway = Gateway { dns_servers: vec![silent.local_addr().unwrap()], ..gateway() };
     let table = table_of(gateway, Vec::new(), None);
     let route = table.resolve(&Via::Normal).unwrap();
-    
+
     let problem = plan::plan(&table, &Dns::default(), route, to("a@d.example").mailbox.host(), false, 25)
         .await
         .unwrap_err();
