@@ -7,6 +7,7 @@ mod charset;
 mod encoded;
 mod media;
 pub mod parts;
+mod reading;
 mod transfer;
 
 use std::ops::Range;

@@ -3,15 +3,18 @@
 //! Answers are yes, no and unknown. Unknown is what a search that stopped at a limit, or a clause that
 //! cannot be read, leaves open; it is never taken for no here.
 
+mod expression;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::{ControlFlow, Range};
+use std::rc::Rc;
 
-use super::compile::{Conditions, ExpressionCode, Policy, Test};
-use super::matcher::Matcher;
+use super::compile::{Conditions, ExpressionCode, Policy};
 use super::text::fold::{Folding, View, display, fold};
 use super::text::html::{self, Visible};
+use super::text::reordered;
 use super::verdict::{Evidence, Fuel, Transaction};
 use crate::bundle::document::{Combine, Location};
 use crate::mail::message::{Limits, Message};
@@ -43,8 +46,8 @@ struct Text {
     place: Place,
     /// For the trace: `body`, `subject`, `attachment:NAME`, …
     label: String,
-    /// As decoded; offsets of evidence count in this.
-    source: String,
+    /// As decoded; offsets of evidence count in this. Readings of one HTML text share it.
+    source: Rc<str>,
     /// What of it shows, where that differs.
     visible: Option<Visible>,
     branch: Option<(u32, u32)>,
@@ -52,8 +55,15 @@ struct Text {
 }
 
 impl Text {
-    fn new(place: Place, label: impl Into<String>, source: String) -> Self {
-        Self { place, label: label.into(), source, visible: None, branch: None, views: Default::default() }
+    fn new(place: Place, label: impl Into<String>, source: impl Into<Rc<str>>) -> Self {
+        Self {
+            place,
+            label: label.into(),
+            source: source.into(),
+            visible: None,
+            branch: None,
+            views: Default::default(),
+        }
     }
 
     fn shown(&self) -> &str {
@@ -88,7 +98,7 @@ pub(super) struct Texts<'a> {
     fuel: Fuel,
     parts: OnceCell<Parts>,
     words: OnceCell<Words>,
-    others: std::cell::RefCell<HashMap<Location, std::rc::Rc<Vec<Text>>>>,
+    others: std::cell::RefCell<HashMap<Location, Rc<Vec<Text>>>>,
 }
 
 /// Subject, body and attachments.
@@ -165,8 +175,8 @@ impl<'a> Texts<'a> {
                     (None, true) => format!("attachment:{}", piece.path),
                 };
                 let place = if piece.attachment { Place::Attachment } else { Place::Body };
-                let mut add = |place, visible: Option<Visible>| {
-                    let mut text = Text::new(place, label.clone(), piece.text.clone());
+                let mut add = |place, source: Rc<str>, visible: Option<Visible>| {
+                    let mut text = Text::new(place, label.clone(), source);
                     (text.visible, text.branch) = (visible, piece.branch);
                     let alike =
                         by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_insert_with(Vec::new);
@@ -179,15 +189,22 @@ impl<'a> Texts<'a> {
                         texts.push(text);
                     }
                 };
-                if !piece.html {
-                    add(place, None);
-                    continue;
+                let source: Rc<str> = piece.text.into();
+                let readings = match piece.html {
+                    true => html::visible(&source).into_iter().map(Some).collect(),
+                    false => vec![None],
+                };
+                for visible in readings {
+                    let shown = visible.as_ref().map_or(&*source, |visible| &visible.text);
+                    // What a screen reorders has no place in the source: offsets count in what it shows.
+                    let reordered = reordered(shown);
+                    add(place, source.clone(), visible);
+                    if let Some(shown) = reordered {
+                        add(place, shown.into(), None);
+                    }
                 }
-                for visible in html::visible(&piece.text) {
-                    add(place, Some(visible));
-                }
-                if self.policy.reads_html_source {
-                    add(Place::Source { attachment: piece.attachment }, None);
+                if piece.html && self.policy.reads_html_source {
+                    add(Place::Source { attachment: piece.attachment }, source, None);
                 }
             }
             Parts { texts, stopped: pieces.stopped }
@@ -262,7 +279,7 @@ impl<'a> Texts<'a> {
             others = self.others(location);
             texts.extend(others.iter());
         }
-        let Ok((holds, evidence)) = hold(expression, &texts) else { return Answer::Unknown };
+        let Ok((holds, evidence)) = expression::hold(expression, &texts) else { return Answer::Unknown };
         let incomplete = match location {
             Location::RawMessage => self.message.bytes.len() > self.raw_limit(),
             _ => reads_parts && self.parts().stopped.is_some(),
@@ -284,7 +301,7 @@ impl<'a> Texts<'a> {
     }
 
     /// Texts of a location outside subject, body and attachments.
-    fn others(&self, location: Location) -> std::rc::Rc<Vec<Text>> {
+    fn others(&self, location: Location) -> Rc<Vec<Text>> {
         if let Some(texts) = self.others.borrow().get(&location) {
             return texts.clone();
         }
@@ -298,7 +315,7 @@ impl<'a> Texts<'a> {
         let texts = match location {
             Location::HeadersAndBody | Location::FullHeaders => {
                 let lines = self.message.fields.iter().map(|f| format!("{}: {}\n", f.name, f.decoded()));
-                vec![Text::new(Place::Other, "headers", lines.collect())]
+                vec![Text::new(Place::Other, "headers", lines.collect::<String>())]
             }
             Location::FromHeader => fields(&["from"]),
             Location::RecipientsHeader => fields(&["to", "cc", "bcc"]),
@@ -314,7 +331,7 @@ impl<'a> Texts<'a> {
             }
             Location::Subject | Location::Body | Location::Attachments => Vec::new(),
         };
-        let texts = std::rc::Rc::new(texts);
+        let texts = Rc::new(texts);
         self.others.borrow_mut().insert(location, texts.clone());
         texts
     }
@@ -342,121 +359,4 @@ fn combine(answers: Vec<Answer>, how: Combine) -> Answer {
         Combine::All => Answer::Yes(evidence),
         Combine::Any => Answer::No,
     }
-}
-
-/// Whether a test holds over the texts of a location, and where. Fails if a search had to stop.
-fn hold(expression: &ExpressionCode, texts: &[&Text]) -> Result<(bool, Vec<Evidence>), ()> {
-    let mut evidence = Vec::new();
-    let mut note = |text: &Text, view: &View, range: Range<usize>| {
-        if evidence.len() < MAX_EVIDENCE {
-            evidence.push(text.evidence(view, &range, &expression.value));
-        }
-    };
-    let min = expression.min_count;
-    let counts: Vec<usize> = match &expression.test {
-        Test::IsEmpty => {
-            let empty = texts.iter().all(|text| text.folded().text.is_empty());
-            return Ok((
-                empty,
-                texts.first().map(|t| t.evidence(t.folded(), &(0..0), "")).into_iter().collect(),
-            ));
-        }
-        Test::Equals(value) => each(texts, |text| {
-            let view = text.folded();
-            let equal = view.text == *value;
-            if equal {
-                note(text, view, 0..view.text.len());
-            }
-            usize::from(equal)
-        }),
-        Test::StartsWith(value) => each(texts, |text| {
-            let view = text.folded();
-            let starts = view.text.starts_with(value.as_str());
-            if starts {
-                note(text, view, 0..value.len());
-            }
-            usize::from(starts)
-        }),
-        Test::EndsWith(value) => each(texts, |text| {
-            let view = text.folded();
-            let ends = view.text.ends_with(value.as_str());
-            if ends {
-                note(text, view, view.text.len() - value.len()..view.text.len());
-            }
-            usize::from(ends)
-        }),
-        Test::Contains(value) => each(texts, |text| {
-            let view = text.folded();
-            view.text
-                .match_indices(value.as_str())
-                .map(|(at, _)| note(text, view, at..at + value.len()))
-                .count()
-        }),
-        Test::Matches(pattern) => each(texts, |text| {
-            let view = text.display();
-            let found = pattern.find_iter(&view.text).map(|range| note(text, view, range)).count();
-            if found >= min || view.text.is_ascii() {
-                return found;
-            }
-            // Full-width and other compatible letters are worth a second look.
-            let compatible = display(text.shown(), true);
-            if compatible.text == view.text {
-                return found;
-            }
-            found.max(pattern.find_iter(&compatible.text).map(|range| note(text, &compatible, range)).count())
-        }),
-        Test::AnyWord(matcher) | Test::AllWords(matcher) => {
-            let by_word = count_words(matcher, texts, &mut note)?;
-            let total = match expression.test {
-                Test::AllWords(_) => by_word.into_iter().min(),
-                _ => Some(by_word.into_iter().sum()),
-            };
-            vec![total.unwrap_or(0)]
-        }
-    };
-    Ok((total(texts, &counts) >= min, evidence))
-}
-
-fn each(texts: &[&Text], mut count: impl FnMut(&Text) -> usize) -> Vec<usize> {
-    texts.iter().map(|text| count(text)).collect()
-}
-
-/// Matches over a location: the choices of a multipart/alternative say the same thing, so the one with
-/// the most counts.
-fn total(texts: &[&Text], counts: &[usize]) -> usize {
-    if counts.len() != texts.len() {
-        return counts.iter().sum();
-    }
-    let mut sum = 0;
-    let mut choices: HashMap<u32, HashMap<u32, usize>> = HashMap::new();
-    for (text, count) in texts.iter().zip(counts) {
-        match text.branch {
-            None => sum += count,
-            Some((group, choice)) => *choices.entry(group).or_default().entry(choice).or_default() += count,
-        }
-    }
-    sum + choices.values().filter_map(|choices| choices.values().max()).sum::<usize>()
-}
-
-/// Occurrences of each word over the texts.
-fn count_words(
-    matcher: &Matcher,
-    texts: &[&Text],
-    note: &mut impl FnMut(&Text, &View, Range<usize>),
-) -> Result<Vec<usize>, ()> {
-    let mut by_word = Vec::new();
-    let mut counts = vec![vec![0; texts.len()]; matcher.lists()];
-    for (at, text) in texts.iter().enumerate() {
-        for set in matcher.sets() {
-            let view = text.folded();
-            let searched = set.search(view, |hit| {
-                counts[hit.list][at] += 1;
-                note(text, view, hit.range);
-                ControlFlow::Continue(())
-            });
-            searched.map_err(|_| ())?;
-        }
-    }
-    by_word.extend(counts.iter().map(|counts| total(texts, counts)));
-    Ok(by_word)
 }

@@ -7,6 +7,8 @@
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast;
 
+pub use super::matcher::{HowRead, how_read};
+
 /// Bytes of a compiled program (spec R59). Larger ones are refused.
 const MAX_PROGRAM: usize = 2 << 20;
 /// Bytes of a pattern as written.

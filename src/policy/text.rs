@@ -81,6 +81,26 @@ pub fn is_edge(inside: char, outside: Option<char>) -> bool {
     outside.is_none_or(|outside| !is_word_char(outside) || is_unspaced(outside))
 }
 
+/// The text as a reader sees it whose screen obeys right-to-left overrides (U+202E), if there are any:
+/// letters typed backwards then show forwards.
+pub fn reordered(text: &str) -> Option<String> {
+    const OVERRIDE: char = '\u{202e}';
+    const POP: char = '\u{202c}';
+    if !text.contains(OVERRIDE) {
+        return None;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OVERRIDE) {
+        out.push_str(before);
+        let end = after.find([POP, '\n', BOUNDARY]).unwrap_or(after.len());
+        out.extend(after[..end].chars().rev());
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +115,13 @@ mod tests {
         }
         assert!(is_edge('a', None) && is_edge('[', Some('a')) && is_edge('機', Some('密')));
         assert!(!is_edge('한', Some('국')));
+    }
+
+    #[test]
+    fn overridden_letters_show_forwards() {
+        assert_eq!(reordered("a \u{202e}neddibrof\u{202c} b").as_deref(), Some("a forbidden\u{202c} b"));
+        assert_eq!(reordered("\u{202e}ab\ncd").as_deref(), Some("ba\ncd"));
+        assert_eq!(reordered("plain"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::media::Media;
+use super::reading::{Encoding, Reading};
 use super::{Message, charset, line_at, transfer};
 
 /// Where a walk stops.
@@ -21,8 +21,6 @@ pub struct Limits {
     pub depth: u32,
 }
 
-/// Readings of one part that are worth following: combinations of doubled fields multiply.
-const MAX_READINGS: usize = 16;
 /// How often the octets of a message may be looked at, all levels and readings together: a small
 /// message may be deep, a large one must not cost minutes.
 const PASSES: u64 = 64;
@@ -193,12 +191,13 @@ impl Walk<'_> {
             forwarded: false,
         };
         if reading.media.main_type() == "multipart" {
-            let mut split = false;
-            for boundary in reading.media.all("boundary") {
+            let boundaries = reading.media.all("boundary");
+            let mut split = !boundaries.is_empty();
+            for &boundary in &boundaries {
                 if !self.look(body.len()) {
                     return false;
                 }
-                split |= self.split(&inner(entity.source, body.clone()), reading, source, boundary);
+                split &= self.split(&inner(entity.source, body.clone()), reading, source, boundary);
             }
             // An encoded multipart is forbidden (RFC 2045 section 6.4) and read by some all the same.
             if reading.encoding != Encoding::Identity && entity.depth < self.limits.depth {
@@ -216,6 +215,7 @@ impl Walk<'_> {
                 let end = self.sources[last].len();
                 self.waiting.push(inner(last, 0..end));
             }
+            // A boundary that does not occur leaves a reader with the whole body as text.
             return split || self.leaf(entity, reading, &source[body], attachment);
         }
         let is_message =
@@ -352,94 +352,6 @@ impl Walk<'_> {
     fn spend(&mut self, octets: usize) -> bool {
         self.decoded += octets as u64;
         self.decoded <= self.limits.decoded_bytes || self.stop("more text than may be searched")
-    }
-}
-
-/// One way to take the MIME fields of an entity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Reading {
-    media: Media,
-    encoding: Encoding,
-    attachment: bool,
-    name: Option<String>,
-}
-
-impl Reading {
-    /// Each Content-Type with each Content-Transfer-Encoding.
-    fn all(fields: &[super::Field<'_>], digest: bool) -> Vec<Self> {
-        let named = |name: &'static str| fields.iter().filter(move |field| field.is(name));
-        let default = if digest { "message/rfc822" } else { "text/plain" };
-        let mut types: Vec<Media> = Vec::new();
-        for field in named("content-type") {
-            let media = Media::read(&field.unfolded());
-            if !types.contains(&media) {
-                types.push(media);
-            }
-        }
-        if types.is_empty() {
-            types.push(Media::read(default));
-        }
-        let mut encodings: Vec<Encoding> = Vec::new();
-        for field in named("content-transfer-encoding") {
-            let encoding = Encoding::read(&field.unfolded());
-            if !encodings.contains(&encoding) {
-                encodings.push(encoding);
-            }
-        }
-        if encodings.is_empty() {
-            encodings.push(Encoding::Identity);
-        }
-        let disposition = named("content-disposition").map(|field| Media::read(&field.unfolded()));
-        let disposition: Vec<Media> = disposition.collect();
-        let attachment = disposition.iter().any(|d| d.kind == "attachment");
-        let file = disposition.iter().find_map(|d| d.first("filename"));
-        let mut readings = Vec::new();
-        for media in types {
-            let name = file.or_else(|| media.first("name")).map(str::to_owned);
-            for &encoding in &encodings {
-                readings.push(Self { media: media.clone(), encoding, attachment, name: name.clone() });
-            }
-        }
-        readings.truncate(MAX_READINGS);
-        readings
-    }
-
-    /// RFC 3676 with DelSp: the reader joins words over line ends.
-    fn flowed(&self) -> bool {
-        let is =
-            |name: &str, value: &str| self.media.first(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
-        is("format", "flowed") && is("delsp", "yes")
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Identity,
-    Base64,
-    QuotedPrintable,
-}
-
-impl Encoding {
-    fn read(value: &str) -> Self {
-        let value = value.to_ascii_lowercase();
-        if value.contains("base64") {
-            Encoding::Base64
-        } else if value.contains("quoted-printable") {
-            Encoding::QuotedPrintable
-        } else {
-            Encoding::Identity
-        }
-    }
-
-    fn decode(self, body: &[u8], limit: usize) -> transfer::Decoded {
-        match self {
-            Encoding::Base64 => transfer::base64(body, limit),
-            Encoding::QuotedPrintable => transfer::quoted_printable(body, limit),
-            Encoding::Identity => {
-                let bytes = body[..body.len().min(limit)].to_vec();
-                transfer::Decoded { bytes, damaged: false, cut: body.len() > limit }
-            }
-        }
     }
 }
 

@@ -1,3 +1,6 @@
+mod evasion;
+mod golden;
+
 use super::super::testing::*;
 use super::*;
 use crate::bundle::document::*;
@@ -85,6 +88,7 @@ fn e6_a_subject_prefix_is_an_edit() {
 
 /// The samples shared with the reference checker, where they are at hand.
 #[test]
+#[expect(clippy::print_stderr, reason = "a test that could not run says so")]
 fn shared_mail_cases_are_judged_as_their_manifest_says() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mail-cases");
     let Ok(manifest) = std::fs::read_to_string(folder.join("manifest.json")) else {
@@ -111,5 +115,65 @@ fn shared_mail_cases_are_judged_as_their_manifest_says() {
     eprintln!("{} shared samples judged as expected", samples.len());
 }
 
-mod evasion;
-mod golden;
+#[test]
+fn a_policy_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<crate::policy::Policy>();
+}
+
+#[test]
+fn order_in_the_bundle_does_not_matter() {
+    let mut reject = words("reject", &["plan"]);
+    reject.action = Action::Reject(Reject { notice: Some("first".into()), ..Reject::default() });
+    let mut other = words("other", &["plan"]);
+    other.priority = 499;
+    let message = mail("plan", "x");
+    let forward = judge(&policy(vec![reject.clone(), other.clone()]), &message);
+    assert_eq!(forward, judge(&policy(vec![other, reject]), &message));
+    let Disposition::Reject(rejection) = &forward.verdicts[0].disposition else { panic!("{forward:?}") };
+    assert_eq!(rejection.rule.name, "other");
+}
+
+#[test]
+fn ten_thousand_parts_inside_parts_are_refused_not_passed() {
+    let policy = policy(vec![words("w", &["forbidden"])]);
+    let mut deep = String::new();
+    for depth in 0..10_000 {
+        deep.push_str(&format!("Content-Type: multipart/mixed; boundary=b{depth}\r\n\r\n--b{depth}\r\n"));
+    }
+    assert!(rejects(&policy, deep.as_bytes()));
+    let forwards = "Content-Type: message/rfc822\r\n\r\n".repeat(10_000);
+    assert!(rejects(&policy, forwards.as_bytes()));
+    let ordinary = "Content-Type: message/rfc822\r\n\r\n".repeat(12) + "Subject: x\r\n\r\nhello\r\n";
+    assert!(!rejects(&policy, ordinary.as_bytes()));
+}
+
+#[test]
+fn long_notices_fit_the_wire() {
+    let mut rule = words("w", &["plan"]);
+    let notice = format!("{} {}", "word ".repeat(150), "x".repeat(700));
+    rule.action = Action::Reject(Reject { notice: Some(notice), ..Reject::default() });
+    let decision = judge(&policy(vec![rule]), &mail("plan", "x"));
+    let Disposition::Reject(rejection) = &decision.verdicts[0].disposition else { panic!("{decision:?}") };
+    assert!(rejection.text.lines().all(|line| !line.is_empty() && line.len() <= 490));
+    assert!(rejection.text.len() <= 1010 && rejection.text.ends_with("(ref: T1)"));
+}
+
+proptest::proptest! {
+    /// Whatever bytes come, every recipient gets exactly one verdict, the same each time.
+    #[test]
+    fn any_bytes_are_judged(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400), count in 1usize..5) {
+        let mut rule = words("w", &["forbidden", "[x]"]);
+        rule.content.as_mut().unwrap().search_html_source = true;
+        let policy = policy(vec![rule, expression(Location::HeadersAndBody, ExpressionKind::MatchesRegex, "a.b")]);
+        let to: Vec<String> = (0..count).map(|n| format!("r{n}@rcpt.example")).collect();
+        let envelope = envelope("", &to.iter().map(String::as_str).collect::<Vec<_>>());
+        let head = b"Content-Type: multipart/mixed; boundary=\"\"\r\nContent-Type: text/html\r\n".to_vec();
+        for content in [bytes.clone(), [head, bytes].concat()] {
+            let one = decide(&policy, &transaction(&envelope), &content, Fuel::default());
+            proptest::prop_assert_eq!(one.verdicts.len(), count);
+            let two = decide(&policy, &transaction(&envelope), &content, Fuel::default());
+            proptest::prop_assert_eq!(one, two);
+        }
+    }
+}

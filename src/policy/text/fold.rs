@@ -1,5 +1,7 @@
 //! The folded views: one character stream, one map.
 
+use std::collections::HashMap;
+
 use caseless::Caseless;
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
@@ -52,7 +54,7 @@ pub fn fold_entry(entry: &str, folding: Folding) -> String {
 
 /// Folds a text. Linear in its length.
 pub fn fold(text: &str, folding: Folding) -> View {
-    let mut folder = Folder { folding, view: View::default(), blank: Blank::Start, scratch: String::new() };
+    let mut folder = Folder { folding, view: View::default(), blank: Blank::Start, known: HashMap::new() };
     folder.view.text.reserve(text.len());
     each_chunk(text, |at, chunk| match chunk {
         Chunk::Ascii(c) => folder.ascii(at, c),
@@ -133,6 +135,14 @@ fn each_chunk(text: &str, mut with: impl FnMut(usize, Chunk<'_>)) {
 
 /// Whether normalisation never joins this character to the one before it.
 fn starts_chunk(c: char) -> bool {
+    if canonical_combining_class(c) != 0 {
+        return false;
+    }
+    match is_nfkc_quick(std::iter::once(c)) {
+        IsNormalized::Yes => return true,
+        IsNormalized::Maybe => return false,
+        IsNormalized::No => {}
+    }
     let first = std::iter::once(c).nfkd().next().unwrap_or(c);
     canonical_combining_class(first) == 0 && is_nfkc_quick(std::iter::once(first)) != IsNormalized::Maybe
 }
@@ -157,7 +167,7 @@ struct Folder {
     folding: Folding,
     view: View,
     blank: Blank,
-    scratch: String,
+    known: HashMap<char, String>,
 }
 
 impl Folder {
@@ -197,28 +207,15 @@ impl Folder {
     }
 
     fn chunk(&mut self, at: usize, chunk: &str) {
-        let mut folded = std::mem::take(&mut self.scratch);
-        folded.clear();
-        if self.folding.skeleton && self.folding.accents {
-            folded.extend(chunk.nfkd().filter(|c| !is_accent(*c)).nfkc());
-        } else if self.folding.skeleton {
-            folded.extend(chunk.nfkc());
-        } else {
-            let turkish = self.folding.turkish;
-            let cased = |c: char| match c {
-                'I' if turkish => 'ı',
-                'İ' if turkish => 'i',
-                c => c,
-            };
-            let lower: String = chunk.nfkc().map(cased).default_case_fold().collect();
-            if self.folding.accents {
-                folded.extend(lower.nfkd().filter(|c| !is_accent(*c)).map(without_stroke).nfkc());
-            } else {
-                folded.extend(lower.nfkc());
-            }
-        }
+        let mut chars = chunk.chars();
+        // Single characters are most of most texts, and few different ones.
+        let alone = chars.next().filter(|_| chars.next().is_none());
+        let folded = match alone {
+            Some(c) => self.known.remove(&c).unwrap_or_else(|| self.folding.normalise(chunk)),
+            None => self.folding.normalise(chunk),
+        };
         for c in folded.chars() {
-            // NFKC makes blanks of some characters, and white space of the accents that stood alone.
+            // NFKC makes blanks of some characters.
             if c.is_whitespace() {
                 self.white(at, c);
             } else if !is_invisible(c) {
@@ -227,7 +224,33 @@ impl Folder {
                 self.view.text.push(c);
             }
         }
-        self.scratch = folded;
+        if let Some(c) = alone {
+            self.known.insert(c, folded);
+        }
+    }
+}
+
+impl Folding {
+    /// A chunk normalised and folded; for a skeleton in its original case, since what a character
+    /// looks like depends on it.
+    fn normalise(self, chunk: &str) -> String {
+        if self.skeleton && self.accents {
+            return chunk.nfkd().filter(|c| !is_accent(*c)).nfkc().collect();
+        }
+        if self.skeleton {
+            return chunk.nfkc().collect();
+        }
+        let cased = |c: char| match c {
+            'I' if self.turkish => 'ı',
+            'İ' if self.turkish => 'i',
+            c => c,
+        };
+        let lower: String = chunk.nfkc().map(cased).default_case_fold().collect();
+        if self.accents {
+            lower.nfkd().filter(|c| !is_accent(*c)).map(without_stroke).nfkc().collect()
+        } else {
+            lower.nfkc().collect()
+        }
     }
 }
 
@@ -254,6 +277,7 @@ fn without_stroke(c: char) -> char {
 /// The view in which look-alikes are one (UTS 39 section 4), made from a view in its original case.
 fn skeleton_view(cased: View) -> View {
     let mut view = View::default();
+    let mut seen: HashMap<char, String> = HashMap::new();
     let mut token_start = None;
     let mut first = 0;
     let text = cased.text.as_str();
@@ -272,9 +296,10 @@ fn skeleton_view(cased: View) -> View {
             view.text.push(c);
             continue;
         }
-        for shown in look_alike(c) {
+        let shown = seen.entry(c).or_insert_with(|| look_alike(c));
+        for c in shown.chars() {
             view.map.mark(view.text.len(), source);
-            view.text.push(shown);
+            view.text.push(c);
         }
     }
     if let Some(start) = token_start {
@@ -291,7 +316,7 @@ fn note_mixed(view: &mut View, start: usize, token: &str) {
 
 /// What a character looks like, case aside. A capital is looked at as a capital first (Cyrillic В is
 /// a B); i and l are one, since I is the capital of one and the image of the other.
-fn look_alike(c: char) -> impl Iterator<Item = char> {
+fn look_alike(c: char) -> String {
     let mut one = [0; 4];
     let shown: String = if c.is_ascii_alphabetic() {
         skeleton(c.to_ascii_lowercase().encode_utf8(&mut one)).collect()
@@ -299,7 +324,7 @@ fn look_alike(c: char) -> impl Iterator<Item = char> {
         let seen: String = skeleton(c.encode_utf8(&mut one)).default_case_fold().collect();
         skeleton(&seen).collect()
     };
-    shown.chars().map(|c| if c == 'l' { 'i' } else { c }).collect::<Vec<_>>().into_iter()
+    shown.replace('l', "i")
 }
 
 #[cfg(test)]

@@ -35,13 +35,27 @@ impl Visible {
     }
 }
 
-/// Every reading of an HTML text: everything, then without what is hidden if anything is.
+/// Every reading of an HTML text: everything, without what is hidden if anything is, and the contents
+/// of conditional comments, which one widespread client shows.
 pub fn visible(html: &str) -> Vec<Visible> {
     let mut reader = Reader::new(html);
     reader.run();
     let mut readings = vec![reader.all];
     if reader.hid_something {
         readings.push(reader.shown);
+    }
+    if !reader.conditional.is_empty() {
+        let mut joined = Visible::default();
+        for (start, end) in reader.conditional {
+            // Comments inside are left alone, so this goes no deeper.
+            let mut inner = Reader::new(&html[start..end]);
+            inner.run();
+            add(&mut joined, BOUNDARY, start);
+            for (at, c) in inner.all.text.char_indices() {
+                add(&mut joined, c, start + inner.all.map.to_source(at));
+            }
+        }
+        readings.push(joined);
     }
     readings
 }
@@ -59,6 +73,8 @@ struct Reader<'a> {
     dropping: Option<Vec<u8>>,
     /// Classes and ids that the style sheets of the text hide.
     hidden_names: Vec<String>,
+    /// Where the contents of conditional comments stand: `<!--[if mso]>…<![endif]-->`.
+    conditional: Vec<(usize, usize)>,
 }
 
 /// Elements open at once whose hiding is tracked; deeper ones count as shown.
@@ -76,6 +92,7 @@ impl<'a> Reader<'a> {
             preformatted: 0,
             dropping: None,
             hidden_names: hidden_names(html),
+            conditional: Vec::new(),
         }
     }
 
@@ -95,8 +112,18 @@ impl<'a> Reader<'a> {
                         self.text(&text.value, text.span.start, text.span.end);
                     }
                 }
-                Token::Comment(_) | Token::Doctype(_) | Token::Error(_) => {}
+                Token::Comment(comment) => self.comment(comment.span.start, comment.span.end),
+                Token::Doctype(_) | Token::Error(_) => {}
             }
+        }
+    }
+
+    fn comment(&mut self, start: usize, end: usize) {
+        let source = self.html.get(start..end).unwrap_or_default();
+        if let Some(rest) = source.strip_prefix("<!--[if")
+            && let Some(at) = rest.find("]>")
+        {
+            self.conditional.push((end - rest.len() + at + 2, end));
         }
     }
 
@@ -212,11 +239,9 @@ impl Aligned<'_> {
         let here = self.at;
         let rest = self.raw.get(here..).unwrap_or_default();
         let Some(raw) = rest.chars().next() else { return here };
-        if raw == '&'
-            && !(c == '&' && !rest[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '#'))
-        {
-            let reference = |c: char| c.is_ascii_alphanumeric() || c == '#';
-            let length = rest[1..].find(|c| !reference(c)).unwrap_or(rest.len() - 1).min(32) + 1;
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '#';
+        if raw == '&' && (c != '&' || rest[1..].starts_with(name)) {
+            let length = rest[1..].find(|c| !name(c)).unwrap_or(rest.len() - 1).min(32) + 1;
             let closed = rest[length..].starts_with(';');
             self.at += length + usize::from(closed);
         } else {
@@ -412,6 +437,16 @@ mod tests {
     }
 
     #[test]
+    fn conditional_comments_are_a_reading_of_their_own() {
+        let html = "a<!--[if mso]><p>for<b>bidden</b></p><![endif]-->b<!-- [if x]>c -->";
+        let readings = visible(html);
+        assert_eq!((readings.len(), readings[0].text.as_str()), (2, "ab"));
+        let at = readings[1].text.find("forbidden").unwrap();
+        let (offset, length) = readings[1].span(html, at, 9);
+        assert_eq!(&html[offset..offset + length], "for<b>bidden");
+    }
+
+    #[test]
     fn positions_lead_back_to_the_source() {
         for (html, word, source) in [
             ("<p>a <b>bad</b></p>", "bad", "bad"),
@@ -440,6 +475,8 @@ mod tests {
             "<a b=",
             "&#",
             "<b hidden>",
+            "<!--[if x]>",
+            "<!--[if x]>-->",
             "<style>.a{display:none}",
         ] {
             let html = piece.repeat(200_000 / piece.len());

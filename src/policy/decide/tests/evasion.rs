@@ -135,6 +135,10 @@ const DISGUISES: &[Disguise] = &[
         let (a, b) = halves(w);
         plain(format!("{a}\u{8}\u{7f}\u{202c}{b}"))
     }),
+    ("typed backwards behind an override", |w| {
+        plain(format!("it is \u{202e}{}\u{202c} here", w.chars().rev().collect::<String>()))
+    }),
+    ("conditional comment", |w| html(format!("x<!--[if mso]><p>{w}</p><![endif]-->"))),
     ("taken apart (NFD)", |w| {
         use unicode_normalization::UnicodeNormalization;
         plain(w.nfd().collect())
@@ -387,7 +391,7 @@ fn hostile_messages_are_judged_in_bounded_time() {
     for bait in
         ["forbidde", "a", "@.", "=?utf-8?q?", "<", "<b>", "&", "--b\r\n", "\u{301}", "( ", "=\t", "\u{430}a"]
     {
-        let long = bait.repeat(200_000 / bait.len());
+        let long = bait.repeat(40_000 / bait.len());
         rejects(&policy, &plain(long.clone()));
         rejects(&policy, &html(long.clone()));
         rejects(
@@ -399,5 +403,42 @@ fn hostile_messages_are_judged_in_bounded_time() {
         );
         rejects(&policy, &typed("multipart/mixed; boundary=b", "quoted-printable", long));
     }
+    let reports = envelope("", &["b@rcpt.example"]);
+    for bait in ["(", "\"", "<", "a@b,", ":", ";", "=?utf-8?q?", "\\(", "x:a@b;"] {
+        let message = format!("From: {}\r\n\r\nx\r\n", bait.repeat(100_000 / bait.len()));
+        decide(&policy, &transaction(&reports), message.as_bytes(), Fuel::default());
+    }
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+/// Our walker beside mail-parser's: whatever text that one finds is among our readings.
+#[test]
+fn every_text_that_mail_parser_finds_is_among_the_readings() {
+    use crate::mail::message::{Limits, Message};
+    use mail_parser::{MessageParser, PartType};
+
+    let limits = Limits { decoded_bytes: 10 << 20, parts: 1000, depth: 100 };
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    let mut compared = 0;
+    for (name, disguise) in DISGUISES.iter().chain(AMBIGUOUS) {
+        let bytes = disguise("forbidden");
+        let ours: String =
+            Message::read(&bytes).pieces(limits).pieces.iter().map(|p| squeezed(&p.text)).collect();
+        let mut waiting = vec![MessageParser::default().parse(&bytes).expect("it has a header")];
+        while let Some(message) = waiting.pop() {
+            for part in message.parts {
+                match part.body {
+                    PartType::Text(text) | PartType::Html(text) => {
+                        // Its UTF-7 loses a run at the end of a text; ours is compared in its own tests.
+                        let lost = *name == "utf-7";
+                        assert!(lost || ours.contains(&squeezed(&text)), "{name}: {text:?}");
+                        compared += 1;
+                    }
+                    PartType::Message(inner) => waiting.push(inner),
+                    PartType::Binary(_) | PartType::InlineBinary(_) | PartType::Multipart(_) => {}
+                }
+            }
+        }
+    }
+    assert!(compared > DISGUISES.len() / 2);
 }

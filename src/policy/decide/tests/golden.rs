@@ -156,7 +156,7 @@ fn action(action: &mut Action, word: &str, rest: &str) {
         }
         (Action::Modify(modify), "route") => modify.route = Some(ChangeRoute::To(route_name(rest))),
         (Action::Modify(modify), "route-missing") => {
-            modify.route = Some(ChangeRoute::Missing(route_name(rest)))
+            modify.route = Some(ChangeRoute::Missing(route_name(rest)));
         }
         (Action::Modify(modify), "header") => {
             let (name, value) = rest.split_once(": ").unwrap();
