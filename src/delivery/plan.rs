@@ -56,6 +56,9 @@ pub async fn plan(
         }
         RouteTarget::MxOf(domains) => of_named_domains(table, dns, domains).await?,
         RouteTarget::RecipientMx => match recipient {
+            Host::Literal(ip) if table.is_self((*ip, mx_port).into()) => {
+                return Err(Problem::new(Trouble::LoopsBack(recipient.to_string())));
+            }
             Host::Literal(ip) => {
                 vec![Hop { host: ip.to_string(), port: mx_port, names: Names::Complete, by_mx: true }]
             }
