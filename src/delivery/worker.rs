@@ -46,7 +46,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             concurrency: 1000,
             per_destination: 20,
-            waiting: 1000,
+            waiting: 2000,
             memory: 64 << 20,
             drain: Duration::from_secs(20),
             mx_port: MX_PORT,

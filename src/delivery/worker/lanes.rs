@@ -46,7 +46,7 @@ impl Lanes {
         if short || lane.waiting.len() >= self.config.waiting {
             let rounds = lane.sent_back / self.config.waiting.max(1);
             lane.sent_back += 1;
-            let by = Duration::from_secs(1).saturating_mul(u32::try_from(rounds + 1).unwrap_or(u32::MAX));
+            let by = Duration::from_millis(250).saturating_mul(u32::try_from(rounds + 1).unwrap_or(u32::MAX));
             return Some((job, by.min(LONGEST)));
         }
         self.memory += job.memory();
