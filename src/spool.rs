@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio::task;
 
-use commit::{Batch, Committer, Queue};
+use commit::{Batch, Committer, Fates, Queue};
 use content::{Body, damaged};
 use due::{Arrival, Next, Place, Taken, Warm};
 use record::{Head, Header, MESSAGE, Record};
@@ -303,7 +303,7 @@ impl Spool {
             }
             queued.push(copy);
         }
-        let fates = fates.map(|(id, fates)| (id, commit::news(id, &fates), fates));
+        let fates = fates.map(|(id, fates)| Fates::new(id, fates));
         let (reply, answer) = oneshot::channel();
         self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
         match answer.await {

@@ -34,7 +34,7 @@ pub(super) struct Batch {
     /// New messages: their records and what the index is told once they are durable. The place in
     /// the arrival is filled in here.
     pub messages: Vec<(Record, Arrival)>,
-    pub fates: Option<(QueueId, Record, Vec<(usize, Fate)>)>,
+    pub fates: Option<Fates>,
     /// Content files the messages need, their bytes synced, their names perhaps not.
     pub bodies: Vec<Arc<Body>>,
     /// Whether the reply must wait for a sync.
@@ -42,9 +42,16 @@ pub(super) struct Batch {
     pub reply: oneshot::Sender<Result<(), CommitError>>,
 }
 
+/// How recipients of one message stand from now on, and the record that says so.
+pub(super) struct Fates {
+    pub id: QueueId,
+    pub fates: Vec<(usize, Fate)>,
+    pub record: Record,
+}
+
 impl Batch {
     fn len(&self) -> u64 {
-        let fates = self.fates.as_ref().map_or(0, |(_, record, _)| record.len());
+        let fates = self.fates.as_ref().map_or(0, |fates| fates.record.len());
         self.messages.iter().map(|(record, _)| record.len()).sum::<u64>() + fates
     }
 
@@ -257,7 +264,7 @@ impl Committer {
         let mut records = Vec::with_capacity(group.len());
         for batch in &mut group {
             let parts = batch.parts();
-            let fates = batch.fates.iter_mut().map(|(_, record, _)| record);
+            let fates = batch.fates.iter_mut().map(|fates| &mut fates.record);
             let messages = batch.messages.iter_mut().map(|(record, _)| record);
             records
                 .extend(fates.chain(messages).zip(0..).map(|(record, part)| (record, (part, parts), None)));
@@ -364,7 +371,7 @@ impl Committer {
                 news = true;
             }
             bodies.iter().for_each(|body| body.committed());
-            if let Some((id, _, fates)) = fates
+            if let Some(Fates { id, fates, record: _ }) = fates
                 && let Some(finished) = index.settle(id, fates)
             {
                 forget(&self.shared, &mut index, &finished);
@@ -382,7 +389,7 @@ impl Committer {
     /// Fates without reports hold from now on, whatever the disk said.
     fn settled(&mut self, batch: Batch, result: Result<(), CommitError>) {
         let Batch { fates, reply, .. } = batch;
-        if let Some((id, record, fates)) = fates {
+        if let Some(Fates { id, fates, record }) = fates {
             let finished = self.shared.index().settle(id, fates);
             let kept = Kept { record, finished };
             match &result {
@@ -452,8 +459,11 @@ fn forget(shared: &Shared, index: &mut Index, finished: &Finished) {
     }
 }
 
-/// The record of fates about a message.
-pub(super) fn news(id: QueueId, fates: &[(usize, Fate)]) -> Record {
-    let target = |target: usize| u32::try_from(target).expect("recipients are limited to thousands");
-    Record::news(&News { id, fates: fates.iter().map(|(at, fate)| (target(*at), fate.clone())).collect() })
+impl Fates {
+    pub fn new(id: QueueId, fates: Vec<(usize, Fate)>) -> Fates {
+        let target = |at: usize| u32::try_from(at).expect("recipients are limited to thousands");
+        let news = fates.iter().map(|(at, fate)| (target(*at), fate.clone())).collect();
+        let record = Record::news(&News { id, fates: news });
+        Fates { id, fates, record }
+    }
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod folder;
+
 mod sim;
 
 use std::sync::Arc;
@@ -48,16 +49,15 @@ fn written(spool: &Spool, content: &[u8]) -> Content {
     writer.finish().expect("it was written")
 }
 
-/// Bytes that differ from message to message.
+/// Bytes that differ from message to message, and within one from block to block.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..len).map(|_| next()).collect()
+    let block = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes().repeat(32);
+    let mut bytes = block.repeat(len.div_ceil(block.len()));
+    bytes.truncate(len);
+    for (n, at) in (0..len).step_by(block.len()).enumerate() {
+        bytes[at] = n as u8;
+    }
+    bytes
 }
 
 fn retry_at(attempts: u32, next_attempt: Timestamp) -> Fate {

@@ -68,7 +68,7 @@ impl Model {
     /// Chooses what to do next, and notes that it was asked for.
     fn choose(&mut self, spool: &Spool, dice: &mut Dice) -> Option<Deed> {
         let content = |dice: &mut Dice| {
-            let len = if dice.one_in(25) { 262_144 + dice.below(100_000) } else { dice.below(6000) };
+            let len = if dice.one_in(50) { 262_144 + dice.below(100_000) } else { dice.below(6000) };
             bytes(dice.below(u64::MAX), len as usize)
         };
         if dice.one_in(2) {
@@ -236,6 +236,7 @@ async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, st
         }))
         .await;
         let failed = results.iter().any(|(.., ok)| !ok);
+        let mut covered = false;
         for (ids, settled, durable, ok) in results {
             if !ok
                 && durable
@@ -255,8 +256,11 @@ async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, st
             }
             if ok && durable {
                 ids.iter().for_each(|id| model.0.get_mut(id).expect("promises stay").kept = true);
-                model.cover(&before);
+                covered = true;
             }
+        }
+        if covered {
+            model.cover(&before);
         }
         if failed && stop_at_error {
             return;
