@@ -179,14 +179,14 @@ async fn open(
 }
 
 async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {
-    if let Ok(ip) = hop.host.parse::<IpAddr>() {
-        return Ok(vec![ip]);
-    }
     let missing = if hop.by_mx { Trouble::MxWithoutAddress } else { Trouble::NoAddress };
+    if let Ok(ip) = hop.host.parse::<IpAddr>() {
+        return if hop.by_mx && is_nowhere(ip) { Err(missing) } else { Ok(vec![ip]) };
+    }
     let names = if hop.by_mx { Names::Complete } else { hop.names };
     match outside.dns.addresses(&table.dns_servers, &hop.host, names).await {
         Ok(mut addresses) => {
-            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger's DNS.
+            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger.
             addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
             addresses.truncate(MAX_ADDRESSES);
             if addresses.is_empty() { Err(missing) } else { Ok(addresses) }

@@ -162,10 +162,7 @@ impl Trouble {
 
 fn refused(stage: Stage, reply: &Reply) -> Meaning {
     use Meaning::{Fail, Later, OtherHostOrFail, OtherHostOrLater};
-    let status = || match reply.enhanced {
-        Some(code @ [5, ..]) => code,
-        _ => [5, 0, 0],
-    };
+    let status = || reply.enhanced.filter(|code| code[0] == 5).unwrap_or([5, 0, 0]);
     match stage {
         // The server is about to close: nothing about the message is said (RFC 5321 section 3.8).
         _ if reply.code == 421 => OtherHostOrLater,

@@ -56,6 +56,9 @@ pub async fn plan(
         }
         RouteTarget::MxOf(domains) => of_named_domains(table, dns, domains).await?,
         RouteTarget::RecipientMx => match recipient {
+            Host::Literal(ip) if table.is_self((*ip, mx_port).into()) => {
+                return Err(Problem::new(Trouble::LoopsBack(recipient.to_string())));
+            }
             Host::Literal(ip) => {
                 vec![Hop { host: ip.to_string(), port: mx_port, names: Names::Complete, by_mx: true }]
             }
@@ -130,6 +133,9 @@ async fn of_domain(table: &RouteTable, dns: &Dns, domain: &str, port: u16) -> Re
 async fn is_own(table: &RouteTable, dns: &Dns, host: &str, port: u16) -> bool {
     if host.eq_ignore_ascii_case(&table.hostname) {
         return true;
+    }
+    if !table.listens_on(port) {
+        return false;
     }
     match dns.addresses(&table.dns_servers, host, Names::Complete).await {
         Ok(addresses) => addresses.iter().any(|ip| table.is_self((*ip, port).into())),

@@ -95,7 +95,7 @@ async fn deliver(live: Arc<Live>, spool: Spool, metrics: Metrics, stop: Cancella
         () = stop.cancelled() => return,
     }
     let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, config);
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, delivery::Allowance::default(), config);
     stop.cancelled().await;
     worker.shutdown().await;
 }

@@ -51,7 +51,10 @@ pub async fn open(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trou
     }
     match starttls(address, &terms, true).await {
         Err(
-            Trouble::Handshake(_) | Trouble::Closed(Stage::StartTls) | Trouble::Garbled(Stage::StartTls, _),
+            Trouble::Handshake(_)
+            | Trouble::Closed(Stage::StartTls)
+            | Trouble::TimedOut(Stage::StartTls)
+            | Trouble::Garbled(Stage::StartTls, _),
         ) if !terms.require_tls => starttls(address, &terms, false).await,
         result => result,
     }

@@ -114,9 +114,10 @@ fn system_roots() -> &'static RootCertStore {
 
 #[derive(Debug)]
 struct Verifier {
-    /// Check who signed: against these, or one of `own` itself.
-    roots: Option<RootCertStore>,
+    check_chain: bool,
+    /// Trusted beside the system's roots: as authorities, or as the very certificate of the server.
     own: Vec<CertificateDer<'static>>,
+    own_roots: RootCertStore,
     check_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -125,19 +126,19 @@ impl Verifier {
     fn new(
         provider: &CryptoProvider,
         own: Vec<CertificateDer<'static>>,
-        chain: bool,
+        check_chain: bool,
         check_name: bool,
     ) -> Result<Self, TlsError> {
-        let roots = if chain {
-            let mut roots = system_roots().clone();
-            for certificate in &own {
-                roots.add(certificate.clone()).map_err(|error| TlsError::BadCaFile(error.to_string()))?;
-            }
-            Some(roots)
-        } else {
-            None
-        };
-        Ok(Self { roots, own, check_name, algorithms: provider.signature_verification_algorithms })
+        let mut own_roots = RootCertStore::empty();
+        for certificate in &own {
+            own_roots.add(certificate.clone()).map_err(|error| TlsError::BadCaFile(error.to_string()))?;
+        }
+        if check_chain {
+            // Read from disk now rather than in the middle of a handshake.
+            system_roots();
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Self { check_chain, own, own_roots, check_name, algorithms })
     }
 
     fn check(
@@ -148,19 +149,28 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<(), Cause> {
-        if self.roots.is_none() && !self.check_name {
+        if !self.check_chain && !self.check_name {
             return Ok(());
         }
         let parsed =
             ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
         let (_, readable) = X509Certificate::from_der(certificate)
             .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
-        if let Some(roots) = &self.roots {
+        if self.check_chain {
             check_dates(&readable, now)?;
             // A self-signed certificate that the route itself names is trusted as it is.
             if !self.own.iter().any(|own| own == certificate) {
-                let algorithms = self.algorithms.all;
-                verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+                let verify = |roots: &RootCertStore| {
+                    let algorithms = self.algorithms.all;
+                    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+                };
+                verify(&self.own_roots)
+                    .or_else(|own| match verify(system_roots()) {
+                        // Whichever knows more than "never heard of it".
+                        Err(system) if is_unknown(&own) => Err(system),
+                        Err(_) => Err(own),
+                        Ok(()) => Ok(()),
+                    })
                     .map_err(|error| chain_cause(&error, &readable))?;
             }
             if must_staple(&readable) && ocsp.is_empty() {
@@ -222,6 +232,10 @@ fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), C
 
 fn moment(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
+}
+
+fn is_unknown(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
 }
 
 fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Cause {

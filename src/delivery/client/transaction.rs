@@ -123,7 +123,7 @@ impl Session {
                 Some(Ret::Headers) => line.push_str(" RET=HDRS"),
                 None => {}
             }
-            if let Some(envid) = &sender.envid {
+            if let Some(envid) = sender.envid.as_ref().filter(|envid| is_plain(envid)) {
                 write!(line, " ENVID={envid}").expect("a String takes everything");
             }
         }
@@ -145,7 +145,7 @@ impl Session {
                     }
                 }
             }
-            if let Some(original) = &recipient.original {
+            if let Some(original) = recipient.original.as_ref().filter(|original| is_plain(original)) {
                 write!(line, " ORCPT={original}").expect("a String takes everything");
             }
         }
@@ -281,6 +281,11 @@ impl Session {
 
 fn answer(reply: Reply) -> Result<Reply, Trouble> {
     if (200..300).contains(&reply.code) { Ok(reply) } else { Err(Trouble::Refused(Stage::Rcpt, reply)) }
+}
+
+/// Whether a parameter's value can stand in a command line: the reader checked it, the writer does too.
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// An address as the next hop can read it.

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::bundle::document::Retry;
 use crate::delivery::sink::{Action, Behaviour, Mail, Sink, nobody, say};
-use crate::delivery::{Config, Metrics, Routes, Worker};
+use crate::delivery::{Allowance, Config, Metrics, Routes, Worker};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
@@ -78,7 +78,7 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let (spool, _) = Spool::open(&folder.0, options).unwrap();
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
-    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), config);
+    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), Allowance::default(), config);
     Running { spool, routes, metrics, worker, folder }
 }
 

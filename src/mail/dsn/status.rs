@@ -20,7 +20,7 @@ pub(super) fn fields(report: &Report<'_>, utf8: bool) -> String {
         if let Some(original) = &fate.recipient.original {
             match original.split_once(';') {
                 Some((kind, address)) => {
-                    out.add("Original-Recipient", &format!("{kind}; {}", xtext(address)))
+                    out.add("Original-Recipient", &format!("{kind}; {}", xtext(address)));
                 }
                 None => out.add("Original-Recipient", &format!("rfc822; {}", xtext(original))),
             }
