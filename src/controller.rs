@@ -1,1 +1,171 @@
-//! (to be written)
+//! The control plane assembled: watches fill the [`world`], a driver per gateway turns it into a published
+//! bundle and running pods ([`reconcile`]), pods say what they obey ([`acks`]), and statuses say it to people.
+//!
+//! Only the process that holds the Lease works; nothing here touches a mail.
+
+pub mod acks;
+pub mod apply;
+pub mod authority;
+pub mod build;
+pub mod control;
+pub mod leader;
+pub mod metrics;
+pub mod publish;
+pub mod reconcile;
+pub mod rollout;
+pub mod status;
+pub mod statuses;
+pub mod supervise;
+pub mod world;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admin;
+
+use build::Site;
+use leader::{Election, Terms};
+use metrics::Metrics;
+use reconcile::Context;
+use statuses::Statuses;
+use supervise::Supervisor;
+use world::World;
+
+/// How often the controller's own certificate is made anew, and the authority looked at.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Watch these namespaces only; empty: the whole cluster.
+    pub namespaces: Vec<String>,
+    /// The image that gateway pods run: the operator's own.
+    pub image: String,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+    /// The operator's own namespace: Lease and control CA live there.
+    pub own_namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+    /// Who this process is among those that want the Lease.
+    pub identity: String,
+    /// Name of the Secret with the control CA.
+    pub control_ca: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot find out how to reach the API server: {0}")]
+    Client(#[from] kube::Error),
+    #[error("cannot listen on {address} for probes and metrics: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+}
+
+/// Runs the operator until `shutdown`.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
+    let client = Client::try_default().await?;
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::register(&mut registry));
+    let (working, work) = watch::channel(None::<Arc<World>>);
+    let address = options.admin;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    // One that waits for the Lease is as ready as it can be; one that works is when its caches are full.
+    let ready = move || work.borrow().as_ref().is_none_or(|world| world.is_complete());
+    let pages = admin::probes(ready, Arc::new(registry));
+    let stop_admin = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(listener, None, pages, stop_admin.clone()));
+
+    let terms = Terms::default();
+    let identity = options.identity.clone();
+    let election =
+        Election::new(client.clone(), &options.own_namespace, options.lease.clone(), identity, terms);
+    election
+        .run(shutdown, |stop| {
+            let (client, options, metrics, working) = (&client, &options, &metrics, &working);
+            async move {
+                metrics.leading(true);
+                lead(client.clone(), options, metrics.clone(), working, stop).await;
+                metrics.leading(false);
+                working.send_replace(None);
+            }
+        })
+        .await;
+
+    stop_admin.cancel();
+    if let Err(failure) = admin.await {
+        error!(%failure, "the admin server did not end well");
+    }
+    Ok(())
+}
+
+/// The work of the leader, until `stop`.
+async fn lead(
+    client: Client,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    working: &watch::Sender<Option<Arc<World>>>,
+    stop: CancellationToken,
+) {
+    let Some((authority, tls)) = certificates(&client, options, &stop).await else { return };
+    let world = World::new(client.clone(), options.namespaces.clone());
+    working.send_replace(Some(world.clone()));
+    let reporter = Reporter { controller: "postern".to_owned(), instance: Some(options.identity.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let statuses = Arc::new(Statuses::new(client.clone(), world.clone(), metrics.clone(), recorder));
+    let (renew, tls) = watch::channel(tls);
+    let authority = Arc::new(authority);
+    let ctx = Arc::new(Context {
+        client,
+        world: world.clone(),
+        metrics: metrics.clone(),
+        statuses: statuses.clone(),
+        authority: authority.clone(),
+        tls,
+        site: Site { image: options.image.clone(), namespace: options.own_namespace.clone() },
+    });
+    let mut watches = world::watch_all(&world, &metrics, &stop);
+    let supervisor = Supervisor::new(ctx).run(stop.clone());
+    let writer = statuses.run(stop.clone());
+    let renewal = async {
+        while stop.run_until_cancelled(sleep(DAY)).await.is_some() {
+            match authority.client(control::today()) {
+                Ok(tls) => drop(renew.send_replace(tls)),
+                Err(failure) => error!(%failure, "cannot renew the controller's certificate"),
+            }
+        }
+    };
+    tokio::join!(supervisor, writer, renewal);
+    while watches.join_next().await.is_some() {}
+    info!("stopped working");
+}
+
+/// Without them no pod could be asked: tries until there are some. `None`: stopped before.
+async fn certificates(
+    client: &Client,
+    options: &Options,
+    stop: &CancellationToken,
+) -> Option<(authority::Authority, Arc<rustls::ClientConfig>)> {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let attempt = async {
+            let authority = control::authority(client, &options.own_namespace, &options.control_ca).await?;
+            let tls = authority.client(control::today())?;
+            Ok::<_, control::ControlError>((authority, tls))
+        };
+        match stop.run_until_cancelled(attempt).await? {
+            Ok(made) => return Some(made),
+            Err(failure) => warn!(%failure, "no certificates for the control port yet"),
+        }
+        stop.run_until_cancelled(sleep(pause)).await?;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}

@@ -1,1 +1,33 @@
-//! (to be written)
+//! From the spool to the next hop: the last stretch of a mail's journey.
+//!
+//! ```text
+//! spool ─▶ worker ─▶ routes, plan (which hosts, on what terms) ─▶ attempt (client: the wire)
+//!             ▲                                                        │ Outcome, classified once
+//!             └── settle: done | retry | bounce ◀──────────────────────┘
+//! ```
+//!
+//! Nothing here decides whether mail may leave, nor changes it beyond the edits decided at its
+//! acceptance. Routes are read afresh for each attempt (spec R141); terms of TLS only ever get
+//! stricter on the way from a rule to the wire.
+
+pub mod attempt;
+pub mod bounce;
+pub mod client;
+pub mod dns;
+pub mod metrics;
+pub mod outcome;
+pub mod plan;
+pub mod retry;
+pub mod routes;
+pub mod settle;
+pub mod worker;
+
+#[cfg(test)]
+#[path = "../tests/it/support/sink.rs"]
+mod sink;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::Metrics;
+pub use routes::{Own, RouteTable, Routes};
+pub use worker::{Config, Worker};

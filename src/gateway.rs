@@ -1,1 +1,14 @@
-//! (to be written)
+//! The data plane assembled: the mounted bundle becomes the running policy ([`live`]), mail is judged
+//! and stored ([`intake`]), and delivery works off the spool. Holds no cluster credentials and knows
+//! no Kubernetes.
+
+pub mod admission;
+pub mod budget;
+pub mod control;
+pub mod files;
+pub mod intake;
+pub mod listeners;
+pub mod live;
+pub mod mount;
+pub mod received;
+pub mod run;

@@ -1,7 +1,9 @@
 //! Postern: an outbound-mail gateway for Kubernetes. ARCHITECTURE.md has the map.
 
+pub mod admin;
 pub mod api;
 pub mod bundle;
+pub mod cli;
 pub mod controller;
 pub mod delivery;
 pub mod gateway;
@@ -10,4 +12,5 @@ pub mod manifest;
 pub mod policy;
 pub mod smtp;
 pub mod spool;
+pub mod telemetry;
 pub mod translate;

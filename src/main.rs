@@ -1,6 +1,11 @@
 //! The `postern` binary: parse, telemetry, run, exit code.
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    postern::telemetry::start();
+    postern::cli::run()
+}

@@ -6,11 +6,15 @@
 //! ```
 
 pub mod compile;
+mod content;
 pub mod decide;
 pub mod matcher;
 pub mod merge;
+mod notice;
 pub mod pattern;
 pub mod settle;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod verdict;
 

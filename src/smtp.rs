@@ -6,6 +6,7 @@ pub mod line;
 pub mod reply;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod tls;
 
 use std::future::Future;
@@ -53,11 +54,14 @@ pub trait Mail: Send {
     /// One well-formed RCPT. An error refuses that recipient alone.
     fn rcpt(&mut self, recipient: Recipient) -> impl Future<Output = Result<(), Reply>> + Send;
 
-    /// DATA was read and at least one recipient accepted: an error is sent instead of 354.
+    /// DATA was read and at least one recipient accepted: an error is sent instead of 354 and ends
+    /// the transaction.
     fn data(&mut self) -> impl Future<Output = Result<(), Reply>> + Send;
 
     /// A piece of the content: dots unstuffed, lines ended by CRLF, never the final dot. After an
-    /// error the rest is read and thrown away, and the error is the reply after the data.
+    /// error the rest is read and thrown away, and the error is the reply after the data. A piece can
+    /// be one octet and can end inside a line; content that turns out to hold a bare CR, bare LF or
+    /// NUL never reaches `finish`.
     fn write(&mut self, content: &[u8]) -> impl Future<Output = Result<(), Reply>> + Send;
 
     /// The final dot: decides, stores, answers. 250 only when durable.

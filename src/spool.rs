@@ -4,8 +4,537 @@
 //! Each recipient has its own fate. Delivery is at least once: a crash may repeat a delivery whose
 //! completion was not yet synced, and never loses one.
 
-pub mod commit;
-pub mod due;
-pub mod record;
-pub mod recover;
-pub mod segment;
+mod commit;
+mod content;
+mod due;
+mod entry;
+mod id;
+mod record;
+mod recover;
+mod scan;
+mod segment;
+mod shared;
+mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, oneshot};
+use tokio::task;
+
+use commit::{Batch, Committer, Fates, Queue};
+use content::{Body, damaged};
+use due::{Arrival, Next, Place, Taken, Warm};
+use record::{Head, Header, MESSAGE, Record};
+use recover::{RecoverError, Recovered};
+use shared::{Counters, Room, Shared, Sizes};
+use store::{Disk, Store};
+use sweep::{Chore, Sweeper};
+
+pub use content::{Content, ContentWriter};
+pub use entry::{Entry, Fate, Submission, Target, Waiting};
+pub use id::QueueId;
+
+/// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Size of a segment. By default a 32nd of the file system, between 1 and 64 MiB.
+    pub segment_bytes: Option<u64>,
+    /// Kept free of new mail, so that fates can always be written. By default four segments.
+    pub reserve_bytes: Option<u64>,
+    /// Content and entries of mail that was never attempted are kept in memory up to this budget, so
+    /// that normal relaying never reads the disk. By default 64 MiB.
+    pub warm_bytes: Option<u64>,
+}
+
+/// What start-up found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Messages with a recipient that still waits.
+    pub messages: usize,
+    /// Damaged places: copied to `damaged/` and left out.
+    pub damaged: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("another process uses the spool {}", .0.display())]
+    Locked(PathBuf),
+    #[error("{file} at offset {offset}: version {version} of the spool format is not known to this program")]
+    UnknownVersion { file: String, offset: u64, version: u32 },
+    #[error("{file} at offset {offset}: a record of kind {kind} is not known to this program")]
+    UnknownRecord { file: String, offset: u64, kind: u8 },
+    #[error("spool {}: {error}", .dir.display())]
+    Io { dir: PathBuf, error: io::Error },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// No room for new mail (452 4.3.1).
+    #[error("the spool is full")]
+    Full,
+    /// The disk refused or failed (451 4.3.0). The next commit tries again.
+    #[error("the spool's disk failed: {0}")]
+    Io(Arc<io::Error>),
+}
+
+/// A message of the spool: what it is and how its recipients stood when this value was made.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    id: QueueId,
+    entry: Arc<Entry>,
+    fates: Arc<[Fate]>,
+    content: Content,
+}
+
+impl Queued {
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// How this recipient stood when the value was made (an index into `entry().targets`).
+    pub fn state(&self, target: usize) -> Fate {
+        self.fates[target].clone()
+    }
+
+    /// The stored bytes. Already read and verified: never waits.
+    pub fn content(&self) -> io::Result<Content> {
+        Ok(self.content.clone())
+    }
+
+    pub fn size(&self) -> u64 {
+        self.content.len()
+    }
+}
+
+/// A message whose time has come, and for which of its recipients. These recipients are in flight
+/// until they are settled or released.
+#[derive(Debug)]
+pub struct Due {
+    pub queued: Queued,
+    pub targets: Vec<usize>,
+}
+
+/// One line of a queue listing; made without reading the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub id: QueueId,
+    pub received_at: Timestamp,
+    pub size: u64,
+    /// Recipients without a final outcome.
+    pub waiting: usize,
+    /// Whether an attempt is running now.
+    pub in_flight: bool,
+    /// Most attempts any waiting recipient has had.
+    pub attempts: u32,
+    pub next_attempt: Option<Timestamp>,
+    pub last_error: Option<String>,
+}
+
+/// Counters and gauges for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages with a waiting recipient.
+    pub messages: u64,
+    /// Bytes of these messages.
+    pub bytes_live: u64,
+    /// Bytes that segments and content files take.
+    pub bytes_on_disk: u64,
+    /// Calls that made something durable.
+    pub commits: u64,
+    /// fdatasync calls of the committer.
+    pub syncs: u64,
+    /// Times the disk refused or failed.
+    pub failures: u64,
+    /// Damaged places found at start-up and since.
+    pub damaged: u64,
+    /// Segments rewritten because most of them was dead.
+    pub rewritten: u64,
+}
+
+/// A cheap handle; clones share one spool.
+#[derive(Clone)]
+pub struct Spool {
+    inner: Arc<Inner>,
+}
+
+/// Owns the two threads: when the last handle goes, they write what is left and end.
+struct Inner {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    committer: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
+}
+
+/// A message that cannot be read is tried again this much later.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+/// Wall clocks jump: what is due is looked at again at least this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(15);
+const DEFAULT_WARM: u64 = 64 << 20;
+
+impl Spool {
+    /// Locks the folder (one process), recovers what is in it. Blocks; call before serving.
+    pub fn open(dir: &Path, options: Options) -> Result<(Spool, Recovery), OpenError> {
+        let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+        let disk = Disk::open(dir).map_err(io)?.ok_or_else(|| OpenError::Locked(dir.to_owned()))?;
+        Spool::open_on(Arc::new(disk), dir, &options).map_err(|error| match error {
+            RecoverError::Io(error) => io(error),
+            RecoverError::UnknownVersion { file, offset, version } => {
+                OpenError::UnknownVersion { file, offset, version }
+            }
+            RecoverError::UnknownRecord { file, offset, kind } => {
+                OpenError::UnknownRecord { file, offset, kind }
+            }
+        })
+    }
+
+    fn open_on(
+        store: Arc<dyn Store>,
+        dir: &Path,
+        options: &Options,
+    ) -> Result<(Spool, Recovery), RecoverError> {
+        let space = store.space()?;
+        let segment = options.segment_bytes.unwrap_or((space.total / 32).clamp(1 << 20, 64 << 20));
+        let sizes = Sizes {
+            segment,
+            reserve: options.reserve_bytes.unwrap_or(4 * segment),
+            warm: options.warm_bytes.unwrap_or(DEFAULT_WARM),
+        };
+        let Recovered { index, next_segment, ends, damaged, orphans } =
+            recover::recover(&*store, sizes.warm, Timestamp::now())?;
+        let recovery = Recovery { messages: index.len(), damaged: damaged as usize };
+        let (chores, to_do) = mpsc::channel();
+        for chore in orphans.into_iter().map(Chore::Remove).chain([Chore::Sweep]) {
+            let _ = chores.send(chore);
+        }
+        let shared = Arc::new(Shared {
+            store,
+            sizes,
+            index: Mutex::new(index),
+            queue: Queue::default(),
+            wake: Notify::new(),
+            chores,
+            spare: Mutex::new(None),
+            next_segment: AtomicU64::new(next_segment),
+            counters: Counters { damaged: AtomicU64::new(damaged), ..Counters::default() },
+            room: Room::new(space, sizes.reserve),
+        });
+        let committer = Committer::new(shared.clone(), ends);
+        let sweeper = Sweeper::new(shared.clone());
+        let committer = thread::Builder::new().name("spool-commit".into()).spawn(|| committer.run())?;
+        let sweeper = thread::Builder::new().name("spool-sweep".into()).spawn(move || sweeper.run(&to_do))?;
+        let threads = Mutex::new(Some(Threads { committer, sweeper }));
+        Ok((Spool { inner: Arc::new(Inner { shared, dir: dir.to_owned(), threads }) }, recovery))
+    }
+
+    /// The folder, for small files of the owner beside the segments.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    pub fn new_id(&self) -> QueueId {
+        QueueId::new()
+    }
+
+    /// Collects content: in memory up to 256 KiB, then in an uncommitted file of the spool.
+    pub fn writer(&self) -> ContentWriter {
+        ContentWriter::new(self.inner.shared.clone())
+    }
+
+    /// Durable when it returns Ok. All submissions of one call commit together or not at all.
+    pub async fn commit(&self, submissions: Vec<Submission>) -> Result<Vec<Queued>, CommitError> {
+        let bytes = submissions.iter().map(|submission| submission.content.memory()).sum::<u64>();
+        // Content files took their room when they were written.
+        if !self.inner.shared.take_room(bytes + 1024 * submissions.len() as u64) {
+            return Err(CommitError::Full);
+        }
+        self.store(None, submissions).await
+    }
+
+    /// Records fates: appended when this returns, synced with the next commit (at most 100 ms
+    /// later). With `reports` not empty, reports and fates are one commit and durable on return; they
+    /// may use the room that is kept free of new mail.
+    ///
+    /// An error without `reports` means that the disk did not take the fates: they hold in this
+    /// process and are written as soon as it does. An error with `reports`: nothing happened, the
+    /// recipients are still in flight.
+    pub async fn settle(
+        &self,
+        id: QueueId,
+        fates: Vec<(usize, Fate)>,
+        reports: Vec<Submission>,
+    ) -> Result<Vec<Queued>, CommitError> {
+        self.store(Some((id, fates)), reports).await
+    }
+
+    async fn store(
+        &self,
+        fates: Option<(QueueId, Vec<(usize, Fate)>)>,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Queued>, CommitError> {
+        let bodies: Vec<Arc<Body>> =
+            submissions.iter().filter_map(|submission| submission.content.body().cloned()).collect();
+        self.sync_bodies(&bodies).await?;
+        let durable = !submissions.is_empty();
+        let now = Timestamp::now();
+        let mut queued = Vec::with_capacity(submissions.len());
+        let mut messages = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            let (message, copy) = prepare(submission, now);
+            // Owed to nobody: there is nothing to keep.
+            if !copy.entry.targets.is_empty() {
+                messages.push(message);
+            }
+            queued.push(copy);
+        }
+        let fates = fates.map(|(id, fates)| Fates::new(id, fates));
+        let (reply, answer) = oneshot::channel();
+        self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
+        match answer.await {
+            Ok(result) => result.map(|()| queued),
+            Err(_) => Err(CommitError::Io(Arc::new(io::Error::other("the spool is closed")))),
+        }
+    }
+
+    /// Large contents are synced here, each by its own session, so that they hold up nobody else.
+    async fn sync_bodies(&self, bodies: &[Arc<Body>]) -> Result<(), CommitError> {
+        for body in bodies.iter().filter(|body| !body.is_synced()) {
+            let body = body.clone();
+            let synced = task::spawn_blocking(move || body.sync()).await;
+            let synced = synced.unwrap_or_else(|error| Err(io::Error::other(error)));
+            synced.map_err(|error| self.inner.shared.failed(error))?;
+        }
+        Ok(())
+    }
+
+    /// Gives back recipients that were handed out but not attempted, due again at these times.
+    /// Nothing is written.
+    pub fn release(&self, id: QueueId, times: &[(usize, Timestamp)]) {
+        self.inner.shared.index().release(id, times);
+        self.inner.shared.wake.notify_one();
+    }
+
+    /// The next message whose time has come, oldest first, new mail and retries by turns; waits
+    /// until there is one. Newly committed mail is due at once. May be dropped while it waits.
+    pub async fn next_due(&self) -> Due {
+        let shared = &self.inner.shared;
+        loop {
+            let now = Timestamp::now();
+            // In its own statement: the lock must be gone before anything is awaited.
+            let next = shared.index().next(now);
+            match next {
+                Next::Taken(taken) => {
+                    // Others may be due too, and others may be waiting for them.
+                    shared.wake.notify_one();
+                    if let Some(due) = self.fill(taken).await {
+                        return due;
+                    }
+                }
+                Next::Wait(until) => {
+                    let left = until.map_or(LONGEST_SLEEP, |until| {
+                        Duration::try_from(until.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP)
+                    });
+                    // Time over or told: both mean to look again.
+                    let _ = tokio::time::timeout(left, shared.wake.notified()).await;
+                }
+            }
+        }
+    }
+
+    /// Gets what a message handed out consists of; None, and a later time, if the disk has it no
+    /// more.
+    async fn fill(&self, taken: Taken) -> Option<Due> {
+        let Taken { id, targets, fates, warm } = taken;
+        let mut back =
+            GiveBack { shared: &self.inner.shared, id, targets: Some(targets), delay: Duration::ZERO };
+        let warm = match warm {
+            Some(warm) => warm,
+            None => match self.load(id).await {
+                Ok(Some(warm)) => warm,
+                Ok(None) => return None,
+                Err(error) => {
+                    tracing::error!(queue_id = %id, %error, "a message cannot be read; it is tried again later");
+                    back.delay = UNREADABLE_RETRY;
+                    return None;
+                }
+            },
+        };
+        let targets = back.keep();
+        Some(Due { queued: Queued { id, entry: warm.entry, fates, content: warm.content }, targets })
+    }
+
+    /// Reads a message from disk.
+    async fn load(&self, id: QueueId) -> io::Result<Option<Warm>> {
+        let shared = self.inner.shared.clone();
+        task::spawn_blocking(move || load(&shared, id))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    /// One message with its content, whatever its state; None when it is finished or unknown.
+    pub async fn get(&self, id: QueueId) -> io::Result<Option<Queued>> {
+        let Some(fates) = self.inner.shared.index().fates(id) else { return Ok(None) };
+        let Some(Warm { entry, content }) = self.load(id).await? else { return Ok(None) };
+        Ok(Some(Queued { id, entry, fates, content }))
+    }
+
+    /// Every message with a waiting recipient, oldest first.
+    pub fn list(&self) -> Vec<Summary> {
+        self.inner.shared.index().list()
+    }
+
+    /// Messages with a waiting recipient.
+    pub fn len(&self) -> usize {
+        self.inner.shared.index().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of new mail there is room for; 0 when the next commit would be refused as Full.
+    pub fn free(&self) -> u64 {
+        self.inner.shared.free()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let Shared { counters, .. } = &*self.inner.shared;
+        let index = self.inner.shared.index();
+        Stats {
+            messages: index.len() as u64,
+            bytes_live: index.live_bytes(),
+            bytes_on_disk: index.bytes_on_disk(),
+            commits: counters.commits.load(Ordering::Relaxed),
+            syncs: counters.syncs.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            damaged: counters.damaged.load(Ordering::Relaxed),
+            rewritten: counters.rewritten.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Final sync, then both threads end. Later commits through other clones fail.
+    pub async fn close(self) {
+        // The last sync can take long on a bad disk; joining is for a thread that may wait.
+        let inner = self.inner;
+        let _ = task::spawn_blocking(move || inner.end()).await;
+    }
+}
+
+impl Inner {
+    fn end(&self) {
+        let Some(Threads { committer, sweeper }) = shared::lock(&self.threads).take() else { return };
+        self.shared.queue.close();
+        let _ = self.shared.chores.send(Chore::Stop);
+        // A panic of theirs was reported where it happened.
+        let _ = committer.join();
+        let _ = sweeper.join();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Puts recipients back if the message does not get out of the door.
+struct GiveBack<'a> {
+    shared: &'a Shared,
+    id: QueueId,
+    targets: Option<Vec<usize>>,
+    delay: Duration,
+}
+
+impl GiveBack<'_> {
+    fn keep(mut self) -> Vec<usize> {
+        self.targets.take().expect("they are taken only here and when dropped")
+    }
+}
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        if let Some(targets) = self.targets.take() {
+            let later = Timestamp::now() + self.delay;
+            let times: Vec<_> = targets.into_iter().map(|target| (target, later)).collect();
+            self.shared.index().release(self.id, &times);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+/// Makes of a submission what the committer writes and what its caller gets back.
+fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued) {
+    let Submission { id, entry, content } = submission;
+    let body = content.body().map(|body| body.at());
+    let targets = entry.targets.len();
+    let head = Head {
+        id,
+        received_at: entry.received_at,
+        targets: u32::try_from(targets).expect("recipients are limited to thousands"),
+        body,
+        fates: None,
+    };
+    let inline = body.is_none().then(|| content.clone());
+    let record = Record::message(&head, &entry, inline);
+    let fates = vec![recover::first_fate(entry.received_at, now); targets];
+    let queued = Queued { id, entry: Arc::new(entry), fates: fates.clone().into(), content };
+    let arrival = Arrival {
+        id,
+        place: Place { segment: 0, offset: 0, len: 0 },
+        received_at: queued.entry.received_at,
+        size: queued.content.len(),
+        body,
+        fates,
+        warm: Some(Warm { entry: queued.entry.clone(), content: queued.content.clone() }),
+    };
+    ((record, arrival), queued)
+}
+
+/// Reads a message from disk. Blocks.
+fn load(shared: &Shared, id: QueueId) -> io::Result<Option<Warm>> {
+    loop {
+        let place = shared.index().place(id);
+        let Some(place) = place else { return Ok(None) };
+        match load_from(shared, id, place) {
+            // It may have moved while we read.
+            Err(_) if shared.index().place(id) != Some(place) => {}
+            other => return other.map(Some),
+        }
+    }
+}
+
+fn load_from(shared: &Shared, id: QueueId, place: Place) -> io::Result<Warm> {
+    let file = shared.store.open(&segment::name(place.segment))?;
+    let mut record = vec![0; usize::try_from(place.len).map_err(io::Error::other)?];
+    let read = file.read_at(&mut record, place.offset)?;
+    let header = Header::read(&record[..read], (place.segment, place.offset));
+    let header = header.filter(|header| header.kind == MESSAGE && header.len() == place.len);
+    let header = header.filter(|header| read == record.len() && header.verify(&record));
+    let header = header.ok_or_else(|| damaged("the message's record is not as it was written"))?;
+    let (head, rest) = record::decode::<Head>(header.meta(&record))
+        .filter(|(head, _)| head.id == id)
+        .ok_or_else(|| damaged("the message's record is about another message"))?;
+    let (entry, _) =
+        record::decode::<Entry>(rest).ok_or_else(|| damaged("the message's envelope cannot be read"))?;
+    let content = match head.body {
+        Some(body) => Content::from_body(Body::load(shared, body)?),
+        None => Content::part(record, header.body()),
+    };
+    Ok(Warm { entry: Arc::new(entry), content })
+}

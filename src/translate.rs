@@ -1,1 +1,25 @@
-//! (to be written)
+//! Resources → Bundle and outcomes: what users wrote, decided. Pure; no client, no clock.
+//!
+//! ```text
+//! Resources + LastGood ─ translate ─▶ Translation { bundle, materials, outcomes }
+//! ```
+//!
+//! Rules mean something only together, so a pass always reads the whole set of one gateway. An object that
+//! cannot be used never disappears: its last accepted form stays in force, or a broken record stands in for
+//! it and makes mail wait (design decision 6). One bad object never changes what another one becomes.
+
+pub mod gateway;
+pub mod lists;
+pub mod order;
+pub mod pattern;
+pub mod problem;
+pub mod resources;
+pub mod routes;
+pub mod rules;
+
+pub use order::translate;
+pub use problem::{Outcome, Problem, Severity};
+pub use resources::{
+    ConfigMapFacts, LastGood, Malformed, ObjectKey, References, Resources, SecretFacts, Translation,
+    Unattached, references, unattached,
+};

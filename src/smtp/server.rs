@@ -1,1 +1,165 @@
-//! (to be written)
+//! The listener: accepts connections, counts them, gives each to a [`connection`] task, and sees all of
+//! them end. What a connection says is decided in [`session`](super::session); here is only transport.
+
+mod clients;
+mod connection;
+mod input;
+
+pub use clients::Connections;
+pub use connection::serve;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Handler;
+use super::session;
+use super::settings::{Settings, TlsMode};
+use super::tls::LiveCertificate;
+
+/// Connections the kernel completes before we accept them.
+const BACKLOG: u32 = 4096;
+
+/// How long to wait when the process or the machine has nothing left to accept with.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Where and how a listener listens. What may change while it runs is behind an `Arc`.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    pub name: String,
+    pub addr: SocketAddr,
+    pub tls: TlsMode,
+    pub certificate: Arc<LiveCertificate>,
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// Shared by all listeners whose connections are counted together.
+    pub connections: Arc<Connections>,
+}
+
+/// A bound listener. [`run`](Self::run) serves it.
+pub struct Server<H> {
+    listener: TcpListener,
+    local: SocketAddr,
+    config: Arc<ListenerConfig>,
+    handler: Arc<H>,
+}
+
+impl<H: Handler> Server<H> {
+    /// Binds the address; clients can connect (and wait) from here on.
+    pub fn bind(config: ListenerConfig, handler: Arc<H>) -> io::Result<Self> {
+        let socket = match config.addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(config.addr)?;
+        let listener = socket.listen(BACKLOG)?;
+        let local = listener.local_addr()?;
+        Ok(Self { listener, local, config: Arc::new(config), handler })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves until `shutdown` is cancelled and all sessions have ended: new connections are served
+    /// for the drain grace, then idle sessions and those at their next MAIL get 421, and transactions
+    /// have the drain limit to reach their reply. Must be awaited to its end; dropping it cuts all
+    /// sessions.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { listener, local, config, handler } = self;
+        let closing = CancellationToken::new();
+        let mut sessions = JoinSet::new();
+        info!(listener = %config.name, address = %local, "listening");
+        let accepting = async {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, peer)) => admit(stream, peer, &config, &handler, &closing, &mut sessions),
+                        Err(error) => recover(&config, &error).await,
+                    },
+                    Some(ended) = sessions.join_next() => report(&config, ended),
+                }
+            }
+        };
+        let grace = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(config.settings.load().timeouts.drain_grace).await;
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = grace => {}
+        }
+        drop(listener);
+        closing.cancel();
+        let limit = config.settings.load().timeouts.drain_limit;
+        let ending = async {
+            while let Some(ended) = sessions.join_next().await {
+                report(&config, ended);
+            }
+        };
+        if tokio::time::timeout(limit, ending).await.is_err() {
+            warn!(listener = %config.name, sessions = sessions.len(), "cut sessions that did not end in time");
+            sessions.shutdown().await;
+        }
+        info!(listener = %config.name, "closed");
+    }
+}
+
+fn admit<H: Handler>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: &Arc<ListenerConfig>,
+    handler: &Arc<H>,
+    closing: &CancellationToken,
+    sessions: &mut JoinSet<()>,
+) {
+    // An IPv4 client of a dual-stack listener is an IPv4 client.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let limits = config.settings.load().limits;
+    let Some(place) = config.connections.take(peer.ip(), &limits) else {
+        debug!(listener = %config.name, %peer, "too many connections");
+        let mut wire = Vec::new();
+        session::too_many_connections().write_to(&mut wire);
+        // A fresh socket takes a line at once or never.
+        let _ = stream.try_write(&wire);
+        return;
+    };
+    let Ok(local) = stream.local_addr() else { return };
+    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let _ = stream.set_nodelay(true);
+    let (config, handler, closing) = (config.clone(), handler.clone(), closing.clone());
+    sessions.spawn(async move {
+        serve(stream, peer, local, config, handler, closing).await;
+        drop(place);
+    });
+}
+
+/// After a failed accept: waits where the next one would fail at once as well.
+async fn recover(config: &ListenerConfig, error: &io::Error) {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    if exhausted {
+        warn!(listener = %config.name, %error, "cannot accept connections");
+        tokio::time::sleep(EXHAUSTED).await;
+    } else {
+        debug!(listener = %config.name, %error, "a connection was lost before it was accepted");
+    }
+}
+
+fn report(config: &ListenerConfig, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        warn!(listener = %config.name, %error, "a session ended abnormally");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,469 @@
-//! (to be written)
+//! The committer: the only one who writes to the log. One thread gathers what sessions hand in
+//! while a sync runs, writes it in one go, syncs once, and tells them all.
+//!
+//! What must not happen here: a reply before the sync that covers it; a wait for anything but the
+//! log's own disk.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::CommitError;
+use super::content::{Body, Content};
+use super::due::{Arrival, Finished, Index, Place};
+use super::entry::Fate;
+use super::id::QueueId;
+use super::record::{Head, News, Record};
+use super::segment::{Log, Reserved};
+use super::shared::{Shared, lock};
+use super::sweep::Chore;
+
+/// Fates ride with the next sync, which is no further away than this.
+const MAX_UNSYNCED: Duration = Duration::from_millis(100);
+/// After a failure the fates that could not be written are tried again this often.
+const RETRY: Duration = Duration::from_millis(500);
+/// Most bytes of one write, so that no sync grows without limit.
+const MAX_GROUP: u64 = 8 << 20;
+
+/// What stays together on disk, and who waits for it.
+pub(super) struct Batch {
+    /// New messages: their records and what the index is told once they are durable. The place in
+    /// the arrival is filled in here.
+    pub messages: Vec<(Record, Arrival)>,
+    pub fates: Option<Fates>,
+    /// Content files the messages need, their bytes synced, their names perhaps not.
+    pub bodies: Vec<Arc<Body>>,
+    /// Whether the reply must wait for a sync.
+    pub durable: bool,
+    pub reply: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// How recipients of one message stand from now on, and the record that says so.
+pub(super) struct Fates {
+    pub id: QueueId,
+    pub fates: Vec<(usize, Fate)>,
+    pub record: Record,
+}
+
+impl Batch {
+    fn len(&self) -> u64 {
+        let fates = self.fates.as_ref().map_or(0, |fates| fates.record.len());
+        self.messages.iter().map(|(record, _)| record.len()).sum::<u64>() + fates
+    }
+
+    fn parts(&self) -> u16 {
+        let parts = self.messages.len() + usize::from(self.fates.is_some());
+        u16::try_from(parts).expect("a call commits at most a few messages for each recipient")
+    }
+}
+
+/// A message that the sweeper carries over from a dying segment.
+pub(super) struct Carry {
+    pub id: QueueId,
+    pub from: Place,
+    /// The encoded entry.
+    pub entry: Vec<u8>,
+    pub content: Option<Content>,
+}
+
+pub(super) struct Carries {
+    pub messages: Vec<Carry>,
+    pub reply: oneshot::Sender<Result<(), CommitError>>,
+}
+
+/// Where sessions put their batches.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: Mutex<Jobs>,
+    ready: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    batches: Vec<Batch>,
+    carries: Vec<Carries>,
+    closing: bool,
+    /// The committer has ended: nobody would answer.
+    ended: bool,
+}
+
+impl Queue {
+    pub fn push(&self, batch: Batch) {
+        let mut jobs = lock(&self.jobs);
+        // The dropped reply tells the caller.
+        if !jobs.ended {
+            jobs.batches.push(batch);
+            drop(jobs);
+            self.ready.notify_one();
+        }
+    }
+
+    pub fn push_carries(&self, carries: Carries) {
+        let mut jobs = lock(&self.jobs);
+        if !jobs.ended {
+            jobs.carries.push(carries);
+            drop(jobs);
+            self.ready.notify_one();
+        }
+    }
+
+    pub fn close(&self) {
+        lock(&self.jobs).closing = true;
+        self.ready.notify_one();
+    }
+
+    /// Waits for work, at most until `deadline`.
+    fn take(&self, deadline: Option<Instant>) -> Jobs {
+        let mut jobs = lock(&self.jobs);
+        while jobs.batches.is_empty() && jobs.carries.is_empty() && !jobs.closing {
+            jobs = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => self.ready.wait_timeout(jobs, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        Jobs {
+            batches: std::mem::take(&mut jobs.batches),
+            carries: std::mem::take(&mut jobs.carries),
+            closing: jobs.closing,
+            ended: false,
+        }
+    }
+}
+
+/// Says to all who wait or come later that nobody answers, whatever ended the thread.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut jobs = lock(&self.0.jobs);
+        jobs.ended = true;
+        jobs.batches.clear();
+        jobs.carries.clear();
+    }
+}
+
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    log: Log,
+    /// Answered for and written, but not durable yet.
+    unsynced: Vec<Kept>,
+    /// Answered for, and lying in no segment that counts: the next write begins with them.
+    unwritten: Vec<Kept>,
+    /// When the next sync or the next try is due.
+    deadline: Option<Instant>,
+}
+
+/// Fates without a report: they hold in memory from the first try on, and are kept until durable.
+struct Kept {
+    record: Record,
+    /// What the disk may forget once they are.
+    finished: Option<Finished>,
+}
+
+impl Kept {
+    fn home(&self) -> Option<u64> {
+        self.finished.as_ref().map(|finished| finished.place.segment)
+    }
+}
+
+impl Committer {
+    pub fn new(shared: Arc<Shared>, ends: Vec<(u64, u64)>) -> Committer {
+        let log = Log::new(shared.clone(), ends);
+        Committer { shared, log, unsynced: Vec::new(), unwritten: Vec::new(), deadline: None }
+    }
+
+    /// The thread's whole life.
+    pub fn run(mut self) {
+        let shared = self.shared.clone();
+        let _ending = Ending(&shared.queue);
+        loop {
+            let jobs = shared.queue.take(self.deadline);
+            let idle = jobs.batches.is_empty() && jobs.carries.is_empty();
+            self.commit(jobs.batches.into());
+            for carries in jobs.carries {
+                self.carry(carries);
+            }
+            if jobs.closing && idle {
+                // A disk that fails now was reported with each failure before.
+                let _ = self.flush();
+                return;
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                let _ = self.flush();
+            }
+            if self.log.wants_next() {
+                let _ = shared.chores.send(Chore::Prepare);
+            }
+        }
+    }
+
+    fn commit(&mut self, mut batches: VecDeque<Batch>) {
+        while let Some(first) = batches.front() {
+            let first = first.len();
+            let room = self.make_room(first);
+            let mut left = self.log.room().min(MAX_GROUP.max(first));
+            let fits = |batch: &&Batch| {
+                let fits = batch.len() <= left;
+                left = left.saturating_sub(batch.len());
+                fits
+            };
+            // Without room nothing fits anywhere: one answer for all.
+            let count = if room.is_ok() { batches.iter().take_while(fits).count() } else { batches.len() };
+            let group: Vec<Batch> = batches.drain(..count).collect();
+            match room {
+                Ok(()) => self.write_group(group),
+                Err(error) => self.refuse(group, &error),
+            }
+        }
+    }
+
+    /// Opens the next segment when the open one cannot take `least` more bytes, and writes what an
+    /// earlier failure left over.
+    fn make_room(&mut self, least: u64) -> Result<(), CommitError> {
+        let leftover: u64 = self.unwritten.iter().map(|kept| kept.record.len()).sum();
+        if !self.log.is_open() || self.log.room() < least + leftover {
+            // If this sync fails, what it should have covered becomes leftover: count again.
+            if self.log.is_open() && self.sync().is_err() {
+                return self.make_room(least);
+            }
+            self.log.seal();
+            let _ = self.shared.chores.send(Chore::Sweep);
+            self.log.open(least + leftover).map_err(|error| self.shared.failed(error))?;
+        }
+        if leftover > 0 {
+            let mut kept = std::mem::take(&mut self.unwritten);
+            let records = kept.iter_mut().map(|kept| {
+                let home = kept.home();
+                (&mut kept.record, (0, 1), home)
+            });
+            let written = self.write(records.collect());
+            match written {
+                Ok(_) => self.unsynced.append(&mut kept),
+                Err(error) => {
+                    self.unwritten = kept;
+                    return Err(self.fail(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_group(&mut self, mut group: Vec<Batch>) {
+        let durable = group.iter().any(|batch| batch.durable);
+        if group.iter().any(|batch| !batch.bodies.is_empty())
+            && let Err(error) = self.shared.store.sync_names()
+        {
+            let error = self.shared.failed(error);
+            return self.refuse(group, &error);
+        }
+        let mut records = Vec::with_capacity(group.len());
+        for batch in &mut group {
+            let parts = batch.parts();
+            let fates = batch.fates.iter_mut().map(|fates| &mut fates.record);
+            let messages = batch.messages.iter_mut().map(|(record, _)| record);
+            records
+                .extend(fates.chain(messages).zip(0..).map(|(record, part)| (record, (part, parts), None)));
+        }
+        let places = match self.write(records) {
+            Ok(places) => places,
+            Err(error) => {
+                let error = self.fail(error);
+                return self.refuse(group, &error);
+            }
+        };
+        let mut places = places.into_iter();
+        let mut waiting = Vec::with_capacity(group.len());
+        for mut batch in group {
+            places.by_ref().take(usize::from(batch.fates.is_some())).for_each(drop);
+            for (_, arrival) in &mut batch.messages {
+                arrival.place = places.next().expect("each record has a place");
+            }
+            match batch.durable {
+                true => waiting.push(batch),
+                false => self.settled(batch, Ok(())),
+            }
+        }
+        if !durable {
+            return;
+        }
+        match self.sync() {
+            Ok(()) => self.arrived(waiting),
+            Err(error) => self.refuse(waiting, &error),
+        }
+    }
+
+    /// Writes records behind each other, one write for all of them. Each comes with its part of a
+    /// batch and, if the index does not know it any more, the home of its message.
+    fn write(&mut self, mut records: Vec<(&mut Record, (u16, u16), Option<u64>)>) -> io::Result<Vec<Place>> {
+        let total = records.iter().map(|(record, ..)| record.len()).sum();
+        let at = self.log.reserve(total);
+        let mut places = Vec::with_capacity(records.len());
+        let mut offset = at.offset;
+        let mut index = self.shared.index();
+        for (record, part, home) in &mut records {
+            let home = home.or_else(|| record.about().and_then(|id| index.home(id)));
+            let home = home.filter(|home| *home != at.segment);
+            if let Some(home) = home {
+                index.segments.entry(at.segment).or_default().needs.insert(home);
+            }
+            record.place((at.segment, offset), *part, home.unwrap_or(0), at.synced);
+            places.push(Place { segment: at.segment, offset, len: record.len() });
+            offset += record.len();
+        }
+        drop(index);
+        self.write_pieces(records.iter().map(|(record, ..)| &**record), at)?;
+        Ok(places)
+    }
+
+    fn write_pieces<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+        at: Reserved,
+    ) -> io::Result<()> {
+        let mut pieces: Vec<IoSlice<'_>> = records.flat_map(Record::pieces).collect();
+        self.log.write(&mut pieces, at)
+    }
+
+    /// Makes durable what was written.
+    fn sync(&mut self) -> Result<(), CommitError> {
+        self.log.sync().map_err(|error| self.fail(error))?;
+        self.deadline = (!self.unwritten.is_empty()).then(|| Instant::now() + RETRY);
+        let mut index = self.shared.index();
+        for finished in self.unsynced.drain(..).filter_map(|kept| kept.finished) {
+            forget(&self.shared, &mut index, &finished);
+        }
+        Ok(())
+    }
+
+    /// Brings to disk what was answered for.
+    fn flush(&mut self) -> Result<(), CommitError> {
+        let room = if self.unwritten.is_empty() { Ok(()) } else { self.make_room(0) };
+        let result = room.and_then(|()| self.sync());
+        if result.is_err() {
+            self.deadline = Some(Instant::now() + RETRY);
+        }
+        result
+    }
+
+    /// The disk failed: the open segment counts as far as it was durable and no further.
+    fn fail(&mut self, error: io::Error) -> CommitError {
+        self.log.seal();
+        self.unsynced.append(&mut self.unwritten);
+        std::mem::swap(&mut self.unsynced, &mut self.unwritten);
+        self.deadline = (!self.unwritten.is_empty()).then(|| Instant::now() + RETRY);
+        tracing::error!(%error, "the spool's disk failed; the next commit tries a new segment");
+        self.shared.failed(error)
+    }
+
+    /// Durable: the messages exist from now on.
+    fn arrived(&mut self, batches: Vec<Batch>) {
+        let mut index = self.shared.index();
+        let mut news = false;
+        for batch in &mut batches.into_iter() {
+            let Batch { messages, fates, bodies, reply, durable: _ } = batch;
+            for (_, arrival) in messages {
+                index.insert(arrival);
+                news = true;
+            }
+            bodies.iter().for_each(|body| body.committed());
+            if let Some(Fates { id, fates, record: _ }) = fates
+                && let Some(finished) = index.settle(id, fates)
+            {
+                forget(&self.shared, &mut index, &finished);
+            }
+            // Whoever does not wait any more has lost interest, not the mail.
+            let _ = reply.send(Ok(()));
+        }
+        drop(index);
+        self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if news {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Fates without reports hold from now on, whatever the disk said.
+    fn settled(&mut self, batch: Batch, result: Result<(), CommitError>) {
+        let Batch { fates, reply, .. } = batch;
+        if let Some(Fates { id, fates, record }) = fates {
+            let finished = self.shared.index().settle(id, fates);
+            let kept = Kept { record, finished };
+            match &result {
+                Ok(()) => self.unsynced.push(kept),
+                Err(_) => self.unwritten.push(kept),
+            }
+            self.deadline.get_or_insert_with(|| Instant::now() + MAX_UNSYNCED);
+            self.shared.wake.notify_one();
+        }
+        let _ = reply.send(result);
+    }
+
+    /// Answers batches that did not get to disk.
+    fn refuse(&mut self, batches: Vec<Batch>, error: &CommitError) {
+        for batch in batches {
+            match batch.durable {
+                true => drop(batch.reply.send(Err(error.clone()))),
+                false => self.settled(batch, Err(error.clone())),
+            }
+        }
+    }
+
+    /// Writes messages again at the end of the log, as they stand now. They come alone in their
+    /// write, after every fate that was answered for, so that no later record is older news.
+    fn carry(&mut self, carries: Carries) {
+        let Carries { messages, reply } = carries;
+        let result = self.rewrite_messages(messages);
+        let _ = reply.send(result);
+    }
+
+    fn rewrite_messages(&mut self, messages: Vec<Carry>) -> Result<(), CommitError> {
+        let mut moved = Vec::with_capacity(messages.len());
+        let index = self.shared.index();
+        for Carry { id, from, entry, content } in messages {
+            if index.place(id) != Some(from) {
+                continue;
+            }
+            let Some((received_at, body, fates)) = index.snapshot(id) else { continue };
+            let targets = u32::try_from(fates.len()).expect("recipients are limited to thousands");
+            let head = Head { id, received_at, targets, body, fates: Some(fates) };
+            moved.push((id, Record::moved(&head, &entry, content)));
+        }
+        drop(index);
+        if moved.is_empty() {
+            return self.flush();
+        }
+        self.make_room(moved.iter().map(|(_, record)| record.len()).sum())?;
+        let records = moved.iter_mut().map(|(_, record)| (record, (0, 1), None)).collect();
+        let places = self.write(records).map_err(|error| self.fail(error))?;
+        self.sync()?;
+        let mut index = self.shared.index();
+        for ((id, _), place) in moved.into_iter().zip(places) {
+            index.moved(id, place);
+        }
+        Ok(())
+    }
+}
+
+/// The end of a message is durable: what it took on disk may go.
+fn forget(shared: &Shared, index: &mut Index, finished: &Finished) {
+    if let Some(file) = index.forget(finished) {
+        let _ = shared.chores.send(Chore::Remove(file));
+    }
+    let usage = index.segments.get(&finished.place.segment);
+    if usage.is_some_and(|usage| usage.sealed && usage.live == 0) {
+        let _ = shared.chores.send(Chore::Sweep);
+    }
+}
+
+impl Fates {
+    pub fn new(id: QueueId, fates: Vec<(usize, Fate)>) -> Fates {
+        let target = |at: usize| u32::try_from(at).expect("recipients are limited to thousands");
+        let news = fates.iter().map(|(at, fate)| (target(*at), fate.clone())).collect();
+        let record = Record::news(&News { id, fates: news });
+        Fates { id, fates, record }
+    }
+}

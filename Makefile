@@ -1,0 +1,48 @@
+# The commands of this project. `make demo` and `make test` are all a new machine needs.
+
+CARGO ?= cargo
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+CLUSTER := tests/cluster/cluster
+
+.PHONY: build demo test test-gateway test-cluster lint generate bench cluster cluster-down image deps clean
+
+## build: target/release/postern, one static file
+build:
+	$(CARGO) build --release --bin postern
+	mkdir -p target/release
+	cp target/$(TARGET)/release/postern target/release/postern
+
+## demo: a standalone gateway and a sink on loopback; sends sample mail and shows what happened
+demo: build
+	$(CARGO) run --release --quiet --example demo -- target/release/postern
+
+## deps: installs what the tests need (Debian packages) and builds the cluster's binaries, once
+deps:
+	$(CLUSTER) build
+
+## test: everything, on a real cluster too
+test: deps
+	$(CARGO) build --bin postern
+	$(CARGO) test --no-fail-fast
+
+## lint: format, clippy, generated files
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+## generate: everything that is generated and committed
+generate:
+	UPDATE=1 $(CARGO) test --lib -- generated
+	deploy/render
+
+## cluster: the real test cluster; prints the path of its KUBECONFIG last
+cluster:
+	@$(CLUSTER) build >&2
+	@$(CLUSTER) up
+
+cluster-down:
+	@$(CLUSTER) down
+
+## bench: ratios against peers in the same run
+bench:
+	$(CARGO) bench

@@ -1,0 +1,237 @@
+//! The rules over fields, in one table: CEL for the API server, and the words both halves use.
+//!
+//! The API server evaluates `cel` at admission. `translate` re-checks the same in Rust, because `check`
+//! and `standalone` have no API server; it uses `message`, so that a mistake reads the same everywhere.
+//! Every list and string a rule walks over is bounded, or the API server refuses the rule as too costly.
+
+/// One rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// True when all is well; `self` is the value the check stands at.
+    pub cel: &'static str,
+    /// What is wrong, in plain words.
+    pub message: &'static str,
+    /// Replaces `message` where it holds a number.
+    pub message_cel: Option<&'static str>,
+}
+
+const fn check(cel: &'static str, message: &'static str) -> Check {
+    Check { cel, message, message_cel: None }
+}
+
+/// A host or domain name, as a CEL string: labels of letters, digits, hyphens and underscores in any script.
+macro_rules! host_name {
+    () => {
+        r"r'^[\p{L}\p{N}_]([\p{L}\p{M}\p{N}_-]*[\p{L}\p{M}\p{N}_])?(\.[\p{L}\p{N}_]([\p{L}\p{M}\p{N}_-]*[\p{L}\p{M}\p{N}_])?)*$'"
+    };
+}
+
+// Values
+
+pub const QUANTITY: Check =
+    check("isQuantity(string(self))", "not a size: write a number with k, M, G, Ki, Mi or Gi, such as 50Mi");
+pub const DURATION: Check = check(
+    r"self.matches(r'^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s') && duration(self) <= duration('8760h')",
+    "not a duration: write hours, minutes and seconds such as 120h, 5m or 1h30m (there are no days)",
+);
+pub const HOSTNAME: Check = check(concat!("self.matches(", host_name!(), ")"), "not a domain name");
+pub const HOST: Check = check(
+    concat!("isIP(self) || self.matches(", host_name!(), ")"),
+    "not a host name or IP address (write IPv6 addresses without brackets)",
+);
+pub const CIDR: Check =
+    check("isCIDR(self)", "not a network in CIDR form, such as 10.0.0.0/8, 192.0.2.1/32 or 2001:db8::/32");
+pub const DNS_SERVER: Check = check(
+    r"isIP(self) || self.matches(r'^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$')",
+    "not an IP address, or IP address and port such as 192.0.2.53:53 or [2001:db8::53]:53",
+);
+pub const ADDRESS: Check = check(r"self.matches(r'^.+@[^@\s]+$')", "not an e-mail address");
+pub const PATTERN: Check = check(
+    "''.matches(self) in [true, false]",
+    "not a regular expression (RE2 syntax; no look-around, no back-references)",
+);
+pub const ONE_LINE: Check =
+    check(r"!self.matches(r'[\x00-\x08\x0A-\x1F\x7F]')", "must be one line without control characters");
+
+// OutboundGateway
+
+pub const GATEWAY_NAME: Check = check(
+    r"size(self.metadata.name) <= 40 && self.metadata.name.matches(r'^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+    "the name of an OutboundGateway has at most 40 lower-case letters, digits and hyphens and begins with a letter, because a Service and pods are named after it",
+);
+pub const CLUSTER_POLICY: Check = check(
+    "!(has(self.service) && has(self.service.externalTrafficPolicy) && self.service.externalTrafficPolicy == 'Cluster' \
+     && has(self.clients) && has(self.clients.cidrs) && size(self.clients.cidrs) > 0)",
+    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs cannot work: use Local",
+);
+pub const PORT_NAME: Check = check(
+    r"self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && self.matches('[a-z]')",
+    "a listener's name has at most 15 lower-case letters, digits and hyphens, and at least one letter",
+);
+pub const LISTENER_PORT: Check = check(
+    "!(self in [8025, 8026]) && (self < 10000 || self > 11023)",
+    "ports 8025, 8026 and 10000 to 11023 are taken by the gateway itself",
+);
+pub const LISTENER_PORTS: Check =
+    check("self.all(a, self.exists_one(b, a.port == b.port))", "two listeners have the same port");
+pub const DEFAULT_ROUTE_ONE_OF: Check =
+    check("has(self.host) != has(self.name)", "defaultRoute takes exactly one of host and name");
+pub const DEFAULT_ROUTE_PORT: Check =
+    check("!has(self.port) || has(self.host)", "defaultRoute.port needs defaultRoute.host");
+pub const EPHEMERAL_ALONE: Check = check(
+    "!self.ephemeral || (!has(self.size) && !has(self.storageClassName))",
+    "ephemeral storage has no size and no storageClassName",
+);
+pub const EPHEMERAL_FIXED: Check = check(
+    "self.ephemeral == oldSelf.ephemeral",
+    "storage.ephemeral cannot be changed: make a new OutboundGateway",
+);
+pub const STORAGE_CLASS_FIXED: Check = check(
+    "has(self.storageClassName) == has(oldSelf.storageClassName) \
+     && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+    "storage.storageClassName cannot be changed: make a new OutboundGateway",
+);
+pub const STORAGE_GROWS: Check = check(
+    "quantity(has(self.size) ? string(self.size) : '10Gi')\
+     .compareTo(quantity(has(oldSelf.size) ? string(oldSelf.size) : '10Gi')) >= 0",
+    "storage.size can only grow",
+);
+pub const MESSAGE_SIZE: Check = check(
+    "!isQuantity(string(self)) || (quantity(string(self)).isGreaterThan(quantity('0')) \
+     && !quantity(string(self)).isGreaterThan(quantity('1Gi')))",
+    "limits.messageSize must be more than 0 and at most 1Gi",
+);
+pub const POLICY_NEEDS_OUTSIDE: Check = check(
+    "!has(self.externalTrafficPolicy) || self.type != 'ClusterIP'",
+    "service.externalTrafficPolicy needs service.type NodePort or LoadBalancer",
+);
+pub const LOAD_BALANCER_ONLY: Check = check(
+    "self.type == 'LoadBalancer' || (!has(self.loadBalancerClass) && !has(self.loadBalancerSourceRanges))",
+    "service.loadBalancerClass and service.loadBalancerSourceRanges need service.type LoadBalancer",
+);
+
+// OutboundRoute
+
+pub const MX_NEEDS_HOSTS: Check = check(
+    "!self.mxLookup || (has(self.hosts) && size(self.hosts) > 0)",
+    "mxLookup needs a domain name in hosts",
+);
+pub const MX_IP: Check = check(
+    "!self.mxLookup || !has(self.hosts) || self.hosts.all(h, !isIP(h.host))",
+    "mxLookup needs domain names in hosts, not IP addresses",
+);
+pub const MX_WEIGHT: Check = check(
+    "!self.mxLookup || !has(self.hosts) || self.hosts.all(h, !has(h.weight))",
+    "weight has no meaning with mxLookup: MX preferences decide",
+);
+pub const MX_SECONDARY: Check = check(
+    "!self.mxLookup || !has(self.secondaryHosts) || size(self.secondaryHosts) == 0",
+    "secondaryHosts has no meaning with mxLookup: MX preferences decide",
+);
+pub const SECONDARY_ALONE: Check = check(
+    "!has(self.secondaryHosts) || size(self.secondaryHosts) == 0 || (has(self.hosts) && size(self.hosts) > 0)",
+    "secondaryHosts needs hosts",
+);
+pub const WEIGHTS_HOSTS: Check = check(
+    "!has(self.hosts) || self.hosts.all(h, has(h.weight)) || self.hosts.all(h, !has(h.weight))",
+    "hosts: give a weight to every host or to none",
+);
+pub const WEIGHTS_SECONDARY: Check = check(
+    "!has(self.secondaryHosts) || self.secondaryHosts.all(h, has(h.weight)) || self.secondaryHosts.all(h, !has(h.weight))",
+    "secondaryHosts: give a weight to every host or to none",
+);
+pub const WEIGHT_SUM_HOSTS: Check = Check {
+    cel: "!has(self.hosts) || size(self.hosts) == 0 || !self.hosts.all(h, has(h.weight)) \
+          || self.hosts.map(h, h.weight).sum() == 100",
+    message: "hosts: the weights must sum to 100",
+    message_cel: Some(
+        "'hosts: the weights sum to %d; they must sum to 100'.format([self.hosts.map(h, h.weight).sum()])",
+    ),
+};
+pub const WEIGHT_SUM_SECONDARY: Check = Check {
+    cel: "!has(self.secondaryHosts) || size(self.secondaryHosts) == 0 || !self.secondaryHosts.all(h, has(h.weight)) \
+          || self.secondaryHosts.map(h, h.weight).sum() == 100",
+    message: "secondaryHosts: the weights must sum to 100",
+    message_cel: Some(
+        "'secondaryHosts: the weights sum to %d; they must sum to 100'.format([self.secondaryHosts.map(h, h.weight).sum()])",
+    ),
+};
+pub const CERTIFICATE_NEEDS_TLS: Check = check(
+    "self.require || (!(has(self.requireCaSigned) && self.requireCaSigned) \
+     && !(has(self.validateHostname) && self.validateHostname))",
+    "certificate checks need tls.require",
+);
+pub const RETRY_ORDER: Check = check(
+    "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
+    "retry.initial must not be longer than retry.max",
+);
+
+/// What [`WEIGHT_SUM_HOSTS`] and [`WEIGHT_SUM_SECONDARY`] say.
+pub fn weight_sum(set: &str, sum: u32) -> String {
+    format!("{set}: the weights sum to {sum}; they must sum to 100")
+}
+
+// Rules
+
+pub const ENVELOPE_SOMETHING: Check =
+    check("has(self.senders) || has(self.recipients)", "envelope needs senders, recipients or both");
+pub const FILTER_ONE_OF: Check =
+    check("has(self.address) != has(self.pattern)", "exactly one of address and pattern must be given");
+pub const ACTION_ONE_OF: Check =
+    check("has(self.reject) != has(self.modify)", "exactly one of reject and modify must be given");
+pub const MODIFY_EMPTY: Check = check(
+    "(has(self.headers) && size(self.headers) > 0) || has(self.subjectPrefix) || has(self.route) \
+     || (has(self.encryption) && self.encryption.requireTls)",
+    "modify changes nothing: give headers, subjectPrefix, route or encryption.requireTls",
+);
+pub const NOTICE: Check = check(
+    r"!self.matches(r'[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]')",
+    "a notice is plain text: only line breaks and tabs are allowed as control characters",
+);
+pub const ASCII_NOTICE: Check =
+    check(r"self.matches(r'^[\x09\x0A\x0D\x20-\x7E]*$')", "asciiNotice must be plain ASCII text");
+pub const ENHANCED_CODE: Check =
+    check(r"self.matches(r'^5\.7\.(1|9[0-9][0-9])$')", "enhancedCode must be 5.7.1 or 5.7.900 to 5.7.999");
+pub const HEADER_NAME: Check = check(
+    r"self.matches(r'^[!-9;-~]+$')",
+    "a header's name has only printable ASCII characters, no blank and no colon",
+);
+pub const HEADER_FORBIDDEN: Check = check(
+    "!(self.lowerAscii() in ['from', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id', 'received', 'return-path', \
+     'mime-version', 'dkim-signature', 'authentication-results']) && !self.lowerAscii().startsWith('content-') \
+     && !self.lowerAscii().startsWith('arc-')",
+    "this header cannot be added, because mail systems read it (From, To, Cc, Bcc, Subject, Date, Message-ID, Received, Return-Path, MIME-Version, Content-*, DKIM-Signature, ARC-*, Authentication-Results)",
+);
+pub const MATCH_SOMETHING: Check = check(
+    "(has(self.words) && size(self.words) > 0) || (has(self.wordsFrom) && size(self.wordsFrom) > 0) \
+     || (has(self.expressions) && size(self.expressions) > 0)",
+    "match needs words, wordsFrom or expressions",
+);
+pub const EXPRESSION_VALUE: Check =
+    check("self.type == 'IsEmpty' || has(self.value)", "every type of expression but IsEmpty needs a value");
+pub const EXPRESSION_NO_VALUE: Check =
+    check("self.type != 'IsEmpty' || !has(self.value)", "an expression of type IsEmpty has no value");
+pub const EXPRESSION_PATTERN: Check = check(
+    "!(self.type in ['MatchesRegex', 'NotMatchesRegex']) || !has(self.value) || ''.matches(self.value) in [true, false]",
+    PATTERN.message,
+);
+
+/// The fields that [`HEADER_FORBIDDEN`] speaks of.
+pub fn is_forbidden_header(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "from",
+        "to",
+        "cc",
+        "bcc",
+        "subject",
+        "date",
+        "message-id",
+        "received",
+        "return-path",
+        "mime-version",
+        "dkim-signature",
+        "authentication-results",
+    ];
+    let name = name.to_ascii_lowercase();
+    NAMES.contains(&name.as_str()) || name.starts_with("content-") || name.starts_with("arc-")
+}

@@ -1,0 +1,333 @@
+//! OutboundGateway: the pods that take mail, who may hand it to them, and what holds for all of it.
+
+use kube::CustomResource;
+use kube::api::ObjectMeta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::checks;
+use super::pod::{NetworkPolicy, Pod, Service};
+use super::refs::{RouteRef, SecretRef};
+use super::schema::{atomic, by_name, cel, each, each_len};
+use super::status::GatewayStatus;
+use super::units::Quantity;
+
+/// A set of gateway pods with one address for mail clients.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "postern.dev",
+    version = "v1alpha1",
+    kind = "OutboundGateway",
+    namespaced,
+    shortname = "obg",
+    category = "postern",
+    status = "GatewayStatus",
+    derive = "PartialEq",
+    doc = "An OutboundGateway is a set of pods that take an organisation's outgoing mail, judge it by the rules attached to them, and deliver it.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
+        description = "Whether it was understood"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#,
+        description = "Whether the bundle is published"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every serving pod obeys it"
+    ),
+    printcolumn(
+        name = "Mail",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="AcceptsMail")].status"#,
+        description = "Whether any client may relay"
+    ),
+    printcolumn(
+        name = "Updated",
+        type_ = "integer",
+        json_path = ".status.rollout.podsUpdated",
+        description = "Pods that obey the newest revision"
+    ),
+    printcolumn(
+        name = "Pods",
+        type_ = "integer",
+        json_path = ".status.rollout.podsTotal",
+        description = "Pods that serve"
+    ),
+    printcolumn(
+        name = "Revision",
+        type_ = "string",
+        json_path = ".status.rollout.revision",
+        description = "Content hash of what was published",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Millis",
+        type_ = "integer",
+        json_path = ".status.rollout.propagationMillis",
+        description = "From the change to the last pod",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::CLUSTER_POLICY]))]
+pub struct OutboundGatewaySpec {
+    /// Number of pods. The scale subresource points here, for `kubectl scale` and autoscalers.
+    #[serde(default = "replicas")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: i32,
+    /// Other namespaces whose routes and rules may attach to this gateway. They must name it in their
+    /// `gatewayRef`: both sides agree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), transform = atomic, transform = each_len(1, 63))]
+    pub allowed_namespaces: Vec<String>,
+    /// Name in the banner, in EHLO and in Received fields; default: the pod's own name. Set it to a public
+    /// name when mail goes straight to the MX hosts of recipients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), transform = cel(&[checks::HOSTNAME]))]
+    pub hostname: Option<String>,
+    /// The organisation's own mail domains; their subdomains count as own. They decide what is outbound,
+    /// inbound and internal, and which envelope senders may be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 253), transform = each(&[checks::HOSTNAME]))]
+    pub domains: Vec<String>,
+    /// The ports that take mail; default: one named `smtp` on port 25 with optional TLS.
+    #[serde(default = "listeners")]
+    #[schemars(length(min = 1, max = 8), transform = by_name, transform = cel(&[checks::LISTENER_PORTS]))]
+    pub listeners: Vec<Listener>,
+    /// Who may hand over mail. Without clients the gateway relays for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
+    /// Where mail goes that no rule sends elsewhere: one host, or a named OutboundRoute. Default: the MX
+    /// hosts of each recipient's domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_route: Option<DefaultRoute>,
+    /// Where accepted mail is kept until it is delivered.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Upper bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Mail that the gateway writes itself, such as delivery reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notices: Option<Notices>,
+    /// Name resolution for delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    /// Passed on to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+    /// Passed on to the Service that mail clients use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+    /// What the NetworkPolicy of the pods lets through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
+}
+
+fn replicas() -> i32 {
+    2
+}
+
+fn listeners() -> Vec<Listener> {
+    vec![Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate_ref: None }]
+}
+
+impl Default for OutboundGatewaySpec {
+    fn default() -> Self {
+        Self {
+            replicas: replicas(),
+            allowed_namespaces: Vec::new(),
+            hostname: None,
+            domains: Vec::new(),
+            listeners: listeners(),
+            clients: None,
+            default_route: None,
+            storage: Storage::default(),
+            limits: Limits::default(),
+            notices: None,
+            dns: None,
+            pod: None,
+            service: None,
+            network_policy: None,
+        }
+    }
+}
+
+impl OutboundGateway {
+    /// The gateway that is made when routes or rules of a namespace refer to `default` and there is none.
+    pub fn made_for(namespace: &str) -> Self {
+        let mut gateway = Self::new(super::DEFAULT_GATEWAY, OutboundGatewaySpec::default());
+        gateway.metadata =
+            ObjectMeta { namespace: Some(namespace.to_owned()), generation: Some(1), ..gateway.metadata };
+        gateway
+    }
+}
+
+/// A port that takes mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Name of the listener; becomes the name of the Service's port.
+    #[schemars(length(min = 1, max = 15), transform = cel(&[checks::PORT_NAME]))]
+    pub name: String,
+    /// Port of the Service. Pods bind it too, or 10000 more if it is below 1024. 8025, 8026 and 10000 to
+    /// 11023 are taken.
+    #[schemars(range(min = 1, max = 65535), transform = cel(&[checks::LISTENER_PORT]))]
+    pub port: u16,
+    /// Optional: STARTTLS is offered. Required: mail is taken only after STARTTLS. Implicit: TLS from the
+    /// first byte (port 465).
+    #[serde(default)]
+    pub tls: ListenerTls,
+    /// A Secret of type kubernetes.io/tls. Renewals are used at once, without a restart. Default: a
+    /// self-signed certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ref: Option<SecretRef>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ListenerTls {
+    #[default]
+    Optional,
+    Required,
+    Implicit,
+}
+
+/// Who may hand over mail.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// Networks whose addresses may relay, such as `10.0.0.0/8` or `2001:db8::/32`. Everybody else gets
+    /// 550 5.7.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
+    pub cidrs: Vec<String>,
+    /// Let clients use envelope senders outside `domains`.
+    #[serde(default)]
+    pub allow_foreign_senders: bool,
+}
+
+/// Exactly one of `host` and `name`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = cel(&[checks::DEFAULT_ROUTE_ONE_OF, checks::DEFAULT_ROUTE_PORT]))]
+pub struct DefaultRoute {
+    /// A host name or IP address. Mail to it uses TLS when it offers TLS; name an OutboundRoute to demand
+    /// TLS and a valid certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), transform = cel(&[checks::HOST]))]
+    pub host: Option<String>,
+    /// Port of `host`; default 25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// Name of an OutboundRoute in this namespace that is attached to this gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+}
+
+/// Where accepted mail is kept. The kind of storage cannot be changed later; its size can grow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[
+    checks::EPHEMERAL_ALONE,
+    checks::EPHEMERAL_FIXED,
+    checks::STORAGE_CLASS_FIXED,
+    checks::STORAGE_GROWS,
+]))]
+pub struct Storage {
+    /// Keep mail in a volume that dies with its pod. Mail that was accepted is lost when a pod is deleted:
+    /// for tests.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Size of the volume of each pod; default 10Gi. It can grow, never shrink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Quantity>,
+    /// StorageClass of the volumes; default: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volumes when the gateway is deleted: Retain, so that accepted mail is not lost,
+    /// or Delete.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+impl Storage {
+    pub const DEFAULT_SIZE: &'static str = "10Gi";
+
+    /// Size of a volume, the default filled in.
+    pub fn size(&self) -> &str {
+        self.size.as_ref().map_or(Self::DEFAULT_SIZE, Quantity::as_str)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// Upper bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Size of a message; up to 1Gi.
+    #[schemars(transform = cel(&[checks::MESSAGE_SIZE]))]
+    pub message_size: Quantity,
+    /// Recipients of a message.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub recipients: u32,
+    /// Open connections of one pod.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub connections: u32,
+    /// Open connections of one client address to one pod.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub connections_per_client: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_size: Quantity::new("50Mi"),
+            recipients: 1000,
+            connections: 2000,
+            connections_per_client: 100,
+        }
+    }
+}
+
+/// Mail that the gateway writes itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Notices {
+    /// From address; default: postmaster at the first of `domains`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 320), transform = cel(&[checks::ADDRESS]))]
+    pub from: Option<String>,
+    /// The OutboundRoute such mail takes; default: normal routing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteRef>,
+}
+
+/// Name resolution for delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Dns {
+    /// Resolvers by IP address, with a port if it is not 53 (`192.0.2.53:5353`, `[2001:db8::53]:5353`);
+    /// default: those of the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
+    pub servers: Vec<String>,
+}

@@ -1,0 +1,110 @@
+//! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
+
+mod check;
+mod controller;
+mod crds;
+mod explain;
+mod folder;
+mod gateway;
+mod standalone;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Problems were found.
+pub const PROBLEMS: u8 = 1;
+/// The command was used wrongly (clap's own exit code too).
+pub const WRONG_USE: u8 = 2;
+/// The configuration cannot be used.
+pub const UNUSABLE: u8 = 64;
+
+/// An outbound-mail gateway for Kubernetes, and without it.
+#[derive(Parser)]
+#[command(name = "postern", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a gateway from a folder of YAML: no cluster, watched, reloaded when a file changes
+    Standalone(standalone::Args),
+    /// Check a folder of YAML: every problem with file and line
+    Check(check::Args),
+    /// Say what would happen to a message: each rule, what matched and where, the deliveries
+    Explain(explain::Args),
+    /// Print the CustomResourceDefinitions as YAML
+    Crds,
+    /// Run the operator (in a cluster)
+    Controller(controller::Args),
+    /// Run the data plane from a mounted bundle (in a pod that the operator made)
+    Gateway(gateway::Args),
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Parses the command line and runs it.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Standalone(args) => standalone::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Crds => crds::run(),
+        Command::Controller(args) => controller::run(args),
+        Command::Gateway(args) => gateway::run(args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            let unusable = error.downcast_ref::<folder::Unusable>().is_some();
+            ExitCode::from(if unusable { UNUSABLE } else { PROBLEMS })
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line talks to people")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("postern: {error:#}");
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Resolves when the process is asked to end (SIGTERM or SIGINT).
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let term = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = term => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// The runtime of the long-running commands.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// The machine's own name, as the kernel knows it.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}

@@ -1,0 +1,58 @@
+//! `postern controller`: the operator.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::{self, Options};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Watch this namespace only (may be given several times; default: the whole cluster)
+    #[arg(
+        long = "namespace",
+        value_name = "NAMESPACE",
+        env = "POSTERN_WATCH_NAMESPACE",
+        value_delimiter = ','
+    )]
+    namespaces: Vec<String>,
+    /// Image of the gateway pods: the operator's own
+    #[arg(long, value_name = "IMAGE", env = "POSTERN_IMAGE")]
+    image: String,
+    /// Probes and metrics
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8025")]
+    admin: SocketAddr,
+    /// The operator's own namespace, for the Lease and the control CA
+    #[arg(long, value_name = "NAMESPACE", env = "POSTERN_NAMESPACE")]
+    own_namespace: String,
+    /// Name of the Lease
+    #[arg(long, value_name = "NAME", env = "POSTERN_LEASE", default_value = "postern-controller")]
+    lease: String,
+    /// Name of the Secret that keeps the CA of the control port
+    #[arg(long, value_name = "NAME", env = "POSTERN_CONTROL_CA", default_value = "postern-control-ca")]
+    control_ca: String,
+    /// This pod's name
+    #[arg(long, value_name = "NAME", env = "POSTERN_POD", default_value_t = super::host_name())]
+    pod: String,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { mut namespaces, image, admin, own_namespace, lease, control_ca, pod } = args;
+    namespaces.retain(|namespace| !namespace.is_empty());
+    // A pod that is started again under its old name is another candidate.
+    let identity = format!("{pod}-{:08x}", rand::random::<u32>());
+    let options = Options { namespaces, image, admin, own_namespace, lease, identity, control_ca };
+    super::runtime()?.block_on(async {
+        let shutdown = CancellationToken::new();
+        let end = shutdown.clone();
+        let signals = tokio::spawn(async move {
+            super::asked_to_end().await;
+            end.cancel();
+        });
+        let result = controller::run(options, shutdown).await;
+        signals.abort();
+        result?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,206 @@
+//! `postern standalone`: the same gateway from a folder of the same YAML. The folder is watched; each change
+//! makes one pass, and what became of each object is shown at `/status` and in the state folder.
+
+mod record;
+mod statuses;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Json;
+use axum::routing::get;
+use jiff::Timestamp;
+use notify::Watcher;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::folder::{Folder, Unusable};
+use crate::gateway::files;
+use crate::gateway::live::{Found, Live};
+use crate::gateway::run::{Gateway, Options, Source};
+use record::Record;
+use statuses::Statuses;
+
+/// An editor writes a file in several steps; we look when it has been quiet for this long.
+const QUIET: Duration = Duration::from_millis(20);
+/// Without any event we look this often: file systems without events exist.
+const TICK: Duration = Duration::from_secs(2);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of YAML
+    dir: PathBuf,
+    /// Listen for mail here (may be given several times)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2525")]
+    smtp: Vec<SocketAddr>,
+    /// Probes, metrics and status
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025")]
+    admin: SocketAddr,
+    /// Folder for the spool and what is remembered over a restart
+    #[arg(long, value_name = "DIR", default_value_os_t = default_state())]
+    state: PathBuf,
+    /// One of several gateways, as NAME or NAMESPACE/NAME
+    #[arg(long, value_name = "NAME")]
+    gateway: Option<String>,
+}
+
+fn default_state() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("postern")
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !args.admin.ip().is_loopback() {
+        anyhow::bail!("--admin {}: it is served on loopback only, since it has no password", args.admin);
+    }
+    // A folder that cannot be read at all is said at once, not logged later.
+    Folder::read(&args.dir)?.choose(args.gateway.as_deref())?;
+    std::fs::create_dir_all(&args.state)
+        .with_context(|| format!("cannot make the state folder {}", args.state.display()))?;
+    super::runtime()?.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<ExitCode> {
+    let page = watch::Sender::new(serde_json::json!({"objects": []}));
+    let status = {
+        let page = page.subscribe();
+        move || {
+            let page = page.borrow().clone();
+            async move { Json(page) }
+        }
+    };
+    let options = Options {
+        source: Source::Offered { pages: axum::Router::new().route("/status", get(status)) },
+        spool: args.state.join("spool"),
+        smtp: args.smtp,
+        admin: args.admin,
+        control: None,
+        drain_lag: Duration::ZERO,
+        pod: "standalone".to_owned(),
+        hostname: super::host_name(),
+    };
+    let gateway = Gateway::start(options).await?;
+    let stop = CancellationToken::new();
+    let follower = Follower {
+        record: Record::read(&args.state),
+        statuses: Statuses::default(),
+        dir: args.dir,
+        state: args.state,
+        name: args.gateway,
+        live: Arc::clone(gateway.live()),
+        page,
+    };
+    let following = tokio::spawn(follower.follow(stop.clone()));
+    gateway.run(super::asked_to_end()).await?;
+    stop.cancel();
+    following.await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows the folder: one pass for each change.
+struct Follower {
+    dir: PathBuf,
+    state: PathBuf,
+    name: Option<String>,
+    live: Arc<Live>,
+    record: Record,
+    statuses: Statuses,
+    page: watch::Sender<serde_json::Value>,
+}
+
+impl Follower {
+    async fn follow(mut self, stop: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        // Watching begins before the first look, so that no change falls between the two.
+        let _watcher = watcher(&self.dir, Arc::clone(&changed));
+        loop {
+            self.look().await;
+            tokio::select! {
+                () = changed.notified() => tokio::time::sleep(QUIET).await,
+                () = tokio::time::sleep(TICK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Gather, translate, offer, show.
+    async fn look(&mut self) {
+        let seen = Timestamp::now();
+        let mut folder = match Folder::read(&self.dir) {
+            Ok(folder) => folder,
+            Err(error) => return self.unusable(&error),
+        };
+        let key = match folder.choose(self.name.as_deref()) {
+            Ok(key) => key,
+            Err(error) => return self.unusable(&error),
+        };
+        self.record.number(&mut folder.loaded);
+        for problem in &folder.loaded.problems {
+            self.statuses.tell(problem);
+        }
+        if folder.loaded.incomplete && self.record.last_good().is_some() {
+            // Which objects are missing cannot be told: everything stays as it was.
+            self.statuses.incomplete();
+        } else {
+            let (configured, outcomes) = folder.translate(&key, self.record.last_good());
+            self.statuses.translated(&key, outcomes, seen);
+            if let Some(configured) = configured {
+                let manifest = self.record.publish(&configured, seen);
+                self.statuses.published(&manifest);
+                let found = Found {
+                    sequence: manifest.sequence,
+                    revision: manifest.revision,
+                    bundle: configured.bundle,
+                    materials: configured.materials,
+                    leaving: false,
+                };
+                if self.live.offer(found).await.is_ok() {
+                    self.record.keep(configured.last_good, &self.state);
+                }
+            }
+        }
+        self.show();
+    }
+
+    fn unusable(&mut self, error: &Unusable) {
+        tracing::error!(%error, "the folder cannot be used; what ran goes on");
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let page = self.statuses.page(&self.live.ack(0), self.record.bundle(), Timestamp::now());
+        let news = self.page.send_if_modified(|shown| {
+            let news = *shown != page;
+            *shown = page.clone();
+            news
+        });
+        if news {
+            let text = serde_json::to_vec_pretty(&page).unwrap_or_default();
+            if let Err(error) = files::replace(&self.state.join("status.json"), &text) {
+                tracing::warn!(%error, "cannot write status.json");
+            }
+        }
+    }
+}
+
+fn watcher(dir: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let told = move |event: notify::Result<notify::Event>| {
+        // Our own reading is an event too on some systems.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            changed.notify_one();
+        }
+    };
+    let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+        watcher.watch(dir, notify::RecursiveMode::Recursive)?;
+        Ok(watcher)
+    });
+    watcher.inspect_err(|error| tracing::warn!(%error, "no file events: looking every 2 s")).ok()
+}

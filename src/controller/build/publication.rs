@@ -1,0 +1,287 @@
+//! The next publication of a bundle: which ConfigMap gets which segment, and the manifest that makes the
+//! set valid. Pure.
+//!
+//! The API server holds one complete set at every moment: segments are written first, and never over one
+//! that the published manifest names; the manifest is written last. A small change fits beside the manifest
+//! and is one single write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::bundle::document::FORMAT;
+use crate::bundle::manifest::SegmentRef;
+use crate::bundle::material::MaterialVersion;
+use crate::bundle::segment::{Segment, piece_key};
+use crate::bundle::{Manifest, Revision, Sequence};
+
+use super::BUNDLE_MAPS;
+use super::shelves::{Full, Room, Shelves, place};
+
+/// Segments per ConfigMap: below the 1 MiB that the API server allows, two whole pieces.
+pub const ROOM: Room = Room { shelves: BUNDLE_MAPS, bytes: 980 << 10, first: 256 << 10 };
+
+/// What is published now.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    pub manifest: Option<Manifest>,
+    /// What stands in each ConfigMap, named by the manifest or not.
+    pub shelves: Shelves,
+    /// No sequence up to this one may be used again, whatever the manifest says.
+    pub floor: Sequence,
+    /// Every pod has acknowledged the published manifest, so nothing else needs to stay.
+    pub settled: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    pub manifest: Manifest,
+    /// In the order of writing: the map with the manifest, number 0, comes last and is always there.
+    pub writes: Vec<Write>,
+}
+
+/// What changes in one ConfigMap.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Write {
+    pub number: u8,
+    pub add: BTreeMap<String, Vec<u8>>,
+    pub remove: Vec<String>,
+}
+
+/// Plans the publication of `segments`. `None`: just this is published already.
+pub fn plan(
+    published: &Published,
+    segments: Vec<Segment>,
+    materials: Vec<MaterialVersion>,
+    now: Timestamp,
+) -> Result<Option<Plan>, Full> {
+    let revision = Revision::of(FORMAT, &segments, &materials);
+    let last = published.manifest.as_ref();
+    let in_order = last.is_some_and(|manifest| manifest.sequence >= published.floor);
+    if in_order && last.is_some_and(|manifest| manifest.publishes(&revision)) && is_complete(published) {
+        return Ok(None);
+    }
+    let pieces = pieces(published, segments);
+    let named = named(published);
+    let placement = if published.settled {
+        place(&published.shelves, &pieces.sizes, &named, ROOM)?
+    } else {
+        // A pod may still be reading an older set: leave it all, as long as there is room.
+        let everything = published.shelves.0.values().flat_map(|contents| contents.keys().cloned()).collect();
+        place(&published.shelves, &pieces.sizes, &everything, ROOM)
+            .or_else(|_| place(&published.shelves, &pieces.sizes, &named, ROOM))?
+    };
+    let manifest = Manifest {
+        format: FORMAT,
+        sequence: next_sequence(published),
+        revision,
+        published_at: now,
+        segments: pieces
+            .segments
+            .into_iter()
+            .map(|(name, hash, keys)| SegmentRef {
+                name,
+                hash,
+                places: keys.iter().map(|key| placement.places[key]).collect(),
+            })
+            .collect(),
+        materials,
+        leaving: Vec::new(),
+    };
+    let mut content = pieces.content;
+    let mut writes: Vec<Write> = placement
+        .add
+        .into_iter()
+        .map(|(number, keys)| Write {
+            number,
+            add: keys.into_iter().filter_map(|key| content.remove_entry(&key)).collect(),
+            remove: placement.remove.get(&number).cloned().unwrap_or_default(),
+        })
+        .collect();
+    if !writes.iter().any(|write| write.number == 0) {
+        let remove = placement.remove.get(&0).cloned().unwrap_or_default();
+        writes.push(Write { number: 0, remove, ..Write::default() });
+    }
+    writes.sort_by_key(|write| u8::MAX - write.number);
+    Ok(Some(Plan { manifest, writes }))
+}
+
+struct Pieces {
+    /// Name, hash and keys of each segment.
+    segments: Vec<(String, String, Vec<String>)>,
+    sizes: BTreeMap<String, usize>,
+    content: BTreeMap<String, Vec<u8>>,
+}
+
+/// A segment whose content is published already keeps its stored pieces: another version of the compressor
+/// could cut it differently.
+fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
+    let stored: BTreeMap<&str, &SegmentRef> = published
+        .manifest
+        .iter()
+        .flat_map(|manifest| &manifest.segments)
+        .map(|s| (s.hash.as_str(), s))
+        .collect();
+    let mut all = Pieces { segments: Vec::new(), sizes: BTreeMap::new(), content: BTreeMap::new() };
+    for Segment { name, hash, pieces } in segments {
+        let sizes: Option<BTreeMap<String, usize>> = stored.get(hash.as_str()).and_then(|segment| {
+            segment
+                .keys()
+                .zip(&segment.places)
+                .map(|(key, place)| published.size(*place, &key).map(|s| (key, s)))
+                .collect()
+        });
+        let keys = match sizes {
+            Some(sizes) => {
+                let count = sizes.len();
+                all.sizes.extend(sizes);
+                (0..count).map(|piece| piece_key(&hash, piece)).collect()
+            }
+            None => {
+                let keys: Vec<String> = (0..pieces.len()).map(|piece| piece_key(&hash, piece)).collect();
+                for (key, bytes) in keys.iter().zip(pieces) {
+                    all.sizes.insert(key.clone(), bytes.len());
+                    all.content.insert(key.clone(), bytes);
+                }
+                keys
+            }
+        };
+        all.segments.push((name, hash, keys));
+    }
+    all
+}
+
+impl Published {
+    fn size(&self, place: u8, key: &str) -> Option<usize> {
+        self.shelves.0.get(&place)?.get(key).copied()
+    }
+}
+
+/// Everything the manifest names is where it says; somebody may have edited or deleted a ConfigMap.
+fn is_complete(published: &Published) -> bool {
+    published.manifest.iter().flat_map(|manifest| &manifest.segments).all(|segment| {
+        segment.keys().zip(&segment.places).all(|(key, place)| published.size(*place, &key).is_some())
+    })
+}
+
+/// Keys that the published manifest names: they must stay until the next one is written.
+fn named(published: &Published) -> BTreeSet<String> {
+    published
+        .manifest
+        .iter()
+        .flat_map(|manifest| &manifest.segments)
+        .flat_map(|segment| segment.keys().collect::<Vec<_>>())
+        .collect()
+}
+
+/// One more than ever before.
+fn next_sequence(published: &Published) -> Sequence {
+    let last = published.manifest.as_ref().map_or(Sequence(0), |manifest| manifest.sequence);
+    last.max(published.floor).next()
+}
+
+impl Plan {
+    /// Books a write that was done.
+    pub fn book(shelves: &mut Shelves, write: &Write) {
+        let add = write.add.iter().map(|(key, bytes)| (key.clone(), bytes.len()));
+        shelves.book(write.number, add, &write.remove);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(name: &str, content: &str, size: usize) -> Segment {
+        let hash = blake3::hash(content.as_bytes()).to_hex()[..32].to_owned();
+        Segment { name: name.to_owned(), hash, pieces: vec![content.as_bytes().repeat(size)] }
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:00:00Z".parse().unwrap()
+    }
+
+    /// Carries a plan out.
+    fn publish(published: &mut Published, segments: Vec<Segment>) -> Plan {
+        let plan = plan(published, segments, Vec::new(), now()).unwrap().expect("something new");
+        for write in &plan.writes {
+            Plan::book(&mut published.shelves, write);
+        }
+        published.manifest = Some(plan.manifest.clone());
+        plan
+    }
+
+    #[test]
+    fn one_changed_segment_is_one_write_beside_the_manifest() {
+        let mut published = Published::default();
+        publish(&mut published, vec![segment("gateway", "g", 10), segment("rules-0", "a", 10)]);
+        let plan = publish(&mut published, vec![segment("gateway", "g", 10), segment("rules-0", "b", 10)]);
+        assert_eq!(plan.writes.len(), 1);
+        assert_eq!((plan.writes[0].number, plan.writes[0].add.len()), (0, 1));
+    }
+
+    #[test]
+    fn the_manifest_is_written_after_every_segment() {
+        let mut published = Published::default();
+        let big = segment("rules-0", "a", 400 << 10);
+        let plan = publish(&mut published, vec![segment("gateway", "g", 10), big]);
+        let order: Vec<u8> = plan.writes.iter().map(|write| write.number).collect();
+        assert_eq!(order, [1, 0]);
+    }
+
+    #[test]
+    fn equal_content_is_published_once() {
+        let mut published = Published::default();
+        publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(plan(&published, vec![segment("gateway", "g", 10)], Vec::new(), now()), Ok(None));
+    }
+
+    #[test]
+    fn what_somebody_deleted_is_published_again_under_a_new_sequence() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        published.shelves.0.clear();
+        let again = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(again.writes[0].add.len(), 1);
+        assert_eq!(again.manifest.revision, first.manifest.revision);
+        assert!(again.manifest.sequence > first.manifest.sequence);
+    }
+
+    #[test]
+    fn the_sequence_rises_above_everything_pods_have_seen() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "a", 10)]).manifest.sequence;
+        assert_eq!(
+            publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence,
+            first.next()
+        );
+        // The manifest was restored from a backup: same content, but pods are further.
+        published.floor = Sequence(first.0 + 100);
+        assert_eq!(
+            publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence.0,
+            first.0 + 101
+        );
+    }
+
+    #[test]
+    fn old_segments_leave_only_when_every_pod_has_the_new_ones() {
+        let mut published = Published::default();
+        publish(&mut published, vec![segment("gateway", "a", 10)]);
+        let unsettled = publish(&mut published, vec![segment("gateway", "b", 10)]);
+        assert!(unsettled.writes[0].remove.is_empty());
+        published.settled = true;
+        let settled = publish(&mut published, vec![segment("gateway", "c", 10)]);
+        assert_eq!(settled.writes[0].remove.len(), 1, "a goes, b is what the published manifest names");
+    }
+
+    #[test]
+    fn too_large_a_bundle_is_refused_with_numbers_and_changes_nothing() {
+        let mut published = Published::default();
+        publish(&mut published, vec![segment("gateway", "a", 10)]);
+        let before = published.shelves.clone();
+        let many = (0..64).map(|n| segment(&format!("rules-{n}"), &n.to_string(), 240 << 10)).collect();
+        let full = plan(&published, many, Vec::new(), now()).unwrap_err();
+        assert!(full.wanted > full.free && full.total == ROOM.total());
+        assert_eq!(published.shelves, before);
+    }
+}

@@ -1,0 +1,516 @@
+//! One gateway's driver. A pass reads as a list of steps; what decides is pure and elsewhere.
+//!
+//! Rules mean something only together, so every change leads to a pass over the whole set (design decision
+//! 4): the first at once, further ones at most every 250 ms.
+
+mod touch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::acks::Acks;
+use super::apply::{Applier, ApplyError, bounded};
+use super::authority::Authority;
+use super::build::publication::{self, Plan};
+use super::build::shelves::Full;
+use super::build::{self, Site};
+use super::control;
+use super::metrics::Metrics;
+use super::publish::{Press, PublishError};
+use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
+use super::status::{self, Failure, Live, Situation};
+use super::statuses::{Change, Statuses};
+use super::world::{Bell, Changed, World, Written};
+use crate::api::conditions::Reason;
+use crate::api::{OutboundGateway, OutboundGatewaySpec};
+use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
+use crate::bundle::material::MaterialVersion;
+use crate::bundle::segment::{Segment, cut};
+use crate::bundle::{Bundle, Revision, Sequence};
+use crate::policy::compile::{CompileError, compile};
+use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
+
+use touch::Touches;
+
+/// Publications of one gateway follow each other no faster.
+const PACE: Duration = Duration::from_millis(250);
+/// How long a status waits for the pods, so that most changes need one write and not two.
+const HOLD: Duration = Duration::from_millis(300);
+/// Everything is looked at again after this, whatever the watches said.
+const ROUND: Duration = Duration::from_secs(60);
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// What all drivers share.
+pub struct Context {
+    pub client: Client,
+    pub world: Arc<World>,
+    pub metrics: Arc<Metrics>,
+    pub statuses: Arc<Statuses>,
+    pub authority: Arc<Authority>,
+    pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
+    pub site: Site,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+}
+
+pub struct Driver {
+    ctx: Arc<Context>,
+    key: ObjectKey,
+    bell: Arc<Bell>,
+    press: Press,
+    applier: Applier,
+    acks: Acks,
+    touches: Touches,
+    journeys: Journeys,
+    /// What the last pass decided of each object.
+    outcomes: Vec<Outcome>,
+    /// Why the newest decisions are not published.
+    failure: Option<Failure>,
+    /// What keeps pods from running although everything is published.
+    trouble: Option<Failure>,
+    started: Timestamp,
+    arrived: Option<Arrival>,
+    published_at: Option<Instant>,
+    control: control::Keeper,
+    storage_seen: Option<(Instant, bool)>,
+}
+
+/// The gateway a pass is about.
+struct Subject {
+    gateway: Arc<OutboundGateway>,
+    uid: String,
+    /// It could not be read: its objects are left as they are.
+    malformed: bool,
+}
+
+impl Driver {
+    pub fn new(ctx: Arc<Context>, key: ObjectKey, bell: Arc<Bell>) -> Self {
+        let Context { client, world, metrics, tls, .. } = &*ctx;
+        let press = Press::new(client.clone(), world.clone(), metrics.clone(), key.clone());
+        let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
+        let acks = Acks::new(key.clone(), tls.clone(), bell.clone());
+        let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
+        Self {
+            press,
+            applier,
+            acks,
+            touches,
+            journeys: Journeys::default(),
+            outcomes: Vec::new(),
+            failure: None,
+            trouble: None,
+            started: Timestamp::now(),
+            arrived: None,
+            published_at: None,
+            control: control::Keeper::default(),
+            storage_seen: None,
+            ctx,
+            key,
+            bell,
+        }
+    }
+
+    /// Looks after its gateway until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut decide = false;
+        let mut look_again = Instant::now() + ROUND;
+        let mut retry = FIRST_RETRY;
+        loop {
+            let due = self.published_at.map(|at| at + PACE).filter(|_| decide);
+            let changed = tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.bell.wait() => changed,
+                () = sleep_until(due.unwrap_or(look_again).min(look_again)) => Changed::default(),
+            };
+            decide |= changed.spec;
+            let now = Instant::now();
+            let round = now >= look_again;
+            let paced = self.published_at.is_none_or(|at| now >= at + PACE);
+            // A pass is never cut short: half a publication would have to be read back.
+            let result = self.pass((decide || round) && paced).await;
+            let took = now.elapsed();
+            match result {
+                Ok(wake) => {
+                    self.ctx.metrics.passed("ok", took);
+                    decide &= !paced;
+                    retry = FIRST_RETRY;
+                    look_again = wake;
+                }
+                Err(error) => {
+                    let conflict = matches!(&error, PassError::Apply(e) | PassError::Publish(PublishError::Write(e)) if e.is_conflict());
+                    self.ctx.metrics.passed(if conflict { "conflict" } else { "error" }, took);
+                    warn!(gateway = %self.key, %error, "the pass failed; it is tried again");
+                    self.press.distrust();
+                    decide = true;
+                    look_again = Instant::now() + retry;
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+    }
+
+    /// One look at the world. Returns when to look again though nothing rings.
+    async fn pass(&mut self, decide: bool) -> Result<Instant, PassError> {
+        let Some(subject) = self.subject() else { return Ok(Instant::now() + ROUND) };
+        let reread = self.press.load(&subject.uid).await?;
+        self.hear();
+        if decide || reread || self.is_behind() {
+            self.decide(&subject).await?;
+        }
+        self.uphold(&subject).await?;
+        let wake = self.follow(&subject).await?;
+        Ok(wake.min(self.report()))
+    }
+
+    fn id(&self) -> ObjectId {
+        let ObjectKey { namespace, name } = self.key.clone();
+        ObjectId { kind: ObjectKind::OutboundGateway, namespace, name }
+    }
+
+    /// `None`: it is gone or going, and everything of it goes with it.
+    fn subject(&self) -> Option<Subject> {
+        let entry = self.ctx.world.entry(&self.id()).filter(|entry| !entry.deleting)?;
+        let uid = entry.uid.clone();
+        Some(match entry.written {
+            Written::Gateway(gateway) => Subject { gateway, uid, malformed: false },
+            _ => {
+                let mut stand_in = OutboundGateway::new(&self.key.name, OutboundGatewaySpec::default());
+                stand_in.metadata.namespace = Some(self.key.namespace.clone());
+                stand_in.metadata.uid = Some(uid.clone());
+                Subject { gateway: Arc::new(stand_in), uid, malformed: true }
+            }
+        })
+    }
+
+    /// Takes in what pods have said.
+    fn hear(&mut self) {
+        let pods = self.pods();
+        self.acks.follow(&pods);
+        let floor = rollout::floor(&pods, &self.acks.heard());
+        let published = &mut self.press.published;
+        published.floor = published.floor.max(floor);
+    }
+
+    fn pods(&self) -> Vec<Pod> {
+        self.ctx.world.pods(&self.key)
+    }
+
+    /// A pod is further than the manifest: somebody brought an old one back.
+    fn is_behind(&self) -> bool {
+        let published = &self.press.published;
+        published.manifest.as_ref().is_some_and(|manifest| manifest.sequence < published.floor)
+    }
+
+    async fn decide(&mut self, subject: &Subject) -> Result<(), PassError> {
+        let resources = self.gather().await;
+        let Prepared { translation, segments, refused } = self.prepare(resources).await;
+        let Translation { bundle, materials, outcomes } = translation;
+        self.set_out(&outcomes);
+        self.outcomes = outcomes;
+        let Some(bundle) = bundle else { return Ok(()) };
+        if let Some(error) = refused {
+            self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
+            return Ok(());
+        }
+        match publication::plan(&self.press.published, segments, materials.clone(), Timestamp::now()) {
+            Err(full) => self.failure = Some(too_large(&full)),
+            Ok(None) => self.arrange(subject, &bundle).await?,
+            Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
+        }
+        Ok(())
+    }
+
+    /// Reads caches, and what the objects name.
+    async fn gather(&self) -> Resources {
+        let mut resources = self.ctx.world.resources();
+        let references = references(&resources);
+        self.ctx.world.resolve(&self.key, &references, &mut resources).await;
+        resources
+    }
+
+    /// The pure part of a pass, off the threads that do IO.
+    async fn prepare(&self, resources: Resources) -> Prepared {
+        let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
+        let published = self.press.published.manifest.as_ref().map(|manifest| manifest.revision.clone());
+        let work = move || prepare(&key, &resources, last_good.as_deref(), published.as_ref());
+        tokio::task::spawn_blocking(work).await.expect("the pure part does not panic and is never aborted")
+    }
+
+    /// Notes which generations are on their way from here.
+    fn set_out(&mut self, outcomes: &[Outcome]) {
+        let entries = self.ctx.world.entries(&self.key);
+        self.journeys.retain(|object| entries.contains_key(object));
+        for outcome in outcomes {
+            let object = &outcome.origin.object;
+            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway)
+            else {
+                continue;
+            };
+            let generation = outcome.origin.generation;
+            if !outcome.is_current() {
+                self.journeys.end(object);
+            } else if !entry.status.is_ready(generation) {
+                // What was spoken of before began then, or begins now if it was out of force.
+                let rollout = entry.status.rollout.as_ref();
+                let started = if entry.status.observed_generation == Some(generation) {
+                    rollout.and_then(|rollout| rollout.started_at).unwrap_or_else(Timestamp::now)
+                } else {
+                    entry.seen
+                };
+                self.journeys.begin(object, Wish { uid: entry.uid.clone(), generation, started });
+            }
+        }
+    }
+
+    /// Just this is published already.
+    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
+        self.failure = None;
+        if let Some(manifest) = &self.press.published.manifest {
+            self.journeys.published(manifest);
+            self.acks.publish(manifest.sequence);
+        }
+        self.apply(subject, bundle).await
+    }
+
+    async fn publish(
+        &mut self,
+        subject: &Subject,
+        plan: Plan,
+        bundle: Bundle,
+        materials: &[MaterialVersion],
+    ) -> Result<(), PassError> {
+        let changed = self.journeys.unpublished_since().unwrap_or_else(Timestamp::now);
+        self.press.copy_materials(&subject.gateway, materials).await?;
+        self.apply(subject, &bundle).await?;
+        self.press.publish(&subject.gateway, plan, bundle).await?;
+        self.published_at = Some(Instant::now());
+        let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
+        self.failure = None;
+        self.journeys.published(manifest);
+        (self.started, self.arrived) = (changed, None);
+        self.acks.publish(manifest.sequence);
+        let pods = self.pods();
+        self.touches.all(&pods, manifest).await;
+        Ok(())
+    }
+
+    /// Applies the objects that run the pods. What goes wrong here does not stop a publication to those pods
+    /// that run already.
+    async fn apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
+        if subject.malformed {
+            return Ok(());
+        }
+        self.control.uphold(&self.ctx, &subject.gateway).await?;
+        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        match self.applier.apply(objects, &self.key.namespace, &subject.uid).await {
+            Ok(()) => {
+                self.trouble = None;
+                Ok(())
+            }
+            Err(error @ ApplyError::Foreign { .. }) => {
+                self.trouble = Some(Failure { reason: Reason::PublishFailed, message: error.to_string() });
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts right what somebody else changed.
+    async fn uphold(&mut self, subject: &Subject) -> Result<(), PassError> {
+        let Some(last_good) = self.press.last_good.clone() else { return Ok(()) };
+        if self.press.published.manifest.is_none() {
+            return Ok(());
+        }
+        self.apply(subject, &last_good.bundle).await
+    }
+
+    /// Where pods are, and pushing those that lag. Returns when to look again.
+    async fn follow(&mut self, subject: &Subject) -> Result<Instant, PassError> {
+        let mut wake = Instant::now() + ROUND;
+        let Some(manifest) = self.press.published.manifest.clone() else { return Ok(wake) };
+        let (pods, heard) = (self.pods(), self.acks.heard());
+        let now = Timestamp::now();
+        self.journeys.advance(&pods, &heard, now);
+        let progress = rollout::progress(manifest.sequence, &pods, &heard);
+        if self.arrived.is_none() && progress.complete() {
+            let arrival = self.restore_arrival(&manifest.revision).unwrap_or_else(|| {
+                let arrival = Arrival { at: now, pods: progress.total, not_counting: progress.stale.clone() };
+                let took = Duration::from_millis(arrival.after(self.started));
+                self.ctx.metrics.propagated(took);
+                arrival
+            });
+            self.arrived = Some(arrival);
+        }
+        if !self.press.published.settled && rollout::settled(&manifest, &pods, &heard) {
+            self.press.published.settled = true;
+            self.press.tidy_copies(&subject.gateway).await?;
+        }
+        if let Some(at) = self.touches.again(&pods, &heard, &manifest).await {
+            wake = wake.min(at);
+        }
+        if let Some(at) = self.look_at_storage(subject, &pods).await {
+            wake = wake.min(at);
+        }
+        Ok(wake)
+    }
+
+    /// What an earlier controller wrote of the same revision still stands.
+    fn restore_arrival(&mut self, revision: &Revision) -> Option<Arrival> {
+        if self.published_at.is_some() {
+            return None;
+        }
+        let status = self.ctx.world.entry(&self.id())?.status;
+        let rollout = status.rollout.filter(|rollout| rollout.revision == revision.as_str())?;
+        self.started = rollout.started_at?;
+        Some(Arrival {
+            at: rollout.completed_at?,
+            pods: rollout.pods_total,
+            not_counting: rollout.stale_pods,
+        })
+    }
+
+    /// Claims without a class wait for ever where the cluster has no default one.
+    async fn look_at_storage(&mut self, subject: &Subject, pods: &[Pod]) -> Option<Instant> {
+        const EVERY: Duration = Duration::from_secs(10);
+        let storage = &subject.gateway.spec.storage;
+        let waits = pods.iter().any(|pod| !pod.scheduled && !pod.terminating);
+        let needs_default = !subject.malformed && !storage.ephemeral && storage.storage_class_name.is_none();
+        if !waits || !needs_default {
+            self.storage_seen = None;
+            self.trouble.take_if(|trouble| trouble.reason == Reason::NoStorageClass);
+            return None;
+        }
+        let missing = match self.storage_seen {
+            Some((at, missing)) if at.elapsed() < EVERY => missing,
+            _ => {
+                let api: Api<StorageClass> = Api::all(self.ctx.client.clone());
+                // Without the right to look, there may be one.
+                let missing = match bounded("storage classes", api.list(&ListParams::default())).await {
+                    Ok(classes) => !classes.iter().any(is_default),
+                    Err(_) => false,
+                };
+                self.storage_seen = Some((Instant::now(), missing));
+                missing
+            }
+        };
+        if missing {
+            let message = "the cluster has no default StorageClass: set storage.storageClassName, or storage.ephemeral: true where mail may be lost";
+            self.trouble = Some(Failure { reason: Reason::NoStorageClass, message: message.to_owned() });
+        }
+        Some(Instant::now() + EVERY)
+    }
+
+    /// Has statuses written that say something new. Returns when those that were held back are due.
+    fn report(&mut self) -> Instant {
+        let (pods, heard) = (self.pods(), self.acks.heard());
+        let now = Timestamp::now();
+        let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
+        let progress = remember(&progress);
+        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
+        let entries = self.ctx.world.entries(&self.key);
+        let manifest = self.press.published.manifest.as_ref();
+        let hold = self.published_at.map(|at| at + HOLD).filter(|until| *until > Instant::now());
+        let in_time = |progress: &Progress| progress.total > 0 && progress.refused.is_empty();
+        let mut held_back = false;
+        let mut changes = Vec::new();
+        for outcome in &self.outcomes {
+            let object = &outcome.origin.object;
+            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
+                continue;
+            };
+            let journey = self.journeys.get(object);
+            let gateway = object.kind == ObjectKind::OutboundGateway;
+            let waits_for = match journey {
+                _ if gateway => manifest.filter(|_| self.arrived.is_none()).map(|manifest| manifest.sequence),
+                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
+                _ => None,
+            };
+            if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
+                held_back = true;
+                continue;
+            }
+            let after = if gateway {
+                let live = Live {
+                    manifest,
+                    started: self.started,
+                    arrived: self.arrived.as_ref(),
+                    bundle: self.press.last_good.as_ref().map(|good| &good.bundle),
+                    replicas: pods.len(),
+                    selector: build::selector_text(&self.key.name),
+                    trouble: self.trouble.as_ref(),
+                };
+                status::of_gateway(outcome, &live, &entry.status, &situation)
+            } else {
+                status::of_object(outcome, journey, entry.action(), &entry.status, &situation)
+            };
+            changes.extend(Change::new(&outcome.origin, &entry.status, after));
+        }
+        self.ctx.statuses.submit(changes);
+        hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
+    }
+}
+
+/// What a pass has decided, before anything is written.
+struct Prepared {
+    translation: Translation,
+    segments: Vec<Segment>,
+    /// The gateway's own compiler refuses the bundle.
+    refused: Option<CompileError>,
+}
+
+/// Translate, cut, and compile as a gateway would (unless just this is published already).
+fn prepare(
+    key: &ObjectKey,
+    resources: &Resources,
+    last_good: Option<&LastGood>,
+    published: Option<&Revision>,
+) -> Prepared {
+    let translation = translate(key, resources, last_good);
+    let segments = translation.bundle.as_ref().map(cut).unwrap_or_default();
+    let revision = Revision::of(FORMAT, &segments, &translation.materials);
+    let new = translation.bundle.as_ref().filter(|_| published != Some(&revision));
+    let refused = new.and_then(|bundle| compile(bundle, &revision).err());
+    Prepared { translation, segments, refused }
+}
+
+fn too_large(full: &Full) -> Failure {
+    let kib = |bytes: usize| bytes.div_ceil(1024);
+    let message = format!(
+        "the bundle takes {} KiB compressed; {} of {} KiB are free beside the published one: use fewer or smaller rules and lists, or a second OutboundGateway; what is published stays in force",
+        kib(full.wanted),
+        kib(full.free),
+        kib(full.total)
+    );
+    Failure { reason: Reason::BundleTooLarge, message }
+}
+
+fn is_default(class: &StorageClass) -> bool {
+    class
+        .annotations()
+        .get("storageclass.kubernetes.io/is-default-class")
+        .is_some_and(|value| value == "true")
+}
+
+/// Thousands of objects wait for the same few sequences.
+fn remember(progress: &dyn Fn(Sequence) -> Progress) -> impl Fn(Sequence) -> Progress + '_ {
+    let known = std::cell::RefCell::new(std::collections::HashMap::new());
+    move |sequence| known.borrow_mut().entry(sequence).or_insert_with(|| progress(sequence)).clone()
+}

@@ -1,0 +1,116 @@
+//! Makes kubelets look: a pod whose annotation changes has its mounts refreshed at once, others wait for up
+//! to a minute (design decision 3). Whoever still lags is touched again, ever more rarely.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod as KubePod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::bundle::{Ack, Manifest};
+use crate::controller::apply::{MANAGER, bounded};
+use crate::controller::build::REVISION_ANNOTATION;
+use crate::controller::metrics::Metrics;
+use crate::controller::rollout::Pod;
+
+const AT_ONCE: usize = 32;
+const FIRST: Duration = Duration::from_millis(300);
+const LONGEST: Duration = Duration::from_secs(30);
+
+pub struct Touches {
+    client: Client,
+    namespace: String,
+    metrics: Arc<Metrics>,
+    pods: HashMap<String, Touched>,
+}
+
+struct Touched {
+    sequence: u64,
+    times: u32,
+    last: Instant,
+}
+
+impl Touched {
+    fn due(&self) -> Instant {
+        self.last + (FIRST * 2u32.saturating_pow(self.times.saturating_sub(1))).min(LONGEST)
+    }
+}
+
+impl Touches {
+    pub fn new(client: Client, namespace: String, metrics: Arc<Metrics>) -> Self {
+        Self { client, namespace, metrics, pods: HashMap::new() }
+    }
+
+    /// After a publication.
+    pub async fn all(&mut self, pods: &[Pod], manifest: &Manifest) {
+        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let pods: Vec<&Pod> = pods.iter().filter(|pod| !pod.terminating && pod.address.is_some()).collect();
+        self.touch(&pods, manifest).await;
+    }
+
+    /// Those that have not acknowledged in time. Returns when the next one is due.
+    pub async fn again(
+        &mut self,
+        pods: &[Pod],
+        acks: &HashMap<String, Ack>,
+        manifest: &Manifest,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let lags = |pod: &&Pod| {
+            let running = acks.get(&pod.uid).and_then(|ack| ack.running.as_ref());
+            let refused = acks.get(&pod.uid).and_then(|ack| ack.refused.as_ref());
+            !pod.terminating
+                && pod.address.is_some()
+                && running.is_none_or(|running| running.sequence < manifest.sequence)
+                // It has it, and does not want it.
+                && refused.is_none_or(|nack| nack.sequence < manifest.sequence)
+        };
+        let lagging: Vec<&Pod> = pods.iter().filter(lags).collect();
+        for pod in &lagging {
+            // A pod that has just started reads a fresh mount: give it the same time.
+            let touched = Touched { sequence: manifest.sequence.0, times: 1, last: now };
+            let entry = self.pods.entry(pod.uid.clone()).or_insert(touched);
+            if entry.sequence != manifest.sequence.0 {
+                *entry = Touched { sequence: manifest.sequence.0, times: 1, last: now };
+            }
+        }
+        let due = |pod: &&&Pod| self.pods.get(&pod.uid).is_some_and(|touched| touched.due() <= now);
+        let overdue: Vec<&Pod> = lagging.iter().filter(due).copied().collect();
+        self.touch(&overdue, manifest).await;
+        lagging.iter().filter_map(|pod| Some(self.pods.get(&pod.uid)?.due())).min()
+    }
+
+    async fn touch(&mut self, pods: &[&Pod], manifest: &Manifest) {
+        let sequence = manifest.sequence.0;
+        let mut patches = Vec::new();
+        for pod in pods {
+            let times = match self.pods.get(&pod.uid) {
+                Some(touched) if touched.sequence == sequence => touched.times + 1,
+                _ => 1,
+            };
+            self.pods.insert(pod.uid.clone(), Touched { sequence, times, last: Instant::now() });
+            // It must differ each time, or the kubelet sees no change.
+            let value = format!("{}.{sequence}.{times}", manifest.revision);
+            let patch = json!({"metadata": {"uid": pod.uid, "annotations": {REVISION_ANNOTATION: value}}});
+            patches.push((pod.name.clone(), patch));
+        }
+        let api: Api<KubePod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let (api, params, metrics) = (&api, &params, &self.metrics);
+        let touches = patches.into_iter().map(|(name, patch)| async move {
+            metrics.touched();
+            if let Err(error) = bounded(&name, api.patch_metadata(&name, params, &Patch::Merge(patch))).await
+            {
+                // It may just have gone; if not, its turn comes again.
+                debug!(pod = name, %error, "the touch failed");
+            }
+        });
+        futures::stream::iter(touches).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    }
+}

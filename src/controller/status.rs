@@ -1,0 +1,387 @@
+//! What the operator says of each object: conditions and rollout out of outcomes and progress. Pure; the
+//! caller brings `now` and writes. Standalone mode shows the same.
+
+mod text;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::{Deserialize, Serialize};
+
+use crate::api::conditions::{self, ConditionType, Reason, State, Verdict};
+use crate::api::status::Rollout;
+use crate::bundle::document::{Action, ChangeRoute, DefaultRoute, ObjectId};
+use crate::bundle::{Bundle, Manifest, Sequence};
+use crate::translate::Outcome;
+
+use super::rollout::{Arrival, Journey, Progress, Publication};
+
+/// The status of any of our kinds; each shows the fields its schema has.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Rules only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Gateways only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Gateways only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+}
+
+impl Status {
+    /// Whether it says that this generation is obeyed everywhere. That is said once and stays said.
+    pub fn is_ready(&self, generation: i64) -> bool {
+        self.observed_generation == Some(generation)
+            && conditions::get(&self.conditions, ConditionType::Ready).is_some_and(|ready| {
+                ready.status == State::True.as_str() && ready.observed_generation == Some(generation)
+            })
+    }
+}
+
+/// Why something that was decided could not be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// What one status is made from, besides the object's own outcome.
+pub struct Situation<'a> {
+    /// Why the newest decisions are not published, if they are not.
+    pub failure: Option<&'a Failure>,
+    pub progress: &'a dyn Fn(Sequence) -> Progress,
+    pub now: Timestamp,
+}
+
+/// The status of a route or rule.
+pub fn of_object(
+    outcome: &Outcome,
+    journey: Option<&Journey>,
+    action: Option<String>,
+    current: &Status,
+    situation: &Situation<'_>,
+) -> Status {
+    let generation = outcome.origin.generation;
+    let mut status = Status { action, ..current.clone() };
+    status.observed_generation = Some(generation);
+    let mut verdicts = Vec::from(outcome.verdicts());
+    if !outcome.is_current() {
+        verdicts.extend(not_in_force(outcome));
+        status.rollout = None;
+    } else if let Some(journey) = journey {
+        verdicts.push(programmed(journey.published.as_ref(), situation.failure));
+        let (ready, rollout) = arrival(journey, outcome.disabled, situation);
+        verdicts.push(ready);
+        status.rollout = rollout;
+    }
+    finish(status, verdicts, outcome, situation)
+}
+
+/// The live picture of a gateway.
+pub struct Live<'a> {
+    pub manifest: Option<&'a Manifest>,
+    /// When the change behind the newest publication was seen.
+    pub started: Timestamp,
+    pub arrived: Option<&'a Arrival>,
+    /// What is in force.
+    pub bundle: Option<&'a Bundle>,
+    pub replicas: usize,
+    pub selector: String,
+    /// What keeps the pods from running although the bundle is published.
+    pub trouble: Option<&'a Failure>,
+}
+
+/// The status of an OutboundGateway.
+pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situation: &Situation<'_>) -> Status {
+    let mut status = current.clone();
+    status.observed_generation = Some(outcome.origin.generation);
+    status.replicas = Some(i32::try_from(live.replicas).unwrap_or(i32::MAX));
+    status.selector = Some(live.selector.clone());
+    let publication = live.manifest.map(Publication::from);
+    let mut verdicts = Vec::from(outcome.verdicts());
+    let journey = publication.map(|publication| Journey {
+        wish: super::rollout::Wish {
+            uid: outcome.origin.uid.clone(),
+            generation: outcome.origin.generation,
+            started: live.started,
+        },
+        published: Some(publication),
+        arrived: None,
+    });
+    status.rollout = journey.as_ref().map(|journey| live_rollout(journey, live.arrived, situation));
+    if outcome.is_current() {
+        let failure = live.trouble.or(situation.failure);
+        let published = journey.as_ref().and_then(|journey| journey.published.as_ref());
+        verdicts.push(match failure {
+            Some(failure) => failed(failure),
+            None => programmed(published, None),
+        });
+        verdicts.push(match &journey {
+            Some(journey) => live_ready(journey, live.arrived, situation),
+            None => pending(ConditionType::Ready, situation.failure),
+        });
+    } else {
+        verdicts.extend(not_in_force(outcome));
+    }
+    verdicts.push(accepts_mail(live.bundle));
+    let deferred = live.bundle.and_then(mail_deferred);
+    match deferred {
+        Some(verdict) => verdicts.push(verdict),
+        None => conditions::remove(&mut status.conditions, ConditionType::MailDeferred),
+    }
+    finish(status, verdicts, outcome, situation)
+}
+
+/// The status of an object that no gateway looks after.
+pub fn of_stray(outcome: &Outcome, action: Option<String>, current: &Status, now: Timestamp) -> Status {
+    let mut status = Status { action, rollout: None, ..current.clone() };
+    status.observed_generation = Some(outcome.origin.generation);
+    let mut verdicts = Vec::from(outcome.verdicts());
+    verdicts.extend(not_in_force(outcome));
+    let situation = Situation { failure: None, progress: &|_| Progress::default(), now };
+    finish(status, verdicts, outcome, &situation)
+}
+
+fn finish(
+    mut status: Status,
+    mut verdicts: Vec<Verdict>,
+    outcome: &Outcome,
+    situation: &Situation<'_>,
+) -> Status {
+    match stalled(&verdicts) {
+        Some(verdict) => verdicts.push(verdict),
+        None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
+    }
+    conditions::merge(&mut status.conditions, verdicts, outcome.origin.generation, situation.now);
+    status
+}
+
+/// What only the author can repair. Things that may still come (a route of the same `kubectl apply`) are
+/// not among it, or GitOps tools would give up too early.
+fn stalled(verdicts: &[Verdict]) -> Option<Verdict> {
+    let hopeless = verdicts.iter().find(|verdict| {
+        verdict.state == State::False
+            && match verdict.kind {
+                ConditionType::Accepted => true,
+                ConditionType::ResolvedRefs => verdict.reason == Reason::GatewayNotAllowed,
+                ConditionType::Programmed => {
+                    matches!(verdict.reason, Reason::BundleTooLarge | Reason::CompileFailed)
+                }
+                _ => false,
+            }
+    })?;
+    let message = hopeless.message.clone();
+    Some(Verdict::new(ConditionType::Stalled, State::True, Reason::NeedsAuthor, message))
+}
+
+fn not_in_force(outcome: &Outcome) -> [Verdict; 2] {
+    let generation = outcome.origin.generation;
+    let (reason, message) = match outcome.in_force {
+        Some(last) if last == generation => {
+            (Reason::LastGoodInForce, "what was accepted before stays in force".to_owned())
+        }
+        Some(last) => (Reason::LastGoodInForce, format!("generation {last} stays in force")),
+        None => (Reason::NotAccepted, format!("generation {generation} cannot be used as it is")),
+    };
+    [
+        Verdict::new(ConditionType::Programmed, State::False, Reason::NotAccepted, message.clone()),
+        Verdict::new(ConditionType::Ready, State::False, reason, message),
+    ]
+}
+
+fn failed(failure: &Failure) -> Verdict {
+    Verdict::new(ConditionType::Programmed, State::False, failure.reason, failure.message.clone())
+}
+
+fn programmed(publication: Option<&Publication>, failure: Option<&Failure>) -> Verdict {
+    match (publication, failure) {
+        (Some(publication), _) => {
+            let message =
+                format!("published in revision {} at {}", publication.revision, text::time(publication.at));
+            Verdict::new(ConditionType::Programmed, State::True, Reason::Programmed, message)
+        }
+        (None, Some(failure)) => failed(failure),
+        (None, None) => pending(ConditionType::Programmed, None),
+    }
+}
+
+fn pending(kind: ConditionType, failure: Option<&Failure>) -> Verdict {
+    match failure {
+        Some(_) => Verdict::new(kind, State::False, Reason::Pending, "not published; see Programmed"),
+        None => Verdict::new(kind, State::Unknown, Reason::Pending, "not published yet"),
+    }
+}
+
+/// Ready and rollout of a generation on its way.
+fn arrival(journey: &Journey, disabled: bool, situation: &Situation<'_>) -> (Verdict, Option<Rollout>) {
+    let Some(publication) = &journey.published else {
+        return (pending(ConditionType::Ready, situation.failure), None);
+    };
+    let mut rollout = Rollout {
+        revision: publication.revision.clone(),
+        started_at: Some(journey.wish.started),
+        ..Rollout::default()
+    };
+    if let Some(arrival) = &journey.arrived {
+        (rollout.pods_total, rollout.pods_updated) = (arrival.pods, arrival.pods);
+        rollout.stale_pods = arrival.not_counting.clone();
+        rollout.completed_at = Some(arrival.at);
+        rollout.propagation_millis = Some(arrival.after(journey.wish.started));
+        let reason = if disabled { Reason::Disabled } else { Reason::Ready };
+        let message = text::arrived(arrival, journey.wish.started, disabled);
+        return (Verdict::new(ConditionType::Ready, State::True, reason, message), Some(rollout));
+    }
+    let progress = (situation.progress)(publication.sequence);
+    fill(&mut rollout, &progress);
+    (waiting(&progress, publication), Some(rollout))
+}
+
+fn fill(rollout: &mut Rollout, progress: &Progress) {
+    (rollout.pods_total, rollout.pods_updated) = (progress.total, progress.updated);
+    rollout.stale_pods = progress.stale.clone();
+    rollout.last_error = text::refused(progress);
+}
+
+fn waiting(progress: &Progress, publication: &Publication) -> Verdict {
+    let (reason, message) = match text::refused(progress) {
+        Some(refusal) => (
+            Reason::ConfigRejected,
+            format!("{}; it goes on with what it ran before revision {}", refusal, publication.revision),
+        ),
+        None if progress.total == 0 => (Reason::NoServingPods, text::nobody(progress)),
+        None => (Reason::RollingOut, text::underway(progress)),
+    };
+    Verdict::new(ConditionType::Ready, State::False, reason, message)
+}
+
+fn live_rollout(journey: &Journey, arrived: Option<&Arrival>, situation: &Situation<'_>) -> Rollout {
+    let mut rollout = Rollout { started_at: Some(journey.wish.started), ..Rollout::default() };
+    if let Some(publication) = &journey.published {
+        rollout.revision = publication.revision.clone();
+        fill(&mut rollout, &(situation.progress)(publication.sequence));
+    }
+    if let Some(arrival) = arrived {
+        rollout.completed_at = Some(arrival.at);
+        rollout.propagation_millis = Some(arrival.after(journey.wish.started));
+    }
+    rollout
+}
+
+fn live_ready(journey: &Journey, arrived: Option<&Arrival>, situation: &Situation<'_>) -> Verdict {
+    let Some(publication) = &journey.published else {
+        return pending(ConditionType::Ready, situation.failure);
+    };
+    let progress = (situation.progress)(publication.sequence);
+    match arrived {
+        Some(arrival) if progress.complete() => {
+            let now =
+                Arrival { pods: progress.total, not_counting: progress.stale.clone(), ..arrival.clone() };
+            let message = text::arrived(&now, journey.wish.started, false);
+            Verdict::new(ConditionType::Ready, State::True, Reason::Ready, message)
+        }
+        _ => waiting(&progress, publication),
+    }
+}
+
+fn accepts_mail(bundle: Option<&Bundle>) -> Verdict {
+    let kind = ConditionType::AcceptsMail;
+    match bundle {
+        None => Verdict::new(kind, State::Unknown, Reason::Pending, "nothing is published yet"),
+        Some(bundle) if bundle.gateway.clients.is_empty() => {
+            Verdict::new(kind, State::False, Reason::NoClients, text::NO_CLIENTS)
+        }
+        Some(bundle) => {
+            let count = bundle.gateway.clients.len();
+            let message = format!("{count} {} may relay", if count == 1 { "network" } else { "networks" });
+            Verdict::new(kind, State::True, Reason::AcceptsMail, message)
+        }
+    }
+}
+
+/// Names what makes mail wait, and what its author must do.
+fn mail_deferred(bundle: &Bundle) -> Option<Verdict> {
+    let mut causes: Vec<(Reason, String)> = Vec::new();
+    if let Some(DefaultRoute::Missing(route)) = &bundle.gateway.default_route {
+        let object = &bundle.gateway.origin.object;
+        causes.push((Reason::RouteMissing, text::missing_route(object, &route.name)));
+    }
+    for rule in &bundle.rules {
+        let object: &ObjectId = &rule.origin.object;
+        if let Some(why) = &rule.broken {
+            causes
+                .push((Reason::RuleBroken, format!("{object} cannot be read ({why}): repair or delete it")));
+        } else if let Action::Modify(modify) = &rule.action
+            && let Some(ChangeRoute::Missing(route)) = &modify.route
+        {
+            causes.push((Reason::RouteMissing, text::missing_route(object, &route.name)));
+        }
+    }
+    for route in &bundle.routes {
+        if let Some(why) = &route.broken {
+            let object = &route.origin.object;
+            causes.push((Reason::RuleBroken, format!("{object} cannot be read ({why}): repair it")));
+        }
+    }
+    let (reason, _) = causes.first()?;
+    let message = format!("mail waits: {}", text::list(causes.iter().map(|(_, cause)| cause.as_str()), 5));
+    Some(Verdict::new(ConditionType::MailDeferred, State::True, *reason, message))
+}
+
+/// What of a change is worth an Event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub tone: Tone,
+    pub reason: &'static str,
+    pub note: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    Good,
+    Bad,
+}
+
+/// Longest note the API server takes.
+const MAX_NOTE: usize = 1024;
+
+/// Compares two statuses of an object: a rollout that finished, something refused, something invalid.
+pub fn news(before: &Status, after: &Status) -> Option<News> {
+    let get = |status: &'_ Status, kind| {
+        conditions::get(&status.conditions, kind)
+            .map(|c| (c.status.clone(), c.reason.clone(), c.observed_generation))
+    };
+    let is_new = |kind| get(before, kind) != get(after, kind);
+    let condition = |kind: ConditionType| conditions::get(&after.conditions, kind).filter(|_| is_new(kind));
+    let fails = |kind: ConditionType, reasons: &[Reason]| {
+        let found = condition(kind).filter(|condition| condition.status == State::False.as_str())?;
+        let reason = reasons.iter().find(|reason| reason.as_str() == found.reason)?;
+        Some(told(Tone::Bad, reason.as_str(), &found.message))
+    };
+    const INVALID: &[Reason] = &[Reason::Invalid, Reason::PatternInvalid, Reason::Malformed];
+    const UNPUBLISHED: &[Reason] =
+        &[Reason::BundleTooLarge, Reason::CompileFailed, Reason::PublishFailed, Reason::NoStorageClass];
+    fails(ConditionType::Accepted, INVALID)
+        .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
+        .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
+        .or_else(|| {
+            let ready =
+                condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;
+            Some(told(Tone::Good, "RolledOut", &ready.message))
+        })
+}
+
+fn told(tone: Tone, reason: &'static str, message: &str) -> News {
+    let note = message[..message.floor_char_boundary(MAX_NOTE)].to_owned();
+    News { tone, reason, note }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Who looks after what: one driver per gateway, and what no gateway looks after: objects that refer to one
+//! that is not there, and the gateway named `default` that is made for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use serde_json::json;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::apply::{ApplyError, MANAGER, bounded};
+use super::reconcile::{Context, Driver};
+use super::status;
+use super::statuses::{Change, resource};
+use super::world::{Entry, Written};
+use crate::api::{DEFAULT_GATEWAY, GROUP, VERSION};
+use crate::bundle::document::{ObjectId, ObjectKind};
+use crate::translate::{ObjectKey, unattached};
+
+/// Changes come in bursts (`kubectl apply -f`); gateways are rare.
+const PACE: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_secs(5);
+
+pub struct Supervisor {
+    ctx: Arc<Context>,
+    drivers: JoinSet<ObjectKey>,
+    stops: HashMap<ObjectKey, CancellationToken>,
+}
+
+impl Supervisor {
+    pub fn new(ctx: Arc<Context>) -> Self {
+        Self { ctx, drivers: JoinSet::new(), stops: HashMap::new() }
+    }
+
+    /// Works until `stop`, then waits until every driver has ended its pass.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut again = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = self.ctx.world.outline.wait() => {}
+                () = sleep(RETRY), if again => {}
+                Some(ended) = self.drivers.join_next_with_id() => {
+                    self.ended(ended.map(|(_, key)| key));
+                    continue;
+                }
+            }
+            if self.ctx.world.is_complete() {
+                self.staff(&stop);
+                again = !self.strays().await;
+            }
+            sleep(PACE).await;
+        }
+        while self.drivers.join_next().await.is_some() {}
+    }
+
+    fn ended(&mut self, ended: Result<ObjectKey, JoinError>) {
+        match ended {
+            // It was told to.
+            Ok(key) => debug!(gateway = %key, "no longer looked after"),
+            Err(failure) => {
+                // One gateway's bug must not stop the others: it gets a new driver.
+                error!(%failure, "a driver broke down");
+                let running: Vec<ObjectKey> = self.stops.keys().cloned().collect();
+                for key in running {
+                    if let Some(stop) = self.stops.remove(&key) {
+                        stop.cancel();
+                    }
+                }
+                self.ctx.world.outline.spec();
+            }
+        }
+    }
+
+    /// A driver for each gateway that exists, and none for others.
+    fn staff(&mut self, stop: &CancellationToken) {
+        let gateways = self.ctx.world.gateways();
+        self.stops.retain(|key, stop| {
+            let stays = gateways.contains(key);
+            if !stays {
+                stop.cancel();
+                self.ctx.world.forget(key);
+            }
+            stays
+        });
+        for key in gateways {
+            if self.stops.contains_key(&key) {
+                continue;
+            }
+            let bell = self.ctx.world.listen(&key);
+            let own = stop.child_token();
+            let driver = Driver::new(self.ctx.clone(), key.clone(), bell);
+            self.stops.insert(key.clone(), own.clone());
+            self.drivers.spawn(async move {
+                driver.run(own).await;
+                key
+            });
+        }
+    }
+
+    /// Objects without a gateway: their statuses, and the default gateways they wait for. False: try again.
+    async fn strays(&self) -> bool {
+        let now = Timestamp::now();
+        let strays = unattached(&self.ctx.world.resources());
+        let mut changes = Vec::new();
+        for outcome in &strays.outcomes {
+            let entry = self.ctx.world.entry(&outcome.origin.object);
+            let Some(entry) = entry.filter(|entry| entry.uid == outcome.origin.uid) else { continue };
+            let after = status::of_stray(outcome, entry.action(), &entry.status, now);
+            changes.extend(Change::new(&outcome.origin, &entry.status, after));
+        }
+        self.ctx.statuses.submit(changes);
+        let mut done = true;
+        for namespace in strays.wanted_defaults {
+            done &= self.make_default(&namespace).await;
+        }
+        for (object, entry) in self.ctx.world.unused_defaults() {
+            done &= self.remove_default(&object, &entry).await;
+        }
+        done
+    }
+
+    async fn make_default(&self, namespace: &str) -> bool {
+        let resource = resource(ObjectKind::OutboundGateway);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.ctx.client.clone(), namespace, &resource);
+        let gateway = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": resource.kind,
+            "metadata": {"name": DEFAULT_GATEWAY, "namespace": namespace},
+            "spec": {},
+        });
+        let params = PatchParams::apply(MANAGER);
+        match bounded("the default gateway", api.patch(DEFAULT_GATEWAY, &params, &Patch::Apply(&gateway)))
+            .await
+        {
+            Ok(made) => {
+                info!(namespace, "made the default gateway");
+                self.ctx.world.absorb(ObjectKind::OutboundGateway, made);
+                true
+            }
+            // A namespace that is going away takes nothing new, and its objects go with it.
+            Err(ApplyError::Api { source, .. }) if is_forbidden(&source) => {
+                debug!(namespace, error = %source, "no default gateway here");
+                false
+            }
+            Err(error) => {
+                warn!(namespace, %error, "cannot make the default gateway");
+                false
+            }
+        }
+    }
+
+    /// Nothing refers to it any more, and nobody but us ever wrote it.
+    async fn remove_default(&self, object: &ObjectId, entry: &Entry) -> bool {
+        let resource = resource(ObjectKind::OutboundGateway);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.ctx.client.clone(), &object.namespace, &resource);
+        let just_this = Preconditions {
+            uid: Some(entry.uid.clone()),
+            resource_version: Some(entry.resource_version.clone()),
+        };
+        let params = DeleteParams::background().preconditions(just_this);
+        match bounded("the default gateway", api.delete(&object.name, &params)).await {
+            Ok(_) => {
+                info!(namespace = object.namespace, "removed the default gateway, which nothing uses");
+                true
+            }
+            Err(error) => {
+                debug!(namespace = object.namespace, %error, "cannot remove the default gateway");
+                false
+            }
+        }
+    }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden() || status.is_not_found())
+}
+
+impl super::world::World {
+    /// Gateways that we made and nothing refers to.
+    fn unused_defaults(&self) -> Vec<(ObjectId, Entry)> {
+        let unused =
+            self.gateways().into_iter().filter(|key| key.name == DEFAULT_GATEWAY).filter_map(|key| {
+                let mut entries = self.entries(&key);
+                let id =
+                    ObjectId { kind: ObjectKind::OutboundGateway, namespace: key.namespace, name: key.name };
+                let entry = entries.remove(&id)?;
+                let ours = matches!(entry.written, Written::Gateway(_))
+                    && !entry.deleting
+                    && !entry.managers.is_empty()
+                    && entry.managers.iter().all(|manager| manager == MANAGER);
+                (ours && entries.is_empty()).then_some((id, entry))
+            });
+        unused.collect()
+    }
+}

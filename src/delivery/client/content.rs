@@ -1,0 +1,167 @@
+//! Content on its way to the wire: dots stuffed, lines ended by CRLF and nothing else, whatever the
+//! reader let through. Independent of the reader on purpose (SMTP smuggling needs two mistakes).
+
+/// Octets of content read at a time.
+const BLOCK: usize = 64 << 10;
+
+/// Encodes the pieces of one message in blocks.
+pub struct Encoder<'a> {
+    pieces: [&'a [u8]; 2],
+    state: State,
+    finished: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    LineStart,
+    Middle,
+    AfterCr,
+}
+
+impl<'a> Encoder<'a> {
+    pub fn new(head: &'a [u8], rest: &'a [u8]) -> Self {
+        Self { pieces: [head, rest], state: State::LineStart, finished: false }
+    }
+
+    /// Puts the next block into `wire` (cleared first); the last one ends with the final dot. False
+    /// when there is nothing more.
+    pub fn next_block(&mut self, wire: &mut Vec<u8>) -> bool {
+        wire.clear();
+        if self.finished {
+            return false;
+        }
+        for piece in &mut self.pieces {
+            let (block, later) = piece.split_at(piece.len().min(BLOCK));
+            *piece = later;
+            if !block.is_empty() {
+                self.state = encode(block, self.state, wire);
+                return true;
+            }
+        }
+        self.finished = true;
+        match self.state {
+            State::LineStart => wire.extend_from_slice(b".\r\n"),
+            State::Middle => wire.extend_from_slice(b"\r\n.\r\n"),
+            State::AfterCr => wire.extend_from_slice(b"\n.\r\n"),
+        }
+        true
+    }
+}
+
+/// Every line end, however written, becomes CRLF; a dot that begins a line is doubled.
+fn encode(block: &[u8], mut state: State, wire: &mut Vec<u8>) -> State {
+    let mut rest = block;
+    while let Some(&first) = rest.first() {
+        match (state, first) {
+            (State::AfterCr, b'\n') => {
+                wire.push(b'\n');
+                state = State::LineStart;
+                rest = &rest[1..];
+                continue;
+            }
+            // The CR before was bare.
+            (State::AfterCr, _) => {
+                wire.push(b'\n');
+                state = State::LineStart;
+                continue;
+            }
+            (State::LineStart, b'.') => wire.push(b'.'),
+            _ => {}
+        }
+        let plain = rest.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(rest.len());
+        wire.extend_from_slice(&rest[..plain]);
+        if plain > 0 {
+            state = State::Middle;
+        }
+        match rest.get(plain) {
+            Some(b'\r') => {
+                wire.push(b'\r');
+                state = State::AfterCr;
+            }
+            Some(_) => {
+                wire.extend_from_slice(b"\r\n");
+                state = State::LineStart;
+            }
+            None => {}
+        }
+        rest = rest.get(plain + 1..).unwrap_or_default();
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wire(head: &[u8], rest: &[u8]) -> Vec<u8> {
+        let (mut encoder, mut block, mut all) = (Encoder::new(head, rest), Vec::new(), Vec::new());
+        while encoder.next_block(&mut block) {
+            all.extend_from_slice(&block);
+        }
+        all
+    }
+
+    #[test]
+    fn clean_content_leaves_as_it_is_with_dots_stuffed() {
+        assert_eq!(wire(b"A: b\r\n", b"\r\n.\r\n..x\r\ny.z\r\n"), b"A: b\r\n\r\n..\r\n...x\r\ny.z\r\n.\r\n");
+        assert_eq!(wire(b"", b""), b".\r\n");
+        assert_eq!(wire(b"no end", b""), b"no end\r\n.\r\n");
+        assert_eq!(wire(b"A: b\r", b"\n.\r\n"), b"A: b\r\n..\r\n.\r\n");
+    }
+
+    #[test]
+    fn no_trick_with_line_ends_ends_the_message_early() {
+        for trick in
+            [&b"a\n.\nb"[..], b"a\n.\r\nb", b"a\r.\rb", b"a\r\n.\rb", b"a\r\r\n.\r\n", b"\r", b"a\r\n.\n"]
+        {
+            let sent = wire(b"", trick);
+            let ends = sent.windows(5).filter(|w| w == b"\r\n.\r\n").count();
+            let early = sent.starts_with(b".\r\n") && sent.len() > 3;
+            assert!(ends <= 1 && sent.ends_with(b".\r\n") && !early, "{trick:?} became {sent:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_strict_reader_gets_back_is_the_content_with_crlf_line_ends(
+            text in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), any::<u8>()], 0..200),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (head, rest) = text.split_at(cut.index(text.len() + 1));
+            let sent = wire(head, rest);
+            let mut lines: Vec<&[u8]> = Vec::new();
+            let mut at = 0;
+            while let Some(end) = sent[at..].windows(2).position(|w| w == b"\r\n") {
+                lines.push(&sent[at..at + end]);
+                at += end + 2;
+            }
+            prop_assert_eq!(at, sent.len());
+            prop_assert_eq!(lines.pop(), Some(&b"."[..]));
+            let mut read = Vec::new();
+            for line in lines {
+                prop_assert!(!line.contains(&b'\r') && !line.contains(&b'\n') && line != b".");
+                read.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+                read.extend_from_slice(b"\r\n");
+            }
+            // The same text by the plainest possible rules.
+            let mut plain = Vec::new();
+            let mut bytes = text.iter().copied().peekable();
+            while let Some(byte) = bytes.next() {
+                match byte {
+                    b'\r' => {
+                        bytes.next_if_eq(&b'\n');
+                        plain.extend_from_slice(b"\r\n");
+                    }
+                    b'\n' => plain.extend_from_slice(b"\r\n"),
+                    byte => plain.push(byte),
+                }
+            }
+            if !plain.is_empty() && !plain.ends_with(b"\r\n") {
+                plain.extend_from_slice(b"\r\n");
+            }
+            prop_assert_eq!(read, plain);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! TLS to a next hop: who signed the certificate and which name is on it are two questions (spec R13,
+//! R14), each asked only where the route says so, each answered with the precise cause.
+
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::bundle::document::{RouteTls, TlsMode};
+
+/// The TLS feature extension (RFC 7633): the server promised to staple proof that it is not revoked.
+const MUST_STAPLE: &str = "1.3.6.1.5.5.7.1.24";
+
+/// The terms of a route, ready to use. Whether TLS is required at all is decided per message.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub mode: TlsMode,
+    pub require: bool,
+    /// Verified instead of the host's own name.
+    pub server_name: Option<String>,
+    pub config: Arc<ClientConfig>,
+    /// Equal terms, equal identity: connections are shared only among these.
+    pub identity: blake3::Hash,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    #[error("its CA file holds no certificate")]
+    NoCertificate,
+    #[error("its CA file cannot be read: {0}")]
+    BadCaFile(String),
+    #[error("{0:?} is not a name that a certificate can carry")]
+    BadServerName(String),
+}
+
+impl Tls {
+    /// `ca` is PEM text, trusted beside the system's roots.
+    pub fn build(terms: &RouteTls, ca: Option<&[u8]>) -> Result<Self, TlsError> {
+        let own = ca.map(read_pem).transpose()?.unwrap_or_default();
+        if let Some(name) = &terms.server_name {
+            ServerName::try_from(name.as_str()).map_err(|_| TlsError::BadServerName(name.clone()))?;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(
+            format!("{:?}", (terms.mode, terms.require_ca_signed, terms.validate_hostname)).as_bytes(),
+        );
+        hasher.update(terms.server_name.as_deref().unwrap_or("").as_bytes());
+        own.iter().for_each(|certificate| {
+            hasher.update(certificate);
+        });
+        let config = client_config(own, terms.require_ca_signed, terms.validate_hostname)?;
+        Ok(Self {
+            mode: terms.mode,
+            require: terms.require,
+            server_name: terms.server_name.clone(),
+            config: Arc::new(config),
+            identity: hasher.finalize(),
+        })
+    }
+
+    /// TLS when the peer has it, any certificate, no demand (spec R21).
+    pub fn opportunistic() -> Self {
+        static SHARED: OnceLock<Tls> = OnceLock::new();
+        let build = || {
+            Tls::build(&RouteTls::opportunistic(), None)
+                .expect("terms without names or files are always valid")
+        };
+        SHARED.get_or_init(build).clone()
+    }
+}
+
+fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|error| TlsError::BadCaFile(error.to_string()))?;
+    if certificates.is_empty() { Err(TlsError::NoCertificate) } else { Ok(certificates) }
+}
+
+fn client_config(
+    own: Vec<CertificateDer<'static>>,
+    chain: bool,
+    name: bool,
+) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(Verifier::new(&provider, own, chain, name)?);
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth())
+}
+
+/// The system's roots, read once: an image does not change while it runs.
+fn system_roots() -> &'static RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    })
+}
+
+#[derive(Debug)]
+struct Verifier {
+    /// Check who signed: against these, or one of `own` itself.
+    roots: Option<RootCertStore>,
+    own: Vec<CertificateDer<'static>>,
+    check_name: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    fn new(
+        provider: &CryptoProvider,
+        own: Vec<CertificateDer<'static>>,
+        chain: bool,
+        check_name: bool,
+    ) -> Result<Self, TlsError> {
+        let roots = if chain {
+            let mut roots = system_roots().clone();
+            for certificate in &own {
+                roots.add(certificate.clone()).map_err(|error| TlsError::BadCaFile(error.to_string()))?;
+            }
+            Some(roots)
+        } else {
+            None
+        };
+        Ok(Self { roots, own, check_name, algorithms: provider.signature_verification_algorithms })
+    }
+
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Cause> {
+        if self.roots.is_none() && !self.check_name {
+            return Ok(());
+        }
+        let parsed =
+            ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
+        let (_, readable) = X509Certificate::from_der(certificate)
+            .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
+        if let Some(roots) = &self.roots {
+            check_dates(&readable, now)?;
+            // A self-signed certificate that the route itself names is trusted as it is.
+            if !self.own.iter().any(|own| own == certificate) {
+                let algorithms = self.algorithms.all;
+                verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+                    .map_err(|error| chain_cause(&error, &readable))?;
+            }
+            if must_staple(&readable) && ocsp.is_empty() {
+                return Err(Cause::NotStapled);
+            }
+        }
+        if self.check_name && verify_server_name(&parsed, name).is_err() {
+            return Err(name_cause(&readable, name));
+        }
+        Ok(())
+    }
+}
+
+/// Why a certificate was refused, in words that a person can act on (spec R25).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Cause {
+    #[error("Could not validate certificate: self-signed")]
+    SelfSigned,
+    #[error("Could not validate certificate: unknown issuer ({0})")]
+    UnknownIssuer(String),
+    #[error("Could not validate certificate: expired at {0}")]
+    Expired(String),
+    #[error("Could not validate certificate: not yet valid, it begins at {0}")]
+    NotYetValid(String),
+    #[error("Could not validate certificate: name mismatch: wanted {wanted}, certificate has {has}")]
+    Name { wanted: String, has: String },
+    #[error(
+        "Could not validate certificate: it demands proof that it is not revoked and the server sent none"
+    )]
+    NotStapled,
+    #[error("Could not validate certificate: {0}")]
+    Other(String),
+}
+
+/// The text of a refused certificate, if that is why a handshake failed.
+pub fn refusal(error: &std::io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+            other.0.downcast_ref::<Cause>().map(Cause::to_string)
+        }
+        // The signature of the handshake is checked whatever the route demands.
+        rustls::Error::InvalidCertificate(other) => Some(Cause::Other(format!("{other:?}")).to_string()),
+        _ => None,
+    }
+}
+
+fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Cause> {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = certificate.validity();
+    if now > validity.not_after.timestamp() {
+        return Err(Cause::Expired(moment(validity.not_after.timestamp())));
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(Cause::NotYetValid(moment(validity.not_before.timestamp())));
+    }
+    Ok(())
+}
+
+fn moment(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
+}
+
+fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Cause {
+    let self_signed = certificate.issuer() == certificate.subject();
+    match error {
+        _ if self_signed => Cause::SelfSigned,
+        // A bad signature: a stranger that goes by the name of one we trust.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Cause::UnknownIssuer(certificate.issuer().to_string()),
+        // The certificate itself is in its dates: it is one of those that signed it.
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => Cause::Other("a certificate of its issuers has expired".to_owned()),
+        rustls::Error::InvalidCertificate(other) => Cause::Other(format!("{other:?}")),
+        other => Cause::Other(other.to_string()),
+    }
+}
+
+fn name_cause(certificate: &X509Certificate<'_>, wanted: &ServerName<'_>) -> Cause {
+    let mut names: Vec<String> = Vec::new();
+    for extension in certificate.extensions() {
+        if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
+            names.extend(san.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => Some(ip_text(bytes)),
+                _ => None,
+            }));
+        }
+    }
+    let has = if names.is_empty() {
+        let common = certificate.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
+        match common {
+            Some(common) => format!("no names (its common name {common} does not count)"),
+            None => "no names".to_owned(),
+        }
+    } else {
+        names.join(", ")
+    };
+    Cause::Name { wanted: wanted.to_str().into_owned(), has }
+}
+
+fn ip_text(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return std::net::Ipv4Addr::from(v4).to_string();
+    }
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(v6) => std::net::Ipv6Addr::from(v6).to_string(),
+        Err(_) => "an address that cannot be read".to_owned(),
+    }
+}
+
+fn must_staple(certificate: &X509Certificate<'_>) -> bool {
+    certificate.extensions().iter().any(|extension| extension.oid.to_id_string() == MUST_STAPLE)
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity, intermediates, server_name, ocsp_response, now)
+            .map(|()| ServerCertVerified::assertion())
+            .map_err(|cause| CertificateError::Other(OtherError(Arc::new(cause))).into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,118 @@
+//! What delivery counts. Names and labels are a contract (design section 5).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::routes::Label;
+
+/// Routes with a label of their own; further ones share `other`.
+const MAX_ROUTES: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Verdict {
+    delivered,
+    deferred,
+    failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum ReportKind {
+    failed,
+    delayed,
+    relayed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByRoute {
+    pub route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByResult {
+    pub route: String,
+    pub result: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByKind {
+    pub kind: ReportKind,
+}
+
+/// A cheap handle; clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    routes: Arc<Mutex<BTreeSet<String>>>,
+    pub deliveries: Family<ByResult, Counter>,
+    pub plaintext: Family<ByRoute, Counter>,
+    pub attempts: Family<ByRoute, Counter>,
+    pub in_flight: Gauge,
+    pub queue_seconds: Histogram,
+    pub reports: Family<ByKind, Counter>,
+    pub reports_suppressed: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds =
+            [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 432_000.0];
+        Self {
+            routes: Arc::default(),
+            deliveries: Family::default(),
+            plaintext: Family::default(),
+            attempts: Family::default(),
+            in_flight: Gauge::default(),
+            queue_seconds: Histogram::new(seconds),
+            reports: Family::default(),
+            reports_suppressed: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "postern_deliveries",
+            "Recipients by what an attempt made of them",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "postern_plaintext_deliveries",
+            "Recipients whose message left in clear text because the next hop had no TLS",
+            self.plaintext.clone(),
+        );
+        registry.register("postern_delivery_attempts", "Attempts by route", self.attempts.clone());
+        registry.register("postern_delivery_in_flight", "Attempts that run now", self.in_flight.clone());
+        registry.register(
+            "postern_queue_seconds",
+            "From acceptance to a recipient's delivery",
+            self.queue_seconds.clone(),
+        );
+        registry.register("postern_reports", "Delivery reports written", self.reports.clone());
+        registry.register(
+            "postern_reports_suppressed",
+            "Delivery reports not written because their sender got too many",
+            self.reports_suppressed.clone(),
+        );
+    }
+
+    /// The label of a route: its name, up to a number of them.
+    pub fn route(&self, label: Option<&Label>) -> String {
+        let Some(label) = label else { return "none".to_owned() };
+        let name = label.to_string();
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.contains(&name) || routes.len() < MAX_ROUTES {
+            routes.insert(name.clone());
+            return name;
+        }
+        "other".to_owned()
+    }
+}

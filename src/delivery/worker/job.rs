@@ -1,0 +1,375 @@
+//! One job: the recipients of one message that go the same way. Attempt, settle, done.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::bundle::document::RouteTarget;
+use crate::delivery::attempt::{Outside, attempt};
+use crate::delivery::bounce::{self, About, Allowance};
+use crate::delivery::client::transaction::Letter;
+use crate::delivery::metrics::{ByKind, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::outcome::{Outcome, Problem};
+use crate::delivery::plan;
+use crate::delivery::routes::{Label, RouteTable, Routes, domain_of};
+use crate::delivery::settle::{self, Attempted};
+use crate::mail::dsn;
+use crate::mail::edit;
+use crate::mail::envelope::{Recipient, Via};
+use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
+
+/// How long a message goes back to the spool when the line is too long.
+const POSTPONED: Duration = Duration::from_secs(15);
+/// How long a message waits whose report found no room.
+const NO_ROOM: Duration = Duration::from_secs(120);
+
+/// What all jobs share.
+pub struct Shared {
+    pub spool: Spool,
+    pub routes: Arc<dyn Routes>,
+    pub outside: Outside,
+    pub metrics: Metrics,
+    mx_port: u16,
+    stop: CancellationToken,
+    allowance: Mutex<Allowance>,
+}
+
+impl Shared {
+    pub fn new(
+        spool: Spool,
+        routes: Arc<dyn Routes>,
+        outside: Outside,
+        metrics: Metrics,
+        mx_port: u16,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { spool, routes, outside, metrics, mx_port, stop, allowance: Mutex::default() }
+    }
+}
+
+/// Whom a lane leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    Route(Label),
+    /// The mail hosts of one domain, over a route or without one.
+    Domain(Label, String),
+    /// A route that cannot be used now.
+    Nowhere(Via),
+}
+
+pub struct Job {
+    pub destination: Destination,
+    queued: Queued,
+    targets: Vec<usize>,
+}
+
+/// A job came to its end.
+pub struct Done {
+    /// `None`: it was in no lane.
+    pub lane: Option<Destination>,
+    /// The destination did not say a word.
+    pub silence: Option<Problem>,
+}
+
+impl Job {
+    /// Splits what is due by destination, terms and edits: each job can be one transaction.
+    pub fn group(table: &RouteTable, due: Due) -> Vec<Job> {
+        let Due { queued, targets } = due;
+        let entry = Arc::clone(queued.entry());
+        let mut jobs: Vec<Job> = Vec::new();
+        for target in targets {
+            let this = &entry.targets[target];
+            let destination = match table.resolve(&this.via) {
+                Ok(route) if route.target == RouteTarget::RecipientMx => {
+                    Destination::Domain(route.label.clone(), domain_of(&this.recipient.mailbox))
+                }
+                Ok(route) => Destination::Route(route.label.clone()),
+                Err(_) => Destination::Nowhere(this.via.clone()),
+            };
+            let alike = |job: &&mut Job| {
+                let other = &entry.targets[job.targets[0]];
+                job.destination == destination
+                    && other.via == this.via
+                    && other.require_tls == this.require_tls
+                    && other.edits == this.edits
+            };
+            match jobs.iter_mut().find(alike) {
+                Some(job) => job.targets.push(target),
+                None => jobs.push(Job { destination, queued: queued.clone(), targets: vec![target] }),
+            }
+        }
+        jobs
+    }
+
+    /// Back to the spool for a while, without an attempt.
+    pub fn postpone(self, spool: &Spool) {
+        let at = later(Timestamp::now(), POSTPONED);
+        let times: Vec<_> = self.targets.iter().map(|target| (*target, at)).collect();
+        spool.release(self.queued.id(), &times);
+    }
+
+    fn entry(&self) -> &Entry {
+        self.queued.entry()
+    }
+
+    fn recipients<'a>(&'a self, targets: &[usize]) -> Vec<&'a Recipient> {
+        targets.iter().map(|&target| &self.entry().targets[target].recipient).collect()
+    }
+}
+
+/// Makes the attempt and settles it.
+pub async fn run(shared: Arc<Shared>, lane: Destination, job: Job) -> Done {
+    let table = shared.routes.current();
+    let content = match job.queued.content() {
+        Ok(content) => content,
+        Err(error) => {
+            error!(queue_id = %job.queued.id(), %error, "the content of a message cannot be read");
+            job.postpone(&shared.spool);
+            return Done { lane: Some(lane), silence: None };
+        }
+    };
+    let (label, outcomes) = outcomes(&shared, &table, &job, &content).await;
+    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if p.trouble.is_silence());
+    let silence = match outcomes.first() {
+        Some(Outcome::Later(problem)) if outcomes.iter().all(silent) => Some(problem.clone()),
+        _ => None,
+    };
+    conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+    Done { lane: Some(lane), silence }
+}
+
+/// Settles a job whose destination was found silent by another: no need to wait for that again.
+pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Done {
+    let table = shared.routes.current();
+    let via = &job.entry().targets[job.targets[0]].via;
+    let label = table.resolve(via).ok().map(|route| route.label.clone());
+    match job.queued.content() {
+        Ok(content) => {
+            let outcomes = vec![Outcome::Later(problem); job.targets.len()];
+            conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+        }
+        Err(_) => job.postpone(&shared.spool),
+    }
+    Done { lane: None, silence: None }
+}
+
+async fn outcomes(
+    shared: &Shared,
+    table: &RouteTable,
+    job: &Job,
+    content: &Content,
+) -> (Option<Label>, Vec<Outcome>) {
+    let entry = job.entry();
+    let first = &entry.targets[job.targets[0]];
+    let all = |outcome: Outcome| vec![outcome; job.targets.len()];
+    let route = match table.resolve(&first.via) {
+        Ok(route) => route,
+        Err(problem) => return (None, all(Outcome::Later(problem))),
+    };
+    let label = route.label.clone();
+    shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
+
+    let (head, rest) = edit::split(content.bytes());
+    let edited;
+    let head = if first.edits.is_empty() {
+        head
+    } else {
+        edited = edit::apply(head, &first.edits);
+        &edited
+    };
+    let letter = Letter::new(&entry.sender, head, rest);
+
+    // The route may have become one by MX since the recipients were grouped.
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; job.targets.len()];
+    while let Some(start) = outcomes.iter().position(Option::is_none) {
+        let mailbox = |at: usize| &entry.targets[job.targets[at]].recipient.mailbox;
+        let host = mailbox(start).host();
+        let alike: Vec<usize> = (start..job.targets.len())
+            .filter(|&at| route.target != RouteTarget::RecipientMx || mailbox(at).host() == host)
+            .collect();
+        let targets: Vec<usize> = alike.iter().map(|&at| job.targets[at]).collect();
+        let dns = &shared.outside.dns;
+        let plan = plan::plan(table, dns, Arc::clone(&route), host, first.require_tls, shared.mx_port).await;
+        let results = match plan {
+            Ok(plan) => attempt(&shared.outside, table, &plan, &letter, &job.recipients(&targets)).await,
+            Err(problem) => {
+                let mut tally = crate::delivery::outcome::Tally::default();
+                let outcome = tally.add(problem, route.on_tls_failure).or_else(|| tally.sum());
+                vec![outcome.expect("a problem was added"); targets.len()]
+            }
+        };
+        for (at, outcome) in alike.into_iter().zip(results) {
+            outcomes[at] = Some(outcome);
+        }
+    }
+    (Some(label), outcomes.into_iter().flatten().collect())
+}
+
+/// Counts, logs and settles. Returns when the spool has taken it, or when the process must end.
+async fn conclude(
+    shared: &Shared,
+    table: &RouteTable,
+    job: &Job,
+    content: &Content,
+    label: Option<&Label>,
+    outcomes: &[Outcome],
+) {
+    let now = Timestamp::now();
+    let entry = job.entry();
+    let via = &entry.targets[job.targets[0]].via;
+    count(shared, job, label, outcomes, now);
+    let before: Vec<Waiting> = job.targets.iter().map(|&target| waiting(&job.queued, target, now)).collect();
+    let attempted: Vec<Attempted<'_>> = job
+        .targets
+        .iter()
+        .zip(&before)
+        .zip(outcomes)
+        .map(|((&target, before), outcome)| Attempted { target, before, outcome })
+        .collect();
+    let settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
+    let about = About { entry, content: content.bytes() };
+    let mut reports = Vec::new();
+    for fates in [&settled.failed, &settled.delayed, &settled.relayed] {
+        reports.extend(report(shared, table, now, about, fates));
+    }
+    store(shared, job, &before, settled.fates, reports).await;
+}
+
+/// Tells the spool. Nothing else happens with this message before it knows.
+async fn store(
+    shared: &Shared,
+    job: &Job,
+    before: &[Waiting],
+    fates: Vec<(usize, Fate)>,
+    reports: Vec<Submission>,
+) {
+    let id = job.queued.id();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match shared.spool.settle(id, fates.clone(), reports.clone()).await {
+            Ok(_) => return,
+            // The fates hold in this process and are written as soon as the disk takes them.
+            Err(error) if reports.is_empty() => {
+                warn!(queue_id = %id, %error, "fates are not on disk yet");
+                return;
+            }
+            Err(CommitError::Full) => {
+                warn!(queue_id = %id, "no room for a report; the message waits for it");
+                let fates = without_reports(&fates, before, &job.targets);
+                if let Err(error) = shared.spool.settle(id, fates, Vec::new()).await {
+                    warn!(queue_id = %id, %error, "fates are not on disk yet");
+                }
+                return;
+            }
+            Err(CommitError::Io(error)) => {
+                warn!(queue_id = %id, %error, "the spool did not take a report; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // Still in flight in the spool's eyes: recovered and tried again at the next start.
+                    () = shared.stop.cancelled() => return,
+                }
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+        }
+    }
+}
+
+/// Fates when the report about them cannot be stored: who failed or would be warned comes again soon.
+fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize]) -> Vec<(usize, Fate)> {
+    let again = later(Timestamp::now(), NO_ROOM);
+    let was = |target: usize| targets.iter().position(|&t| t == target).map(|at| before[at].clone());
+    fates
+        .iter()
+        .map(|(target, fate)| {
+            let fate = match (fate, was(*target)) {
+                (Fate::Delivered, _) | (_, None) => fate.clone(),
+                (Fate::Failed, Some(before)) => Fate::Waiting(Waiting { next_attempt: again, ..before }),
+                (Fate::Waiting(now), Some(before)) => {
+                    Fate::Waiting(Waiting { warned: before.warned, ..now.clone() })
+                }
+            };
+            (*target, fate)
+        })
+        .collect()
+}
+
+fn report(
+    shared: &Shared,
+    table: &RouteTable,
+    now: Timestamp,
+    about: About<'_>,
+    fates: &[dsn::Fate],
+) -> Option<Submission> {
+    let action = fates.first()?.action;
+    let sender = about.entry.sender.mailbox.as_ref()?.folded();
+    let allowed = {
+        let mut allowance = shared.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        allowance.take(&sender, now)
+    };
+    if !allowed {
+        shared.metrics.reports_suppressed.inc();
+        warn!("a report is not written: its sender got too many");
+        return None;
+    }
+    let kind = match action {
+        dsn::Action::Failed => ReportKind::failed,
+        dsn::Action::Delayed => ReportKind::delayed,
+        dsn::Action::Relayed => ReportKind::relayed,
+    };
+    let submission = bounce::report(table, shared.spool.new_id(), now, about, fates)?;
+    shared.metrics.reports.get_or_create(&ByKind { kind }).inc();
+    Some(submission)
+}
+
+fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome], now: Timestamp) {
+    let route = shared.metrics.route(label);
+    let queue_id = job.queued.id();
+    for (&target, outcome) in job.targets.iter().zip(outcomes) {
+        let recipient = &job.entry().targets[target].recipient.mailbox;
+        // What a next hop says may hold addresses: its words are logged at debug only.
+        let result = match outcome {
+            Outcome::Delivered(receipt) => {
+                if receipt.tls.is_none() {
+                    shared.metrics.plaintext.get_or_create(&ByRoute { route: route.clone() }).inc();
+                }
+                let waited = now.duration_since(job.entry().received_at).as_secs_f64();
+                shared.metrics.queue_seconds.observe(waited.max(0.0));
+                let tls = receipt.tls.as_deref().unwrap_or("none");
+                info!(%queue_id, target, %route, host = %receipt.host, tls, code = receipt.reply.code, "delivered");
+                debug!(%queue_id, target, %recipient, reply = %receipt.reply, "delivered");
+                Verdict::delivered
+            }
+            Outcome::Later(problem) => {
+                let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+                info!(%queue_id, target, %route, host = problem.host, reason, code, "deferred");
+                debug!(%queue_id, target, %recipient, why = %problem, "deferred");
+                Verdict::deferred
+            }
+            Outcome::Failed { status: [class, subject, detail], problem } => {
+                let status = format_args!("{class}.{subject}.{detail}");
+                let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+                info!(%queue_id, target, %route, host = problem.host, reason, code, %status, "failed");
+                debug!(%queue_id, target, %recipient, why = %problem, "failed");
+                Verdict::failed
+            }
+        };
+        shared.metrics.deliveries.get_or_create(&ByResult { route: route.clone(), result }).inc();
+    }
+}
+
+fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
+    match queued.state(target) {
+        Fate::Waiting(waiting) => waiting,
+        // The spool hands out waiting recipients only; anything else counts as new.
+        Fate::Delivered | Fate::Failed => {
+            Waiting { attempts: 0, next_attempt: now, last_error: None, warned: false }
+        }
+    }
+}
+
+fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}

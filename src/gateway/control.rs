@@ -1,0 +1,100 @@
+//! What the controller asks a pod: `/ack`, as a long poll. Served on the control port behind mutual TLS; in
+//! standalone mode on the admin address.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde::Deserialize;
+
+use crate::admin;
+use crate::bundle::{Ack, Sequence};
+use crate::gateway::live::Live;
+use crate::spool::Spool;
+
+/// A poll without news is answered after this.
+const LONGEST_POLL: Duration = Duration::from_secs(25);
+
+#[derive(Clone)]
+struct Shared {
+    live: Arc<Live>,
+    spool: Spool,
+}
+
+/// What the asker knows already. With none of it the answer comes at once.
+#[derive(Debug, Deserialize)]
+struct Known {
+    /// The running sequence it has seen.
+    after: Option<u64>,
+    /// The refused sequence it has seen.
+    #[serde(default)]
+    refused: u64,
+    /// The sequence it has published: confirms to the pod that what it runs is the newest.
+    published: Option<u64>,
+}
+
+pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
+    Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
+}
+
+async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<Ack> {
+    if let Some(published) = known.published {
+        shared.live.confirm(Sequence(published));
+    }
+    if let Some(after) = known.after {
+        let news = shared.live.news(Sequence(after), Sequence(known.refused));
+        let _ = tokio::time::timeout(LONGEST_POLL, news).await;
+    }
+    Json(shared.live.ack(shared.spool.len() as u64))
+}
+
+/// The TLS of the control port: our certificate, and clients only with one of the operator's CA. Read anew for
+/// each connection, since kubelet renews the files under us and the controller connects rarely.
+pub fn tls(folder: PathBuf) -> Result<Arc<admin::TlsSource>, String> {
+    let first = Arc::new(read_tls(&folder)?);
+    let last_good = ArcSwap::new(first);
+    Ok(Arc::new(move || {
+        match read_tls(&folder) {
+            Ok(config) => last_good.store(Arc::new(config)),
+            Err(error) => tracing::warn!(%error, "control certificates: keeping the ones in use"),
+        }
+        last_good.load_full()
+    }))
+}
+
+fn read_tls(folder: &Path) -> Result<ServerConfig, String> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let bad = |name: &str| {
+        let path = folder.join(name);
+        move |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display())
+    };
+    let (chain, key, ca) = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(bad("tls.crt"))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(bad("tls.key"))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&ca) {
+        roots.add(certificate.map_err(bad("ca.crt"))?).map_err(|error| format!("ca.crt: {error}"))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| error.to_string())?;
+    ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .map_err(|error| error.to_string())
+}

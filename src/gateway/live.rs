@@ -1,0 +1,272 @@
+//! What runs now, and what became of the newest bundle offered.
+//!
+//! A bundle is taken whole or not at all: compiled, its listeners bound, then swapped in with one
+//! store. A refusal leaves the last good one running and becomes part of the Ack (spec R153).
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use tokio::sync::{Mutex, watch};
+
+use crate::bundle::ack::Running as RunningFacts;
+use crate::bundle::document::FORMAT;
+use crate::bundle::{Ack, Bundle, Materials, Nack, NackReason, Revision, Sequence};
+use crate::delivery::{Own, RouteTable};
+use crate::gateway::listeners::Listeners;
+use crate::policy::{Policy, compile};
+
+/// A bundle as it was found: complete, its hashes checked, not yet compiled.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub sequence: Sequence,
+    pub revision: Revision,
+    pub bundle: Arc<Bundle>,
+    pub materials: Arc<Materials>,
+    /// This pod is named as leaving: no new mail, unready.
+    pub leaving: bool,
+}
+
+/// The policy that decides the next transaction, with all it needs.
+pub struct Running {
+    pub sequence: Sequence,
+    pub revision: Revision,
+    pub bundle: Arc<Bundle>,
+    pub policy: Arc<Policy>,
+    pub routes: Arc<RouteTable>,
+    pub loaded_at: Timestamp,
+    pub leaving: bool,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("sequence", &self.sequence).field("revision", &self.revision).finish()
+    }
+}
+
+/// Shared by everything in the process that must obey the newest policy.
+pub struct Live {
+    running: ArcSwapOption<Running>,
+    listeners: Listeners,
+    /// One bundle is taken at a time.
+    taking: Mutex<()>,
+    seen: watch::Sender<Seen>,
+    /// Where the highest sequence that ran is kept; `None` in standalone mode.
+    memory: Option<PathBuf>,
+    started: Instant,
+    /// Milliseconds since `started` when the watcher of the bundle last ran.
+    heartbeat: AtomicU64,
+    /// The highest sequence a controller said is published; 0: none has polled yet.
+    published: AtomicU64,
+    was_ready: AtomicBool,
+    pod: String,
+    instance: String,
+}
+
+/// What an Ack is made of; changes wake the long polls.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Seen {
+    running: Option<RunningFacts>,
+    refused: Option<Nack>,
+}
+
+/// A watcher that did not run for this long is not trusted (design section 4).
+const STALE: Duration = Duration::from_secs(2);
+/// A pod that no controller polls becomes ready with what it has after this (spec R154).
+const LONELY: Duration = Duration::from_secs(10);
+
+impl Live {
+    pub fn new(pod: String, instance: String, listeners: Listeners, memory: Option<PathBuf>) -> Self {
+        Self {
+            running: ArcSwapOption::empty(),
+            listeners,
+            taking: Mutex::new(()),
+            seen: watch::Sender::new(Seen::default()),
+            memory,
+            started: Instant::now(),
+            heartbeat: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            was_ready: AtomicBool::new(false),
+            pod,
+            instance,
+        }
+    }
+
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
+    /// What decides a transaction that begins now.
+    pub fn current(&self) -> Option<Arc<Running>> {
+        self.running.load_full()
+    }
+
+    /// Takes a bundle unless it is older than what ran before. Everything that can fail is tried before
+    /// anything changes.
+    pub async fn offer(&self, found: Found) -> Result<(), Nack> {
+        let _one_at_a_time = self.taking.lock().await;
+        let gateway = &found.bundle.gateway.origin.uid;
+        let highest = self.highest(gateway);
+        if found.sequence < highest {
+            tracing::warn!(found = %found.sequence, %highest, "an older policy than ran before is not loaded");
+            return Ok(());
+        }
+        if self.runs(&found) {
+            return Ok(());
+        }
+        match self.take(found).await {
+            Ok(running) => {
+                let facts = RunningFacts {
+                    sequence: running.sequence,
+                    revision: running.revision.clone(),
+                    loaded_at: running.loaded_at,
+                };
+                tracing::info!(sequence = %facts.sequence, revision = %facts.revision, "policy loaded");
+                self.running.store(Some(Arc::new(running)));
+                self.seen.send_replace(Seen { running: Some(facts), refused: None });
+                Ok(())
+            }
+            Err(nack) => {
+                self.refuse(nack.clone());
+                Err(nack)
+            }
+        }
+    }
+
+    /// Records a refusal; what ran before goes on.
+    pub fn refuse(&self, nack: Nack) {
+        let changed = self.seen.send_if_modified(|seen| {
+            let news = seen.refused.as_ref() != Some(&nack);
+            seen.refused = Some(nack.clone());
+            news
+        });
+        if changed {
+            tracing::warn!(sequence = %nack.sequence, reason = ?nack.reason, message = %nack.message, "policy refused");
+        }
+    }
+
+    async fn take(&self, found: Found) -> Result<Running, Nack> {
+        let refuse = |reason, message: String| Nack {
+            sequence: found.sequence,
+            revision: found.revision.clone(),
+            reason,
+            message,
+            object: None,
+        };
+        let policy = {
+            let (bundle, revision) = (Arc::clone(&found.bundle), found.revision.clone());
+            tokio::task::spawn_blocking(move || compile(&bundle, &revision)).await
+        };
+        let policy = match policy {
+            Ok(Ok(policy)) => policy,
+            Ok(Err(error)) => {
+                let object = Some(error.object.clone());
+                return Err(Nack { object, ..refuse(NackReason::CompileFailed, error.to_string()) });
+            }
+            Err(_) => return Err(refuse(NackReason::CompileFailed, "the compiler panicked".to_owned())),
+        };
+        let own = Own {
+            machine: self.listeners.hostname().to_owned(),
+            listening: self.listeners.addresses(&found.bundle.gateway),
+        };
+        let routes = RouteTable::build(&found.bundle, &found.materials, &own);
+        self.listeners
+            .apply(&found.bundle.gateway, &found.materials)
+            .await
+            .map_err(|error| refuse(error.reason(), error.to_string()))?;
+        self.remember(&found.bundle.gateway.origin.uid, found.sequence)
+            .map_err(|e| refuse(NackReason::CompileFailed, format!("cannot note the sequence: {e}")))?;
+        Ok(Running {
+            sequence: found.sequence,
+            revision: found.revision,
+            bundle: found.bundle,
+            policy: Arc::new(policy),
+            routes: Arc::new(routes),
+            loaded_at: Timestamp::now(),
+            leaving: found.leaving,
+        })
+    }
+
+    fn runs(&self, found: &Found) -> bool {
+        self.current().is_some_and(|now| now.sequence == found.sequence && now.revision == found.revision)
+    }
+
+    /// The highest sequence of this gateway object that ever ran here, in this process or one before it. A
+    /// gateway that was deleted and made anew counts from the start.
+    fn highest(&self, gateway_uid: &str) -> Sequence {
+        let running = self.current().filter(|running| running.bundle.gateway.origin.uid == gateway_uid);
+        let running = running.map(|running| running.sequence).unwrap_or_default();
+        let kept = self.memory.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+        let kept = kept.and_then(|text| {
+            let (uid, sequence) = text.trim().split_once(' ')?;
+            (uid == gateway_uid).then(|| sequence.parse().ok())?
+        });
+        running.max(kept.map(Sequence).unwrap_or_default())
+    }
+
+    fn remember(&self, gateway_uid: &str, sequence: Sequence) -> std::io::Result<()> {
+        let Some(path) = &self.memory else { return Ok(()) };
+        crate::gateway::files::replace(path, format!("{gateway_uid} {sequence}").as_bytes())
+    }
+
+    /// Called by the watcher of the bundle each time it looked.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heartbeat.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether the watcher ran recently enough that `current` can be trusted: a process that was
+    /// paused must look again before it answers MAIL.
+    pub fn is_fresh(&self) -> bool {
+        let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(beat) < STALE
+    }
+
+    /// A controller's poll says which sequence is published.
+    pub fn confirm(&self, published: Sequence) {
+        self.published.fetch_max(published.0, Ordering::Relaxed);
+    }
+
+    /// Whether this pod may take mail (spec R154): a complete policy that a controller has confirmed to be
+    /// the published one, or any complete one when no controller has polled for a while. Once ready, a
+    /// pod stays ready by its last good policy while a newer one is on its way or refused.
+    pub fn is_ready(&self) -> bool {
+        let Some(running) = self.current() else { return false };
+        let confirmed = match self.published.load(Ordering::Relaxed) {
+            0 => self.memory.is_none() || self.started.elapsed() >= LONELY,
+            published => running.sequence.0 >= published,
+        };
+        if confirmed {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+        !running.leaving && self.was_ready.load(Ordering::Relaxed)
+    }
+
+    /// The Ack of this moment; `queued` is the caller's to know.
+    pub fn ack(&self, queued: u64) -> Ack {
+        let Seen { running, refused } = self.seen.borrow().clone();
+        Ack {
+            pod: self.pod.clone(),
+            instance: self.instance.clone(),
+            running,
+            formats: vec![FORMAT],
+            refused,
+            queued,
+        }
+    }
+
+    /// Waits until something newer runs, or was refused, than the asker knows.
+    pub async fn news(&self, after: Sequence, refused: Sequence) {
+        let mut seen = self.seen.subscribe();
+        let news = |seen: &Seen| {
+            seen.running.as_ref().is_some_and(|running| running.sequence > after)
+                || seen.refused.as_ref().is_some_and(|nack| nack.sequence > refused)
+        };
+        // An error means that `self` is gone: there will be no news.
+        let _ = seen.wait_for(news).await;
+    }
+}

@@ -1,0 +1,203 @@
+//! The mounted bundle: reads a complete, consistent set from the folders that kubelet keeps, offers it to
+//! [`Live`], and watches for the next.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use notify::Watcher;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::bundle::segment::{self, LoadError};
+use crate::bundle::{Manifest, Materials, Nack, NackReason, Sequence};
+use crate::gateway::live::{Found, Live};
+
+/// Without any event we look this often: the watch may have missed one, and `Live` wants a heartbeat.
+const TICK: Duration = Duration::from_millis(500);
+/// A set that stays incomplete this long is reported (kubelet writes bundle and secrets one after the other).
+const INCOMPLETE: Duration = Duration::from_secs(3);
+/// A refusal that the world around us may have cured is tried again after this.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// The two folders, and what was found incomplete in them.
+pub struct Mount {
+    bundle: PathBuf,
+    secrets: PathBuf,
+    pod: String,
+    notes: Mutex<Notes>,
+}
+
+/// What earlier looks found, so that the next one neither repeats itself nor gives up.
+#[derive(Default)]
+struct Notes {
+    /// Since when which sequence has been incomplete.
+    incomplete: Option<(Sequence, Instant)>,
+    /// Which sequence was refused for what, and when.
+    refused: Option<(Sequence, NackReason, Instant)>,
+}
+
+impl Notes {
+    /// Whether offering this sequence once more could end otherwise: a port may be free by now, a bundle that
+    /// does not compile stays as it is.
+    fn worth_offering(&self, sequence: Sequence) -> bool {
+        match self.refused {
+            Some((refused, reason, at)) if refused == sequence => match reason {
+                NackReason::ListenerFailed | NackReason::SecretMissing => at.elapsed() >= TRY_AGAIN,
+                NackReason::CompileFailed | NackReason::FormatTooNew => false,
+            },
+            _ => true,
+        }
+    }
+}
+
+impl Mount {
+    pub fn new(bundle: PathBuf, secrets: PathBuf, pod: String) -> Self {
+        Self { bundle, secrets, pod, notes: Mutex::default() }
+    }
+
+    /// Looks once and offers what it finds. Also called by a session that cannot trust the watcher.
+    pub async fn refresh(self: &Arc<Self>, live: &Live) {
+        let mut notes = self.notes.lock().await;
+        let this = Arc::clone(self);
+        let running = live.current().map(|running| running.sequence);
+        let read = tokio::task::spawn_blocking(move || this.read(running)).await;
+        match read.unwrap_or_else(|_| Err(Trouble::Io("the reader panicked".to_owned()))) {
+            Ok(Some(found)) => {
+                notes.incomplete = None;
+                let sequence = found.sequence;
+                if notes.worth_offering(sequence) {
+                    // The refusal is part of the Ack already; we only note when to try again.
+                    let refusal = live.offer(found).await.err();
+                    notes.refused = refusal.map(|nack| (sequence, nack.reason, Instant::now()));
+                }
+            }
+            Ok(None) => *notes = Notes::default(),
+            Err(Trouble::Missing { manifest, what, secret }) => {
+                let sequence = manifest.sequence;
+                let since = match notes.incomplete {
+                    Some((known, since)) if known == sequence => since,
+                    _ => notes.incomplete.insert((sequence, Instant::now())).1,
+                };
+                if since.elapsed() >= INCOMPLETE {
+                    let reason = if secret { NackReason::SecretMissing } else { NackReason::CompileFailed };
+                    live.refuse(nack(&manifest, reason, format!("{what} has not arrived in the mount")));
+                }
+            }
+            Err(Trouble::TooNew { manifest, message }) => {
+                live.refuse(nack(&manifest, NackReason::FormatTooNew, message));
+            }
+            Err(Trouble::Damaged { manifest, message }) => {
+                live.refuse(nack(&manifest, NackReason::CompileFailed, message));
+            }
+            Err(Trouble::Nothing) => {}
+            Err(Trouble::Io(message)) => tracing::warn!(%message, "cannot read the mounted bundle"),
+        }
+        live.beat();
+    }
+
+    /// Reads what the folders hold now; `None` when that runs already.
+    fn read(&self, running: Option<Sequence>) -> Result<Option<Found>, Trouble> {
+        let file = |name: &str| read_file(&self.bundle, name);
+        let manifest = match segment::read_manifest(&file) {
+            Ok(manifest) => manifest,
+            Err(LoadError::Incomplete(_)) => return Err(Trouble::Nothing),
+            Err(LoadError::FormatTooNew { manifest, found }) => {
+                let message = LoadError::FormatTooNew { manifest: manifest.clone(), found }.to_string();
+                return Err(Trouble::TooNew { manifest, message });
+            }
+            Err(error) => return Err(Trouble::Io(error.to_string())),
+        };
+        if running == Some(manifest.sequence) {
+            return Ok(None);
+        }
+        let mut materials = Materials::default();
+        for version in &manifest.materials {
+            match read_file(&self.secrets, &version.file_name()) {
+                Ok(Some(bytes)) => materials.insert(version.material.clone(), bytes),
+                Ok(None) => {
+                    let material = &version.material;
+                    let what = format!("{:?} {}/{}", material.kind, material.namespace, material.name);
+                    return Err(Trouble::Missing { manifest: Box::new(manifest), what, secret: true });
+                }
+                Err(error) => return Err(Trouble::Io(error.to_string())),
+            }
+        }
+        match segment::assemble(&manifest, &file) {
+            Ok(bundle) => Ok(Some(Found {
+                leaving: manifest.leaving.contains(&self.pod),
+                sequence: manifest.sequence,
+                revision: manifest.revision,
+                bundle: Arc::new(bundle),
+                materials: Arc::new(materials),
+            })),
+            Err(LoadError::Incomplete(what)) => {
+                Err(Trouble::Missing { manifest: Box::new(manifest), what, secret: false })
+            }
+            Err(LoadError::Io { what, source }) => Err(Trouble::Io(format!("{what}: {source}"))),
+            Err(error) => Err(Trouble::Damaged { message: error.to_string(), manifest: Box::new(manifest) }),
+        }
+    }
+
+    /// Looks whenever something changed, and every [`TICK`], until `stop`.
+    pub async fn watch(self: Arc<Self>, live: Arc<Live>, stop: CancellationToken) {
+        let changed = Arc::new(Notify::new());
+        // Watching begins before the first look, so that no change falls between the two.
+        let _watcher = self.watcher(Arc::clone(&changed));
+        loop {
+            self.refresh(&live).await;
+            tokio::select! {
+                () = changed.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Without one (no inotify instances left, say) the ticks alone keep us up to date.
+    fn watcher(&self, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+        let told = move |_| changed.notify_one();
+        let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+            // kubelet swaps the `..data` link in the folder itself, so its entries are enough.
+            watcher.watch(&self.bundle, notify::RecursiveMode::NonRecursive)?;
+            watcher.watch(&self.secrets, notify::RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        watcher.inspect_err(|error| tracing::warn!(%error, "no file events: looking every 500 ms")).ok()
+    }
+}
+
+/// Why there is no bundle to offer.
+enum Trouble {
+    /// No manifest at all: nothing was published yet.
+    Nothing,
+    Missing {
+        manifest: Box<Manifest>,
+        what: String,
+        secret: bool,
+    },
+    TooNew {
+        manifest: Box<Manifest>,
+        message: String,
+    },
+    Damaged {
+        manifest: Box<Manifest>,
+        message: String,
+    },
+    Io(String),
+}
+
+fn nack(manifest: &Manifest, reason: NackReason, message: String) -> Nack {
+    let (sequence, revision) = (manifest.sequence, manifest.revision.clone());
+    Nack { sequence, revision, reason, message, object: None }
+}
+
+fn read_file(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(folder.join(name)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

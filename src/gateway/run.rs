@@ -1,0 +1,201 @@
+//! A whole gateway: spool, delivery, listeners, admin and control servers, started in order and drained in
+//! the opposite one. In a pod it reads the mounted bundle; in standalone mode bundles are offered to it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::bundle::Sequence;
+use crate::delivery::{self, Metrics, RouteTable, Routes, Worker};
+use crate::gateway::budget::Budget;
+use crate::gateway::control;
+use crate::gateway::intake::Intake;
+use crate::gateway::listeners::Listeners;
+use crate::gateway::live::Live;
+use crate::gateway::mount::Mount;
+use crate::spool::{self, Spool};
+
+/// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
+const DRAIN: Duration = Duration::from_secs(20);
+
+pub struct Options {
+    pub source: Source,
+    pub spool: PathBuf,
+    /// Listen here, whatever the bundle says. Empty: the bundle's listeners.
+    pub smtp: Vec<SocketAddr>,
+    pub admin: SocketAddr,
+    pub control: Option<ControlTls>,
+    pub drain_lag: Duration,
+    pub pod: String,
+    /// Used for banner and EHLO when the gateway has no `hostname`.
+    pub hostname: String,
+}
+
+pub enum Source {
+    /// The folders that kubelet keeps up to date.
+    Mount { bundle: PathBuf, secrets: PathBuf },
+    /// Whoever holds [`Gateway::live`] offers bundles; extra pages are served on the admin address.
+    Offered { pages: axum::Router },
+}
+
+/// The control port and the folder with `tls.crt`, `tls.key` and `ca.crt` for it.
+pub struct ControlTls {
+    pub address: SocketAddr,
+    pub folder: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot open the spool: {0}")]
+    Spool(#[from] spool::OpenError),
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error("cannot use the certificates of the control port: {0}")]
+    Control(String),
+}
+
+pub struct Gateway {
+    live: Arc<Live>,
+    intake: Intake,
+    spool: Spool,
+    delivery: (JoinHandle<()>, CancellationToken),
+    /// Owned tasks: the bundle's watcher, the admin and control servers.
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    leaving: Arc<AtomicBool>,
+    drain_lag: Duration,
+    admin: SocketAddr,
+}
+
+/// Routes as they are now, for each attempt afresh. Made when the first policy runs.
+struct Current(Arc<Live>);
+
+impl Routes for Current {
+    fn current(&self) -> Arc<RouteTable> {
+        let running =
+            self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+        Arc::clone(&running.routes)
+    }
+}
+
+/// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
+async fn deliver(live: Arc<Live>, spool: Spool, metrics: Metrics, stop: CancellationToken) {
+    tokio::select! {
+        () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
+        () = stop.cancelled() => return,
+    }
+    let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, config);
+    stop.cancelled().await;
+    worker.shutdown().await;
+}
+
+impl Gateway {
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let Options { source, spool, smtp, admin, control, drain_lag, pod, hostname } = options;
+        let mut registry = Registry::default();
+        let memory = spool.join("sequence");
+        let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
+        tracing::info!(queued = spool.len(), ?recovery, "spool opened");
+        let instance = spool.new_id().to_string();
+        let listeners = Listeners::new(smtp, hostname.clone());
+        let (mount, memory, pages) = match source {
+            Source::Mount { bundle, secrets } => {
+                let mount = Arc::new(Mount::new(bundle, secrets, pod.clone()));
+                (Some(mount), Some(memory), axum::Router::new())
+            }
+            Source::Offered { pages } => (None, None, pages),
+        };
+        let live = Arc::new(Live::new(pod, instance, listeners, memory));
+        let budget = Budget::of_this_machine();
+        let intake = Intake::new(
+            Arc::clone(&live),
+            mount.clone(),
+            spool.clone(),
+            budget,
+            hostname.clone(),
+            &mut registry,
+        );
+        live.listeners().attach(&intake);
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        let no_more = CancellationToken::new();
+        let delivery = tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, no_more.clone()));
+
+        let stop = CancellationToken::new();
+        let leaving = Arc::new(AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        let ready = {
+            let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
+            move || !leaving.load(Ordering::Relaxed) && live.is_ready()
+        };
+        let control_pages = control::routes(Arc::clone(&live), spool.clone());
+        let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
+        if let Some(ControlTls { address, folder }) = control {
+            let tls = control::tls(folder).map_err(StartError::Control)?;
+            let listener = bind("control", address).await?;
+            tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
+        } else {
+            admin_pages = admin_pages.merge(control_pages);
+        }
+        let listener = bind("probes and metrics", admin).await?;
+        let admin = listener.local_addr().unwrap_or(admin);
+        tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
+        if let Some(mount) = mount {
+            tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
+        }
+        let delivery = (delivery, no_more);
+        Ok(Self { live, intake, spool, delivery, tasks, stop, leaving, drain_lag, admin })
+    }
+
+    /// Where bundles are offered in standalone mode.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// The admin address as it was bound.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Serves until `end`, then drains: unready, a little longer open for those who have not heard, 421 for new
+    /// transactions, the rest finished or left in the spool (spec R162).
+    pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
+        end.await;
+        let Self {
+            live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, ..
+        } = self;
+        tracing::info!("draining");
+        leaving.store(true, Ordering::Relaxed);
+        tokio::time::sleep(drain_lag).await;
+        intake.drain();
+        live.listeners().shut_down(DRAIN).await;
+        no_more.cancel();
+        let mut tasks = tasks;
+        tasks.insert(0, delivery);
+        stop.cancel();
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the gateway did not end well");
+            }
+        }
+        let queued = spool.len();
+        spool.close().await;
+        tracing::info!(queued, "stopped");
+        Ok(())
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
+}

@@ -1,0 +1,77 @@
+//! The words of refusals: notices of rules (spec R68) and the texts of section 18.
+
+use super::verdict::{Deferral, Rejection, Transaction};
+use crate::bundle::document::{EnhancedCode, ObjectId, Reject};
+
+/// Characters of a notice.
+const MAX_NOTICE: usize = 1000;
+/// Octets of one line of text on the wire: 512 with code, enhanced code and line end (RFC 5321 section
+/// 4.5.3.1.5).
+const MAX_LINE: usize = 490;
+
+/// The refusal by a rule, in the words of its author where they fit the session.
+pub(super) fn rejection(rule: &ObjectId, reject: &Reject, transaction: &Transaction<'_>) -> Rejection {
+    let default = if reject.hide_rule {
+        "Message rejected by organization policy".to_owned()
+    } else {
+        format!("Message rejected by organization policy (rule: {}", rule.name)
+    };
+    let default = match reject.hide_rule {
+        true => format!("{default} (ref: {})", transaction.id),
+        false => format!("{default}, ref: {})", transaction.id),
+    };
+    let written = |notice: &Option<String>| {
+        let text = clean(notice.as_deref()?);
+        (!text.is_empty()).then(|| format!("{text} (ref: {})", transaction.id))
+    };
+    let full_text = written(&reject.notice).unwrap_or_else(|| default.clone());
+    let fits = |text: &String| transaction.utf8_replies || text.is_ascii();
+    let text = [Some(full_text.clone()), written(&reject.ascii_notice)].into_iter().flatten().find(fits);
+    Rejection {
+        rule: rule.clone(),
+        code: reject.enhanced_code,
+        text: wrap(&text.unwrap_or(default)),
+        full_text,
+    }
+}
+
+/// The refusal of a message that came in clear text under a rule that demands TLS (spec R93).
+pub(super) fn clear_text(rule: &ObjectId, transaction: &Transaction<'_>) -> Rejection {
+    let text = format!("Secure transport required by policy (ref: {})", transaction.id);
+    Rejection { rule: rule.clone(), code: EnhancedCode([5, 7, 1]), text: text.clone(), full_text: text }
+}
+
+/// Fail closed (spec R142). What exactly is wrong is for the object's author, not for the client.
+pub(super) fn deferral(object: Option<ObjectId>, transaction: &Transaction<'_>) -> Deferral {
+    let text = format!("Policy evaluation unavailable, try again later (ref: {})", transaction.id);
+    Deferral { code: EnhancedCode([4, 7, 1]), text, object }
+}
+
+/// A notice as plain text: line ends LF, no other controls, no empty line, bounded.
+fn clean(notice: &str) -> String {
+    let notice: String = notice.chars().take(MAX_NOTICE).collect();
+    let notice = notice.replace("\r\n", "\n").replace('\r', "\n");
+    let lines = notice.lines().map(|line| {
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_owned()
+    });
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Breaks lines that are too long for the wire, at a blank where there is one.
+fn wrap(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut rest = line;
+        while rest.len() > MAX_LINE {
+            let limit = rest.floor_char_boundary(MAX_LINE);
+            let at = rest[..limit].rfind(' ').filter(|at| *at > 0).unwrap_or(limit);
+            out.push_str(&rest[..at]);
+            out.push('\n');
+            rest = rest[at..].trim_start();
+        }
+        out.push_str(rest);
+        out.push('\n');
+    }
+    out.truncate(out.trim_end().len());
+    out
+}

@@ -1,0 +1,168 @@
+//! Short forms for tests: bundles, envelopes and messages in a line or two.
+
+use crate::bundle::document::*;
+use crate::bundle::{Bundle, Revision};
+use crate::mail::envelope::{Envelope, Recipient, RouteName, Sender};
+use crate::policy::verdict::{Decision, Disposition, Fuel, Outcome, Transaction};
+use crate::policy::{Policy, compile, decide};
+
+pub fn origin(kind: ObjectKind, name: &str) -> Origin {
+    let object = ObjectId { kind, namespace: "mail".into(), name: name.into() };
+    Origin { object, uid: name.into(), generation: 1 }
+}
+
+pub fn route_name(name: &str) -> RouteName {
+    RouteName { namespace: "mail".into(), name: name.into() }
+}
+
+pub fn revision() -> Revision {
+    Revision::of(FORMAT, &[], &[])
+}
+
+pub fn rule(kind: ObjectKind, name: &str, action: Action) -> Rule {
+    Rule {
+        origin: origin(kind, name),
+        description: name.into(),
+        priority: 500,
+        created: None,
+        messages: vec![
+            Direction::Outbound,
+            Direction::Inbound,
+            Direction::InternalSending,
+            Direction::InternalReceiving,
+        ],
+        envelope: EnvelopeFilter::default(),
+        content: None,
+        on_scan_limit: OnScanLimit::default(),
+        action,
+        broken: None,
+    }
+}
+
+pub fn content(words: &[&str]) -> Content {
+    Content {
+        words: words.iter().map(|&word| word.to_owned()).collect(),
+        word_options: WordOptions::default(),
+        search_html_source: false,
+        expressions: Vec::new(),
+        combine: Combine::Any,
+    }
+}
+
+/// A rule that rejects messages with one of these words.
+pub fn words(name: &str, words: &[&str]) -> Rule {
+    let mut rule = rule(ObjectKind::ComplianceRule, name, Action::Reject(Reject::default()));
+    rule.content = Some(content(words));
+    rule
+}
+
+pub fn modify(name: &str, modify: Modify) -> Rule {
+    rule(ObjectKind::RoutingRule, name, Action::Modify(modify))
+}
+
+pub fn expression(location: Location, kind: ExpressionKind, value: &str) -> Rule {
+    let mut rule = words("expression", &[]);
+    let expression = Expression { location, kind, value: value.into(), min_count: 1 };
+    rule.content.as_mut().expect("it was just given").expressions.push(expression);
+    rule
+}
+
+pub fn bundle(rules: Vec<Rule>) -> Bundle {
+    let gateway = Gateway {
+        origin: origin(ObjectKind::OutboundGateway, "default"),
+        hostname: None,
+        domains: vec!["solarmora.com".parse().expect("a domain")],
+        listeners: Vec::new(),
+        clients: Vec::new(),
+        allow_foreign_senders: false,
+        default_route: None,
+        limits: Limits::default(),
+        notices: Notices::default(),
+        dns_servers: Vec::new(),
+    };
+    Bundle { gateway, routes: Vec::new(), rules }
+}
+
+pub fn policy(rules: Vec<Rule>) -> Policy {
+    compile(&bundle(rules), &revision()).expect("the rules are right")
+}
+
+pub fn envelope(from: &str, to: &[&str]) -> Envelope {
+    let mailbox = (!from.is_empty()).then(|| from.parse().expect("a sender"));
+    let recipients = to.iter().map(|to| Recipient::new(to.parse().expect("a recipient"))).collect();
+    Envelope { sender: Sender { mailbox, ..Sender::default() }, recipients }
+}
+
+pub fn transaction(envelope: &Envelope) -> Transaction<'_> {
+    Transaction { id: "T1", client: [10, 0, 0, 1].into(), tls: true, utf8_replies: false, envelope }
+}
+
+/// Judges a message from ani@solarmora.com to one outside recipient.
+pub fn judge(policy: &Policy, content: &[u8]) -> Decision {
+    let envelope = envelope("ani@solarmora.com", &["b@rcpt.example"]);
+    decide(policy, &transaction(&envelope), content, Fuel::default())
+}
+
+pub fn rejects(policy: &Policy, content: &[u8]) -> bool {
+    matches!(judge(policy, content).verdicts[0].disposition, Disposition::Reject(_))
+}
+
+/// A decision as text, for comparison and for reading.
+pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
+    let mut out = String::new();
+    for (recipient, verdict) in envelope.recipients.iter().zip(&decision.verdicts) {
+        out.push_str(&format!("{}: ", recipient.mailbox));
+        match &verdict.disposition {
+            Disposition::Reject(r) => {
+                out.push_str(&format!("reject 550 {} {:?} by {}\n", r.code, r.text, r.rule));
+                if r.full_text != r.text {
+                    out.push_str(&format!("  full text {:?}\n", r.full_text));
+                }
+            }
+            Disposition::Defer(d) => {
+                let object = d.object.as_ref().map(ToString::to_string).unwrap_or_default();
+                out.push_str(&format!("defer 451 {} {:?} for {object}\n", d.code, d.text));
+            }
+            Disposition::Deliver(deliveries) => {
+                for d in deliveries {
+                    let tls = if d.require_tls { " with TLS" } else { "" };
+                    out.push_str(&format!("deliver to {} by {:?}{tls}\n", d.recipient.mailbox, d.via));
+                    for edit in d.edits.iter() {
+                        out.push_str(&format!("  {edit:?}\n"));
+                    }
+                }
+            }
+        }
+        for trace in verdict.trace.iter() {
+            let outcome = match &trace.outcome {
+                Outcome::Matched(evidence) => {
+                    let places = evidence
+                        .iter()
+                        .map(|e| format!(" {}:{}+{} {:?}", e.part, e.offset, e.length, e.entry));
+                    format!("matched{}", places.collect::<String>())
+                }
+                Outcome::MatchedByScanLimit(why) => format!("matched by scan limit ({why})"),
+                Outcome::NoMatch(clause) => format!("no match ({clause})"),
+                Outcome::Deferred(why) => format!("deferred ({why})"),
+            };
+            let overridden = match trace.overridden.is_empty() {
+                true => String::new(),
+                false => format!(", overridden: {}", trace.overridden.join(" ")),
+            };
+            out.push_str(&format!("  {} {outcome}{overridden}\n", trace.rule));
+        }
+    }
+    out
+}
+
+/// Compares a text with a file of the repository; UPDATE=1 writes the file.
+pub fn golden(path: &str, text: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(file.parent().expect("it lies in a folder")).expect("a folder");
+        std::fs::write(&file, text).expect("a file");
+        return;
+    }
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(known == text, "{path} differs; UPDATE=1 rewrites it. Now:\n{text}");
+}

@@ -1,0 +1,373 @@
+//! Power cuts, kills and failing disks at random moments: what was promised is kept.
+
+use std::collections::HashMap;
+
+use futures::future::join_all;
+
+use super::sim::{Dice, Sim};
+use super::*;
+
+/// One message as its sender and its deliverer know it.
+struct Promise {
+    entry: Entry,
+    content: Vec<u8>,
+    /// Its commit was answered with Ok.
+    kept: bool,
+    /// All that was ever asked for each recipient, the first state included.
+    history: Vec<Vec<Fate>>,
+    /// How much of the history was answered with Ok, and how much of that must survive a power cut.
+    answered: Vec<usize>,
+    durable: Vec<usize>,
+    /// Messages of the same call: all or none.
+    with: Vec<QueueId>,
+    /// This is a report; that recipient's end came with it.
+    reports: Option<(QueueId, usize, usize)>,
+}
+
+#[derive(Default)]
+struct Model(HashMap<QueueId, Promise>);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Crash {
+    Kill,
+    PowerCut,
+}
+
+fn open(sim: &Sim) -> (Spool, Recovery) {
+    Spool::open_on(Arc::new(sim.clone()), Path::new("/simulated"), &options()).expect("it opens")
+}
+
+/// Something to do to a spool, as the gateway and the deliverer would.
+enum Deed {
+    Commit(Vec<Submission>),
+    Settle(QueueId, Vec<(usize, Fate)>, Vec<Submission>),
+}
+
+impl Model {
+    fn promise(
+        &mut self,
+        submission: &Submission,
+        with: Vec<QueueId>,
+        reports: Option<(QueueId, usize, usize)>,
+    ) {
+        let targets = submission.entry.targets.len();
+        let first = recover::first_fate(submission.entry.received_at, Timestamp::now());
+        let promise = Promise {
+            entry: submission.entry.clone(),
+            content: submission.content.bytes().to_vec(),
+            kept: false,
+            history: vec![vec![first]; targets],
+            answered: vec![0; targets],
+            durable: vec![0; targets],
+            with,
+            reports,
+        };
+        self.0.insert(submission.id, promise);
+    }
+
+    /// Chooses what to do next, and notes that it was asked for.
+    fn choose(&mut self, spool: &Spool, dice: &mut Dice) -> Option<Deed> {
+        let content = |dice: &mut Dice| {
+            let len = if dice.one_in(50) { 262_144 + dice.below(100_000) } else { dice.below(6000) };
+            bytes(dice.below(u64::MAX), len as usize)
+        };
+        if dice.one_in(2) {
+            let mut batch = Vec::new();
+            for _ in 0..=dice.below(3) {
+                let mut writer = spool.writer();
+                writer.write(&content(dice)).ok()?;
+                let content = writer.finish().ok()?;
+                let targets = 1 + dice.below(3) as usize;
+                batch.push(Submission { id: spool.new_id(), entry: entry(targets), content });
+            }
+            let ids: Vec<QueueId> = batch.iter().map(|submission| submission.id).collect();
+            batch.iter().for_each(|submission| self.promise(submission, ids.clone(), None));
+            return Some(Deed::Commit(batch));
+        }
+        let mut ids: Vec<QueueId> = self.0.iter().filter(|(_, p)| p.open()).map(|(id, _)| *id).collect();
+        ids.sort();
+        if ids.is_empty() {
+            return None;
+        }
+        let id = ids[dice.below(ids.len() as u64) as usize];
+        let promise = self.0.get_mut(&id).expect("it was just found");
+        let target =
+            promise.history.iter().position(|history| !history.last().expect("never empty").is_final())?;
+        let count = promise.history[target].len();
+        let fate = match dice.below(4) {
+            0 => retry_at(count as u32, in_an_hour()),
+            1 => Fate::Failed,
+            _ => Fate::Delivered,
+        };
+        promise.history[target].push(fate.clone());
+        let mut reports = Vec::new();
+        if fate == Fate::Failed {
+            let report = Submission { id: spool.new_id(), entry: entry(1), content: content(dice).into() };
+            self.promise(&report, vec![report.id], Some((id, target, count)));
+            reports.push(report);
+        }
+        Some(Deed::Settle(id, vec![(target, fate)], reports))
+    }
+
+    /// What was answered so far: a durable answer from now on covers it.
+    fn answered(&self) -> HashMap<QueueId, Vec<usize>> {
+        self.0.iter().map(|(id, promise)| (*id, promise.answered.clone())).collect()
+    }
+
+    fn cover(&mut self, answered: &HashMap<QueueId, Vec<usize>>) {
+        for (id, counts) in answered {
+            let promise = self.0.get_mut(id).expect("promises stay");
+            for (durable, count) in promise.durable.iter_mut().zip(counts) {
+                *durable = (*durable).max(*count);
+            }
+        }
+    }
+
+    /// Compares with what a crash left, and goes on from there.
+    async fn check(&mut self, spool: &Spool, crash: Crash, seed: u64) {
+        let states: HashMap<QueueId, Arc<[Fate]>> = {
+            let index = spool.inner.shared.index();
+            self.0.keys().filter_map(|id| Some((*id, index.fates(*id)?))).collect()
+        };
+        assert_eq!(states.len(), spool.len(), "seed {seed}: messages nobody sent");
+        for (id, promise) in &self.0 {
+            let state = states.get(id);
+            if !promise.kept {
+                let others = promise.with.iter().all(|other| states.contains_key(other) == state.is_some());
+                assert!(others, "seed {seed}: half a commit");
+            }
+            if let Some((original, target, count)) = promise.reports
+                && state.is_some()
+                && let Some(fates) = states.get(&original)
+            {
+                let reported = &self.0[&original].history[target][count];
+                assert_eq!(&fates[target], reported, "seed {seed}: a report without the end it reports");
+            }
+            for target in 0..promise.history.len() {
+                let history = &promise.history[target];
+                let least = match crash {
+                    Crash::Kill => promise.answered[target],
+                    Crash::PowerCut => promise.durable[target],
+                };
+                let possible = &history[least..];
+                match state {
+                    Some(fates) => assert!(
+                        possible.iter().any(|fate| same(fate, &fates[target])),
+                        "seed {seed}: {id} {target} is {:?}, not one of {possible:?}",
+                        fates[target]
+                    ),
+                    None => assert!(
+                        !promise.kept || history.last().expect("never empty").is_final(),
+                        "seed {seed}: {id} is lost"
+                    ),
+                }
+            }
+        }
+        for (id, fates) in &states {
+            let queued = spool.get(*id).await.expect("it can be read").expect("it is there");
+            let promise = self.0.get_mut(id).expect("counted above");
+            assert_eq!(queued.content().expect("it is there").bytes(), promise.content, "seed {seed}");
+            assert_eq!(**queued.entry(), promise.entry, "seed {seed}");
+            // What is there after a restart is a fact from now on.
+            promise.kept = true;
+            promise.history = fates.iter().map(|fate| vec![fate.clone()]).collect();
+            promise.answered = vec![0; fates.len()];
+            promise.durable = vec![0; fates.len()];
+        }
+        self.0.retain(|id, _| states.contains_key(id));
+        for promise in self.0.values_mut() {
+            promise.reports = None;
+            promise.with.clear();
+        }
+    }
+}
+
+impl Promise {
+    /// Whether the deliverer may have it in hand.
+    fn open(&self) -> bool {
+        self.kept && self.history.iter().any(|history| !history.last().expect("never empty").is_final())
+    }
+}
+
+/// Never attempted is never attempted, whenever that was put down.
+fn same(one: &Fate, other: &Fate) -> bool {
+    match (one, other) {
+        (Fate::Waiting(one), Fate::Waiting(other)) if one.attempts == 0 => other.attempts == 0,
+        _ => one == other,
+    }
+}
+
+/// Does things until the disk stops answering or `rounds` are over.
+async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, stop_at_error: bool) {
+    for _ in 0..rounds {
+        let mut touched = Vec::new();
+        let mut deeds = Vec::new();
+        for _ in 0..=dice.below(8) {
+            match model.choose(spool, dice) {
+                // One deed for one message at a time, as the deliverer does.
+                Some(Deed::Settle(id, fates, reports)) if touched.contains(&id) => {
+                    let promise = model.0.get_mut(&id).expect("chosen from it");
+                    promise.history[fates[0].0].pop();
+                    reports.iter().for_each(|report| drop(model.0.remove(&report.id)));
+                }
+                Some(deed) => {
+                    if let Deed::Settle(id, ..) = &deed {
+                        touched.push(*id);
+                    }
+                    deeds.push(deed);
+                }
+                None => {}
+            }
+        }
+        let before = model.answered();
+        let results = join_all(deeds.into_iter().map(|deed| async {
+            match deed {
+                Deed::Commit(batch) => {
+                    let ids: Vec<QueueId> = batch.iter().map(|submission| submission.id).collect();
+                    (ids, None, true, spool.commit(batch).await.is_ok())
+                }
+                Deed::Settle(id, fates, reports) => {
+                    let ids: Vec<QueueId> = reports.iter().map(|report| report.id).collect();
+                    let durable = !ids.is_empty();
+                    let target = fates[0].0;
+                    (ids, Some((id, target)), durable, spool.settle(id, fates, reports).await.is_ok())
+                }
+            }
+        }))
+        .await;
+        let failed = results.iter().any(|(.., ok)| !ok);
+        let mut covered = false;
+        for (ids, settled, durable, ok) in results {
+            if !ok
+                && durable
+                && let Some((id, target)) = settled
+                && !stop_at_error
+            {
+                // Nothing happened, says the contract: the recipient is as it was before.
+                let promise = model.0.get_mut(&id).expect("promises stay");
+                promise.history[target].pop();
+            }
+            if ok && let Some((id, target)) = settled {
+                let promise = model.0.get_mut(&id).expect("promises stay");
+                promise.answered[target] = promise.history[target].len() - 1;
+                if durable {
+                    promise.durable[target] = promise.answered[target];
+                }
+            }
+            if ok && durable {
+                ids.iter().for_each(|id| model.0.get_mut(id).expect("promises stay").kept = true);
+                covered = true;
+            }
+        }
+        if covered {
+            model.cover(&before);
+        }
+        if failed && stop_at_error {
+            return;
+        }
+    }
+}
+
+async fn survives(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let mut sim = Sim::default();
+    let mut model = Model::default();
+    for _ in 0..4 {
+        let (spool, recovery) = open(&sim);
+        assert_eq!(recovery.damaged, 0, "seed {seed}: nothing was damaged, only torn");
+        sim.cut_power_at(20 + dice.below(400));
+        live(&spool, &mut model, &mut dice, 100, true).await;
+        let crash = if dice.one_in(3) { Crash::Kill } else { Crash::PowerCut };
+        sim.cut_power_at(0);
+        spool.close().await;
+        sim = match crash {
+            Crash::Kill => sim.after_kill(),
+            Crash::PowerCut => sim.after_power_cut(&mut dice),
+        };
+        let (spool, recovery) = open(&sim);
+        assert_eq!(recovery.damaged, 0, "seed {seed}: nothing was damaged, only torn");
+        model.check(&spool, crash, seed).await;
+        spool.close().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_promised_is_lost_by_kills_and_power_cuts() {
+    for seed in 1..=100 {
+        survives(seed).await;
+    }
+}
+
+/// Syncs fail now and then, and what they should have written is thrown away, as Linux does.
+async fn survives_failing_syncs(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let sim = Sim::default();
+    let mut model = Model::default();
+    let (spool, _) = open(&sim);
+    let failing: Vec<u64> = (0..6).map(|_| 10 + dice.below(300)).collect();
+    sim.fail_syncs_at(failing);
+    live(&spool, &mut model, &mut dice, 60, false).await;
+    // One commit that works covers all that was answered before.
+    let before = model.answered();
+    let last = submission(&spool, 1, b"last");
+    if spool.commit(vec![last.clone()]).await.is_ok() {
+        model.cover(&before);
+    }
+    sim.cut_power_at(0);
+    spool.close().await;
+    let sim = sim.after_power_cut(&mut dice);
+    let (spool, recovery) = open(&sim);
+    assert_eq!(recovery.damaged, 0, "seed {seed}");
+    model.promise(&last, vec![last.id], None);
+    model.check(&spool, Crash::PowerCut, seed).await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_never_believed() {
+    for seed in 1..=100 {
+        survives_failing_syncs(seed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_back_is_used_again() {
+    let sim = Sim::default();
+    let (spool, _) = open(&sim);
+    let mail = submission(&spool, 2, b"before");
+    let id = mail.id;
+    spool.commit(vec![mail]).await.expect("committed");
+    sim.set_read_only(true);
+    let refused = spool.commit(vec![submission(&spool, 1, b"while")]).await;
+    assert!(matches!(refused, Err(CommitError::Io(_))), "{refused:?}");
+    // The outcome holds even though the disk did not take it.
+    assert!(spool.settle(id, vec![(0, Fate::Delivered)], vec![]).await.is_err());
+    assert_eq!(spool.get(id).await.expect("it can be read").expect("it is there").state(0), Fate::Delivered);
+    sim.set_read_only(false);
+    spool.commit(vec![submission(&spool, 1, b"after")]).await.expect("committed");
+    sim.cut_power_at(0);
+    spool.close().await;
+    let (spool, recovery) = open(&sim.after_power_cut(&mut Dice::new(1)));
+    assert_eq!(recovery, Recovery { messages: 2, damaged: 0 });
+    assert_eq!(spool.get(id).await.expect("it can be read").expect("it is there").state(0), Fate::Delivered);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_mail_and_takes_fates() {
+    let sim = Sim::default();
+    let (spool, _) = open(&sim);
+    let mail = submission(&spool, 1, b"before");
+    let id = mail.id;
+    spool.commit(vec![mail]).await.expect("committed");
+    sim.set_full(true);
+    while spool.free() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = spool.commit(vec![submission(&spool, 1, b"while")]).await;
+    assert!(matches!(refused, Err(CommitError::Full)), "{refused:?}");
+    spool.settle(id, vec![(0, Fate::Delivered)], vec![]).await.expect("there is room for fates");
+    sim.set_full(false);
+    while spool.free() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    spool.commit(vec![submission(&spool, 1, b"after")]).await.expect("committed");
+}

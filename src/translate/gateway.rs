@@ -1,0 +1,320 @@
+//! OutboundGateway → Gateway record.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::order::{Pass, resolved};
+use super::problem::{Findings, Outcome, Problem};
+use super::resources::{ObjectKey, key, origin};
+use super::routes::host;
+use crate::api::checks;
+use crate::api::conditions::{ConditionType, Reason};
+use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
+use crate::api::pod::ExternalTrafficPolicy;
+use crate::bundle::document::{
+    Certificate, DefaultRoute, Gateway, HostPort, Limits, Listener, ListenerTls, Notices, ObjectKind,
+};
+use crate::mail::address::{Domain, Mailbox};
+use crate::mail::envelope::RouteName;
+
+/// The gateway's record: as written, or as last accepted. `None`: there is no usable form of it.
+pub(super) fn decide(
+    pass: &Pass<'_>,
+    routes: &BTreeSet<RouteName>,
+    outcomes: &mut Vec<Outcome>,
+) -> Option<Gateway> {
+    let read = pass.resources.gateways.iter().find(|gateway| key(&***gateway) == *pass.gateway);
+    let malformed = pass.resources.malformed.iter().find(|malformed| {
+        let object = &malformed.object;
+        object.kind == ObjectKind::OutboundGateway
+            && object.namespace == pass.gateway.namespace
+            && object.name == pass.gateway.name
+    });
+    let (origin, record, findings) = match (read, malformed) {
+        (Some(gateway), _) => {
+            let mut findings = Findings::default();
+            let record = draft(pass, gateway, routes, &mut findings);
+            (origin(&**gateway), Some(record), findings)
+        }
+        (None, Some(malformed)) => {
+            let findings = Findings { problems: vec![malformed.problem()], ..Findings::default() };
+            (malformed.origin(), None, findings)
+        }
+        (None, None) => return None,
+    };
+    // What the gateway names may come and go without making its own form invalid.
+    let invalid = findings.problems.iter().any(|problem| problem.condition == ConditionType::Accepted);
+    let mut outcome = Outcome::new(origin);
+    let record = match record {
+        Some(record) if !invalid => Some(record),
+        _ => {
+            let last = pass.last_good.map(|last| &last.bundle.gateway);
+            let last = last.filter(|last| {
+                last.origin.object == outcome.origin.object && last.origin.uid == outcome.origin.uid
+            });
+            outcome.in_force = last.map(|last| last.origin.generation);
+            outcome.broken = last.is_none();
+            last.map(|last| Gateway {
+                default_route: again(last.default_route.as_ref(), routes),
+                ..last.clone()
+            })
+        }
+    };
+    let mut findings = findings;
+    if record.as_ref().is_some_and(|record| record.clients.is_empty()) {
+        findings.push(no_clients());
+    }
+    let Findings { problems, warnings } = findings;
+    outcomes.push(Outcome { problems, warnings, ..outcome });
+    record
+}
+
+/// A kept default route, looked up again: its route may have come or gone.
+fn again(route: Option<&DefaultRoute>, routes: &BTreeSet<RouteName>) -> Option<DefaultRoute> {
+    route.map(|route| match route {
+        DefaultRoute::Host(host) => DefaultRoute::Host(host.clone()),
+        DefaultRoute::Named(name) | DefaultRoute::Missing(name) => resolved(name.clone(), routes),
+    })
+}
+
+fn draft(
+    pass: &Pass<'_>,
+    gateway: &OutboundGateway,
+    routes: &BTreeSet<RouteName>,
+    findings: &mut Findings,
+) -> Gateway {
+    let OutboundGatewaySpec {
+        replicas: _,
+        allowed_namespaces: _,
+        hostname,
+        domains,
+        listeners,
+        clients,
+        default_route,
+        storage,
+        limits,
+        notices,
+        dns,
+        pod: _,
+        service,
+        network_policy: _,
+    } = &gateway.spec;
+    let namespace = &pass.gateway.namespace;
+    name(&pass.gateway.name, findings);
+    storage_form(storage, findings);
+    let clients = clients.clone().unwrap_or_default();
+    service_form(service.as_ref(), &clients, findings);
+    let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
+    Gateway {
+        origin: origin(gateway),
+        hostname: hostname.map(|domain| domain.ascii().to_owned()),
+        domains: each("spec.domains", domains, domain, findings),
+        listeners: ports(pass, listeners, findings),
+        clients: each("spec.clients.cidrs", &clients.cidrs, network, findings),
+        allow_foreign_senders: clients.allow_foreign_senders,
+        default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
+        limits: bounds(limits, findings),
+        notices: Notices {
+            from: notices
+                .as_ref()
+                .and_then(|notices| notices.from.as_ref())
+                .and_then(|from| findings.ok(address("spec.notices.from", from))),
+            route: notices.as_ref().and_then(|notices| notices.route.as_ref()).map(|route| {
+                let name = RouteName { namespace: namespace.clone(), name: route.name.clone() };
+                if !routes.contains(&name) {
+                    findings.push(pass.route_missing("spec.notices.route.name", &name));
+                }
+                name
+            }),
+        },
+        dns_servers: dns
+            .as_ref()
+            .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
+            .unwrap_or_default(),
+    }
+}
+
+fn no_clients() -> Problem {
+    let message = "no client may relay, so all mail is refused; add the networks of your mail servers:\n\
+                   spec:\n  clients:\n    cidrs: [10.0.0.0/8]";
+    Problem::new("", Reason::NoClients, message, ConditionType::AcceptsMail).warning()
+}
+
+fn each<T>(
+    path: &str,
+    texts: &[String],
+    read: impl Fn(&str, &str) -> Result<T, Problem>,
+    findings: &mut Findings,
+) -> Vec<T> {
+    let read = texts.iter().enumerate().map(|(at, text)| read(&format!("{path}[{at}]"), text));
+    read.filter_map(|result| findings.ok(result)).collect()
+}
+
+fn name(name: &str, findings: &mut Findings) {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let edges = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-');
+    findings.check(name.len() <= 40 && letters && edges, "metadata.name", &checks::GATEWAY_NAME);
+}
+
+fn domain(path: &str, text: &str) -> Result<Domain, Problem> {
+    Domain::parse(text).map_err(|_| Problem::invalid(path, checks::HOSTNAME.message))
+}
+
+fn network(path: &str, text: &str) -> Result<IpNet, Problem> {
+    let net: IpNet = text.parse().map_err(|_| Problem::invalid(path, checks::CIDR.message))?;
+    Ok(net.trunc())
+}
+
+pub(super) fn address(path: &str, text: &str) -> Result<Mailbox, Problem> {
+    text.parse().map_err(|error| Problem::invalid(path, format!("{}: {error}", checks::ADDRESS.message)))
+}
+
+fn name_server(path: &str, text: &str) -> Result<SocketAddr, Problem> {
+    let with_port = text.parse::<SocketAddr>();
+    with_port
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+        .map_err(|_| Problem::invalid(path, checks::DNS_SERVER.message))
+}
+
+fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
+    let spec::Storage { ephemeral, size, storage_class_name, on_delete: _ } = storage;
+    let alone = !ephemeral || (size.is_none() && storage_class_name.is_none());
+    findings.check(alone, "spec.storage", &checks::EPHEMERAL_ALONE);
+    if let Some(size) = size {
+        findings.check(size.bytes().is_some(), "spec.storage.size", &checks::QUANTITY);
+    }
+}
+
+fn service_form(
+    service: Option<&crate::api::pod::Service>,
+    clients: &spec::Clients,
+    findings: &mut Findings,
+) {
+    let Some(service) = service else { return };
+    let balanced = service.kind == crate::api::pod::ServiceType::LoadBalancer;
+    let inside = service.kind == crate::api::pod::ServiceType::ClusterIP;
+    let policy = service.external_traffic_policy;
+    findings.check(policy.is_none() || !inside, "spec.service", &checks::POLICY_NEEDS_OUTSIDE);
+    let only = service.load_balancer_class.is_none() && service.load_balancer_source_ranges.is_empty();
+    findings.check(balanced || only, "spec.service", &checks::LOAD_BALANCER_ONLY);
+    let hides = policy == Some(ExternalTrafficPolicy::Cluster);
+    findings.check(!hides || clients.cidrs.is_empty(), "spec", &checks::CLUSTER_POLICY);
+    let ranges = &service.load_balancer_source_ranges;
+    each("spec.service.loadBalancerSourceRanges", ranges, network, findings);
+}
+
+fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings) -> Vec<Listener> {
+    let distinct: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
+    findings.check(distinct.len() == listeners.len(), "spec.listeners", &checks::LISTENER_PORTS);
+    let names: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    if names.len() < listeners.len() {
+        findings.invalid("spec.listeners", "two listeners have the same name");
+    }
+    if listeners.is_empty() {
+        findings.invalid("spec.listeners", "there must be at least one listener");
+    }
+    let mut found = Vec::new();
+    for (at, spec::Listener { name, port, tls, certificate_ref }) in listeners.iter().enumerate() {
+        let path = format!("spec.listeners[{at}]");
+        let free = !matches!(port, 0 | 8025 | 8026 | 10_000..=11_023);
+        findings.check(free, &format!("{path}.port"), &checks::LISTENER_PORT);
+        findings.check(is_port_name(name), &format!("{path}.name"), &checks::PORT_NAME);
+        let reference = certificate_ref.as_ref().map(|reference| &reference.name);
+        found.push(Listener {
+            name: name.clone(),
+            port: *port,
+            tls: match tls {
+                spec::ListenerTls::Optional => ListenerTls::Optional,
+                spec::ListenerTls::Required => ListenerTls::Required,
+                spec::ListenerTls::Implicit => ListenerTls::Implicit,
+            },
+            certificate: reference.and_then(|secret| certificate(pass, &path, name, secret, findings)),
+        });
+    }
+    found
+}
+
+fn is_port_name(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let edges = !name.starts_with('-') && !name.ends_with('-');
+    (1..=15).contains(&name.len()) && letters && edges && name.bytes().any(|b| b.is_ascii_lowercase())
+}
+
+/// The certificate of a listener. While its Secret cannot be used, the one that was published last stays;
+/// before there ever was one, the listener shows a self-signed certificate, which no client that checks
+/// certificates accepts.
+fn certificate(
+    pass: &Pass<'_>,
+    path: &str,
+    listener: &str,
+    secret: &str,
+    findings: &mut Findings,
+) -> Option<Certificate> {
+    let object = ObjectKey::new(&pass.gateway.namespace, secret);
+    let path = format!("{path}.certificateRef");
+    let pair = pass
+        .secret_key(&path, &object, "tls.crt")
+        .and_then(|chain| Ok(Certificate { chain, key: pass.secret_key(&path, &object, "tls.key")? }));
+    let mut problem = match pair {
+        Ok(certificate) => return Some(certificate),
+        Err(problem) => problem,
+    };
+    let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.listeners);
+    let kept = last
+        .filter(|last| last.name == listener)
+        .filter_map(|last| last.certificate.as_ref())
+        .find(|kept| kept.chain.name == secret && pass.published(&kept.chain).is_some());
+    problem.message += match kept {
+        Some(_) => "; the certificate that was there before stays in use",
+        None => "; until it can be used, the listener shows a self-signed certificate",
+    };
+    findings.push(problem);
+    kept.cloned()
+}
+
+fn fallback(
+    pass: &Pass<'_>,
+    route: &spec::DefaultRoute,
+    routes: &BTreeSet<RouteName>,
+    findings: &mut Findings,
+) -> Option<DefaultRoute> {
+    let spec::DefaultRoute { host: at, port, name } = route;
+    findings.check(at.is_some() != name.is_some(), "spec.defaultRoute", &checks::DEFAULT_ROUTE_ONE_OF);
+    findings.check(port.is_none() || at.is_some(), "spec.defaultRoute", &checks::DEFAULT_ROUTE_PORT);
+    if let Some(at) = at {
+        let host = findings.ok(host("spec.defaultRoute.host", at))?;
+        return Some(DefaultRoute::Host(HostPort { host, port: port.unwrap_or(25) }));
+    }
+    let name = RouteName { namespace: pass.gateway.namespace.clone(), name: name.clone()? };
+    if !routes.contains(&name) {
+        findings.push(pass.route_missing("spec.defaultRoute.name", &name));
+    }
+    Some(resolved(name, routes))
+}
+
+fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
+    const MOST: u64 = 1 << 30;
+    let spec::Limits { message_size, recipients, connections, connections_per_client } = limits;
+    let path = "spec.limits.messageSize";
+    let size = message_size.bytes();
+    findings.check(size.is_some(), path, &checks::QUANTITY);
+    let size = size.unwrap_or(Limits::default().message_size);
+    findings.check((1..=MOST).contains(&size), path, &checks::MESSAGE_SIZE);
+    for (field, value) in [
+        ("recipients", recipients),
+        ("connections", connections),
+        ("connectionsPerClient", connections_per_client),
+    ] {
+        if *value == 0 {
+            findings.invalid(&format!("spec.limits.{field}"), "must be at least 1");
+        }
+    }
+    Limits {
+        message_size: size,
+        recipients: *recipients,
+        connections: *connections,
+        connections_per_client: *connections_per_client,
+    }
+}

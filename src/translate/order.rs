@@ -1,0 +1,258 @@
+//! The pass itself, as a list of steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::gateway;
+use super::problem::{Findings, Outcome, Problem};
+use super::resources::{Kind, LastGood, Malformed, ObjectKey, Resources, Translation, key, origin, target};
+use super::{routes, rules};
+use crate::api::GatewayRef;
+use crate::api::conditions::{ConditionType, Reason};
+use crate::bundle::Bundle;
+use crate::bundle::document::{DefaultRoute, ObjectId, Origin, Route, Rule};
+use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
+use crate::mail::envelope::RouteName;
+
+/// Decides everything one gateway obeys. Equal input gives equal output, whatever the order of its lists.
+pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&LastGood>) -> Translation {
+    let pass = Pass::new(gateway, resources, last_good);
+    let mut outcomes = Vec::new();
+    let routes = routes::decide(&pass, &mut outcomes);
+    let names: BTreeSet<RouteName> = routes.iter().map(Route::name).collect();
+    let rules = rules::decide(&pass, &names, &mut outcomes);
+    let gateway = gateway::decide(&pass, &names, &mut outcomes);
+    outcomes.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
+    let Some(gateway) = gateway else {
+        return Translation { bundle: None, materials: Vec::new(), outcomes };
+    };
+    let mut bundle = Bundle { gateway, routes, rules };
+    bundle.sort();
+    let materials = pass.versions(&bundle);
+    Translation { bundle: Some(bundle), materials, outcomes }
+}
+
+/// What every step of a pass looks at.
+pub(super) struct Pass<'a> {
+    pub gateway: &'a ObjectKey,
+    pub resources: &'a Resources,
+    pub last_good: Option<&'a LastGood>,
+    /// Namespaces whose objects may attach.
+    allowed: BTreeSet<&'a str>,
+    last_routes: BTreeMap<&'a ObjectId, &'a Route>,
+    last_rules: BTreeMap<&'a ObjectId, &'a Rule>,
+}
+
+/// An object as far as it could be read, on its way to a record.
+pub(super) enum Given<'a, K> {
+    Read(&'a K),
+    Malformed(&'a Malformed),
+}
+
+/// A record made from an object, and what is wrong with it. With problems it may serve as a broken record
+/// only.
+pub(super) struct Draft<T> {
+    pub record: T,
+    pub findings: Findings,
+}
+
+impl<'a> Pass<'a> {
+    fn new(gateway: &'a ObjectKey, resources: &'a Resources, last_good: Option<&'a LastGood>) -> Self {
+        let last_routes = last_good.iter().flat_map(|last| &last.bundle.routes);
+        let last_rules = last_good.iter().flat_map(|last| &last.bundle.rules);
+        let mut pass = Self {
+            gateway,
+            resources,
+            last_good,
+            allowed: BTreeSet::from([gateway.namespace.as_str()]),
+            last_routes: last_routes.map(|route| (&route.origin.object, route)).collect(),
+            last_rules: last_rules.map(|rule| (&rule.origin.object, rule)).collect(),
+        };
+        match resources.gateways.iter().find(|object| key(&***object) == *gateway) {
+            Some(object) => {
+                pass.allowed.extend(object.spec.allowed_namespaces.iter().map(String::as_str));
+            }
+            // The gateway cannot be read: who was in stays in, nobody new gets in.
+            None => {
+                let known = pass.last_routes.keys().chain(pass.last_rules.keys());
+                let namespaces: Vec<&'a str> = known.map(|object| object.namespace.as_str()).collect();
+                pass.allowed.extend(namespaces);
+            }
+        }
+        pass
+    }
+
+    /// The objects of one kind that refer to this gateway, in the order of their names. Those that may not
+    /// attach get their outcome here.
+    pub fn attached<K: Kind>(
+        &self,
+        objects: &'a [Arc<K>],
+        reference: impl Fn(&K) -> &GatewayRef,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Vec<(Origin, Given<'a, K>)> {
+        let read = objects.iter().filter_map(|object| {
+            let own = key(&**object);
+            (target(reference(object), &own.namespace) == *self.gateway)
+                .then(|| (origin(&**object), Given::Read(&**object)))
+        });
+        let malformed = self.resources.malformed.iter().filter(|malformed| {
+            malformed.object.kind == K::KIND
+                && (malformed.gateway() == *self.gateway
+                    || self.last_routes.contains_key(&malformed.object)
+                    || self.last_rules.contains_key(&malformed.object))
+        });
+        let mut attached: Vec<_> = read
+            .chain(malformed.map(|malformed| (malformed.origin(), Given::Malformed(malformed))))
+            .collect();
+        attached.retain(|(origin, _)| {
+            let allowed = self.allowed.contains(origin.object.namespace.as_str());
+            if !allowed {
+                let Origin { object: ObjectId { namespace, .. }, .. } = origin;
+                let message = format!(
+                    "OutboundGateway {} does not let namespace {namespace} attach: add it to its allowedNamespaces",
+                    self.gateway
+                );
+                let problem = Problem::reference("spec.gatewayRef", Reason::GatewayNotAllowed, message);
+                outcomes.push(Outcome { problems: vec![problem], ..Outcome::new(origin.clone()) });
+            }
+            allowed
+        });
+        attached.sort_by(|(a, _), (b, _)| a.object.cmp(&b.object));
+        attached
+    }
+
+    /// The last accepted form of a route, unless its object was made anew since.
+    pub fn last_route(&self, origin: &Origin) -> Option<&'a Route> {
+        let last = *self.last_routes.get(&origin.object)?;
+        (last.origin.uid == origin.uid && last.broken.is_none()).then_some(last)
+    }
+
+    /// The last accepted form of a rule, unless its object was made anew since.
+    pub fn last_rule(&self, origin: &Origin) -> Option<&'a Rule> {
+        let last = *self.last_rules.get(&origin.object)?;
+        (last.origin.uid == origin.uid && last.broken.is_none()).then_some(last)
+    }
+
+    /// Why an OutboundRoute that is not in the bundle is not there.
+    pub fn route_not_found(&self, path: &str, name: &RouteName) -> Problem {
+        let elsewhere = self.resources.routes.iter().find_map(|route| {
+            let own = key(&**route);
+            (own.namespace == name.namespace && own.name == name.name)
+                .then(|| target(&route.spec.gateway_ref, &own.namespace))
+        });
+        let message = match elsewhere {
+            Some(gateway) if gateway != *self.gateway => {
+                format!("OutboundRoute {name} belongs to OutboundGateway {gateway}, not to {}", self.gateway)
+            }
+            Some(_) => format!("OutboundRoute {name} may not attach to OutboundGateway {}", self.gateway),
+            None => format!("there is no OutboundRoute {name}"),
+        };
+        Problem::reference(path, Reason::RouteNotFound, message)
+    }
+
+    /// The same where nothing else can be used instead.
+    pub fn route_missing(&self, path: &str, name: &RouteName) -> Problem {
+        let mut problem = self.route_not_found(path, name);
+        problem.message += "; mail that should take it waits";
+        problem
+    }
+
+    /// The version of one material: today's if it is there, else the one that was published last.
+    pub fn version(&self, material: &Material) -> Option<MaterialVersion> {
+        self.today(material).or_else(|| self.published(material).cloned())
+    }
+
+    fn today(&self, material: &Material) -> Option<MaterialVersion> {
+        let key = ObjectKey::new(&material.namespace, &material.name);
+        let (uid, resource_version) = match material.kind {
+            MaterialKind::Secret => {
+                let secret = self.resources.secrets.get(&key)?;
+                (secret.usable() && secret.keys.contains(&material.key))
+                    .then_some((&secret.uid, &secret.resource_version))?
+            }
+            MaterialKind::ConfigMap => {
+                let config_map = self.resources.config_maps.get(&key)?;
+                config_map
+                    .data
+                    .contains_key(&material.key)
+                    .then_some((&config_map.uid, &config_map.resource_version))?
+            }
+        };
+        Some(MaterialVersion {
+            material: material.clone(),
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+        })
+    }
+
+    /// The version that was published last.
+    pub fn published(&self, material: &Material) -> Option<&'a MaterialVersion> {
+        self.last_good?.materials.iter().find(|version| version.material == *material)
+    }
+
+    fn versions(&self, bundle: &Bundle) -> Vec<MaterialVersion> {
+        let certificates =
+            bundle.gateway.listeners.iter().filter_map(|listener| listener.certificate.as_ref());
+        let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
+        let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
+        let named: BTreeSet<&Material> = pairs.chain(authorities).collect();
+        let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
+        versions.sort();
+        versions
+    }
+
+    /// Looks a key of a Secret up and says why it may not be used.
+    pub fn secret_key(&self, path: &str, key: &ObjectKey, wanted: &str) -> Result<Material, Problem> {
+        let Some(secret) = self.resources.secrets.get(key) else {
+            let message = format!("there is no Secret {key}");
+            return Err(Problem::reference(path, Reason::SecretNotFound, message));
+        };
+        if !secret.usable() {
+            let message = format!(
+                "Secret {key} may not be used: its type is neither kubernetes.io/tls nor kubernetes.io/basic-auth; \
+                 its owner can set the label postern.dev/use: \"true\""
+            );
+            return Err(Problem::reference(path, Reason::SecretNotAllowed, message));
+        }
+        if !secret.keys.contains(wanted) {
+            let message = format!("Secret {key} has no key {wanted}");
+            return Err(Problem::reference(path, Reason::KeyNotFound, message));
+        }
+        Ok(Material {
+            kind: MaterialKind::Secret,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            key: wanted.to_owned(),
+        })
+    }
+
+    /// Looks a key of a ConfigMap up.
+    pub fn config_map_key(&self, path: &str, key: &ObjectKey, wanted: &str) -> Result<Material, Problem> {
+        let Some(config_map) = self.resources.config_maps.get(key) else {
+            let message = format!("there is no ConfigMap {key}");
+            return Err(Problem::reference(path, Reason::ConfigMapNotFound, message));
+        };
+        if !config_map.data.contains_key(wanted) {
+            let message = format!("ConfigMap {key} has no key {wanted}");
+            return Err(Problem::reference(path, Reason::KeyNotFound, message));
+        }
+        Ok(Material {
+            kind: MaterialKind::ConfigMap,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            key: wanted.to_owned(),
+        })
+    }
+}
+
+impl Malformed {
+    /// What its author is told.
+    pub(super) fn problem(&self) -> Problem {
+        Problem::new("", Reason::Malformed, &self.error, ConditionType::Accepted)
+    }
+}
+
+/// Whether the bundle can send over a default route.
+pub(super) fn resolved(name: RouteName, routes: &BTreeSet<RouteName>) -> DefaultRoute {
+    if routes.contains(&name) { DefaultRoute::Named(name) } else { DefaultRoute::Missing(name) }
+}

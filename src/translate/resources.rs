@@ -1,0 +1,259 @@
+//! The input of a pass: everything users wrote that the gateway may need, and what was published last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::{Outcome, Problem};
+use crate::api::conditions::Reason;
+use crate::api::{
+    ComplianceRule, DEFAULT_GATEWAY, GatewayRef, OutboundGateway, OutboundRoute, RoutingRule, USE_LABEL,
+};
+use crate::bundle::Bundle;
+use crate::bundle::document::{ObjectId, ObjectKind, Origin};
+use crate::bundle::material::MaterialVersion;
+
+/// A namespace and a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What users wrote. The order of the lists means nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    pub gateways: Vec<Arc<OutboundGateway>>,
+    pub routes: Vec<Arc<OutboundRoute>>,
+    pub routing_rules: Vec<Arc<RoutingRule>>,
+    pub compliance_rules: Vec<Arc<ComplianceRule>>,
+    pub config_maps: BTreeMap<ObjectKey, ConfigMapFacts>,
+    pub secrets: BTreeMap<ObjectKey, SecretFacts>,
+    /// Objects that are there but could not be read.
+    pub malformed: Vec<Malformed>,
+}
+
+/// A ConfigMap that something refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigMapFacts {
+    pub uid: String,
+    pub resource_version: String,
+    pub data: BTreeMap<String, String>,
+}
+
+/// A Secret that something refers to, without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretFacts {
+    pub uid: String,
+    pub resource_version: String,
+    /// Its `type`.
+    pub kind: String,
+    /// It has the label `postern.dev/use: "true"`.
+    pub labelled: bool,
+    pub keys: BTreeSet<String>,
+}
+
+impl SecretFacts {
+    /// Whether its owner meant it to be shown to other hosts (design decision 3).
+    pub fn usable(&self) -> bool {
+        self.labelled || matches!(self.kind.as_str(), "kubernetes.io/tls" | "kubernetes.io/basic-auth")
+    }
+
+    /// Whether labels mark a Secret as usable.
+    pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
+        labels.get(USE_LABEL).is_some_and(|value| value == "true")
+    }
+}
+
+/// An object that is there but does not have the form of its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Malformed {
+    pub object: ObjectId,
+    pub uid: String,
+    pub generation: i64,
+    pub error: String,
+    /// Its `gatewayRef`, if that could be read; default: `default` in its own namespace.
+    pub gateway_ref: Option<GatewayRef>,
+    /// Its `spec` as far as it is JSON, so that a broken rule stops only what it could match.
+    pub spec: Option<Value>,
+}
+
+/// What was published last, read back: the store of last accepted forms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastGood {
+    pub bundle: Bundle,
+    pub materials: Vec<MaterialVersion>,
+}
+
+/// The output of a pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Translation {
+    /// `None`: there is no such gateway, or it never was valid.
+    pub bundle: Option<Bundle>,
+    /// Sorted: the version of everything the bundle names.
+    pub materials: Vec<MaterialVersion>,
+    /// One for the gateway and each object that refers to it, sorted by object.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Objects that no gateway looks after.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Unattached {
+    /// `ResolvedRefs=False, GatewayNotFound` for each of them, sorted.
+    pub outcomes: Vec<Outcome>,
+    /// Namespaces in which a gateway named `default` is wanted and missing. Objects that wait for one have
+    /// an outcome too.
+    pub wanted_defaults: BTreeSet<String>,
+}
+
+/// ConfigMaps and Secrets that something names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct References {
+    pub config_maps: BTreeSet<ObjectKey>,
+    pub secrets: BTreeSet<ObjectKey>,
+}
+
+impl Resources {
+    /// Every attached object that could be read or not, with the gateway it refers to.
+    pub(super) fn attachments(&self) -> impl Iterator<Item = (Origin, ObjectKey)> + '_ {
+        let routes = self.routes.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let routing = self.routing_rules.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let compliance = self.compliance_rules.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let read = routes.chain(routing).chain(compliance).map(|(origin, reference)| {
+            let gateway = target(reference, &origin.object.namespace);
+            (origin, gateway)
+        });
+        let malformed = self
+            .malformed
+            .iter()
+            .filter(|malformed| malformed.object.kind != ObjectKind::OutboundGateway)
+            .map(|malformed| (malformed.origin(), malformed.gateway()));
+        read.chain(malformed)
+    }
+
+    /// Every gateway there is, readable or not.
+    pub fn gateway_keys(&self) -> BTreeSet<ObjectKey> {
+        let read = self.gateways.iter().map(|gateway| key(&**gateway));
+        let malformed = self
+            .malformed
+            .iter()
+            .filter(|malformed| malformed.object.kind == ObjectKind::OutboundGateway)
+            .map(|malformed| ObjectKey::new(&malformed.object.namespace, &malformed.object.name));
+        read.chain(malformed).collect()
+    }
+}
+
+impl Malformed {
+    pub fn origin(&self) -> Origin {
+        Origin { object: self.object.clone(), uid: self.uid.clone(), generation: self.generation }
+    }
+
+    /// The gateway it refers to, as far as that could be read.
+    pub fn gateway(&self) -> ObjectKey {
+        target(&self.gateway_ref.clone().unwrap_or_default(), &self.object.namespace)
+    }
+}
+
+/// The gateway that a reference means.
+pub fn target(reference: &GatewayRef, own_namespace: &str) -> ObjectKey {
+    ObjectKey::new(reference.namespace.as_deref().unwrap_or(own_namespace), &reference.name)
+}
+
+/// Namespace and name of an object.
+pub fn key(object: &impl kube::Resource) -> ObjectKey {
+    let meta = object.meta();
+    ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// A kind of ours, by its Rust type.
+pub trait Kind: kube::Resource {
+    const KIND: ObjectKind;
+}
+
+impl Kind for OutboundGateway {
+    const KIND: ObjectKind = ObjectKind::OutboundGateway;
+}
+impl Kind for OutboundRoute {
+    const KIND: ObjectKind = ObjectKind::OutboundRoute;
+}
+impl Kind for RoutingRule {
+    const KIND: ObjectKind = ObjectKind::RoutingRule;
+}
+impl Kind for ComplianceRule {
+    const KIND: ObjectKind = ObjectKind::ComplianceRule;
+}
+
+/// Which object, and which generation of it, this is.
+pub fn origin<K: Kind>(object: &K) -> Origin {
+    let ObjectKey { namespace, name } = key(object);
+    Origin {
+        object: ObjectId { kind: K::KIND, namespace, name },
+        uid: object.uid().unwrap_or_default(),
+        generation: object.meta().generation.unwrap_or(0),
+    }
+}
+
+/// Objects whose gateway does not exist, and the default gateways that should be made for them.
+pub fn unattached(resources: &Resources) -> Unattached {
+    let gateways = resources.gateway_keys();
+    let mut unattached = Unattached::default();
+    for (origin, gateway) in resources.attachments().filter(|(_, gateway)| !gateways.contains(gateway)) {
+        let own_default = gateway.name == DEFAULT_GATEWAY && gateway.namespace == origin.object.namespace;
+        let message = if own_default {
+            unattached.wanted_defaults.insert(gateway.namespace.clone());
+            format!("waiting for OutboundGateway {gateway}, which Postern makes")
+        } else {
+            format!("there is no OutboundGateway {gateway}: create it, or change gatewayRef")
+        };
+        let problem = Problem::reference("spec.gatewayRef", Reason::GatewayNotFound, message);
+        unattached.outcomes.push(Outcome { problems: vec![problem], ..Outcome::new(origin) });
+    }
+    unattached.outcomes.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
+    unattached
+}
+
+/// What the objects name, so that a caller knows what to read.
+pub fn references(resources: &Resources) -> References {
+    use crate::api::refs::SourceKind;
+    let mut found = References::default();
+    for gateway in &resources.gateways {
+        let namespace = key(&**gateway).namespace;
+        for reference in
+            gateway.spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref())
+        {
+            found.secrets.insert(ObjectKey::new(&namespace, &reference.name));
+        }
+    }
+    for route in &resources.routes {
+        if let Some(reference) = &route.spec.tls.ca_ref {
+            let key = ObjectKey::new(key(&**route).namespace, &reference.name);
+            match reference.kind {
+                SourceKind::ConfigMap => found.config_maps.insert(key),
+                SourceKind::Secret => found.secrets.insert(key),
+            };
+        }
+    }
+    for rule in &resources.compliance_rules {
+        let namespace = key(&**rule).namespace;
+        for from in &rule.spec.matches.words_from {
+            found.config_maps.insert(ObjectKey::new(&namespace, &from.config_map_ref.name));
+        }
+    }
+    found
+}

@@ -1,0 +1,285 @@
+//! `postern gateway` on folders as kubelet mounts them: complete sets only, refusals, pauses, restarts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use postern::bundle::document::{self, Listener, ListenerTls};
+use postern::bundle::manifest::{MANIFEST, SegmentRef};
+use postern::bundle::{Bundle, Manifest, Revision, Sequence, segment};
+
+use crate::support::client::send;
+use crate::support::gateway::{Folder, POSTERN, free_address, http_get};
+use crate::support::inbox::Inbox;
+use crate::support::wait_for;
+
+const MAIL: &str = "From: a@solarmora.com\r\nSubject: x\r\n\r\nthe word is here\r\n";
+
+/// A mount and what is published in it.
+struct Mount {
+    folder: Folder,
+    version: u32,
+}
+
+impl Mount {
+    fn new(name: &str) -> Self {
+        let folder = Folder::new(name);
+        fs::create_dir_all(folder.0.join("secrets")).unwrap();
+        fs::create_dir_all(folder.0.join("bundle")).unwrap();
+        Self { folder, version: 0 }
+    }
+
+    /// Writes a set as kubelet does: a new folder, then one rename of the `..data` link.
+    fn publish(&mut self, sequence: u64, bundle: &Bundle) -> Revision {
+        self.version += 1;
+        let root = self.folder.0.join("bundle");
+        let data = root.join(format!("..v{}", self.version));
+        fs::create_dir_all(&data).unwrap();
+        let segments = segment::cut(bundle);
+        let revision = Revision::of(document::FORMAT, &segments, &[]);
+        let mut names = BTreeSet::from([MANIFEST.to_owned()]);
+        let mut refs = Vec::new();
+        for part in &segments {
+            for (piece, bytes) in part.pieces.iter().enumerate() {
+                let name = segment::piece_key(&part.hash, piece);
+                fs::write(data.join(&name), bytes).unwrap();
+                names.insert(name);
+            }
+            let (name, hash) = (part.name.clone(), part.hash.clone());
+            refs.push(SegmentRef { name, hash, places: vec![0; part.pieces.len()] });
+        }
+        let manifest = Manifest {
+            format: document::FORMAT,
+            sequence: Sequence(sequence),
+            revision: revision.clone(),
+            published_at: Timestamp::now(),
+            segments: refs,
+            materials: Vec::new(),
+            leaving: Vec::new(),
+        };
+        fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        let link = root.join("..data_tmp");
+        symlink(data.file_name().unwrap(), &link).unwrap();
+        fs::rename(&link, root.join("..data")).unwrap();
+        for name in names {
+            let file = root.join(&name);
+            if fs::symlink_metadata(&file).is_err() {
+                symlink(format!("..data/{name}"), file).unwrap();
+            }
+        }
+        revision
+    }
+
+    fn start(&self) -> Pod {
+        let admin = free_address();
+        let log = fs::File::options().create(true).append(true).open(self.folder.0.join("log")).unwrap();
+        let child = Command::new(POSTERN)
+            .args(["gateway", "--pod", "gw-0", "--drain-lag", "0", "--bundle"])
+            .arg(self.folder.0.join("bundle"))
+            .arg("--secrets")
+            .arg(self.folder.0.join("secrets"))
+            .arg("--spool")
+            .arg(self.folder.0.join("spool"))
+            .args(["--admin", &admin.to_string()])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Pod { admin, child }
+    }
+}
+
+struct Pod {
+    admin: SocketAddr,
+    child: Child,
+}
+
+impl Pod {
+    fn ack(&self, query: &str) -> Option<serde_json::Value> {
+        serde_json::from_str(&http_get(self.admin, &format!("/ack{query}"))?.1).ok()
+    }
+
+    fn ready(&self) -> bool {
+        http_get(self.admin, "/readyz").is_some_and(|(status, _)| status == 200)
+    }
+
+    fn wait_running(&self, sequence: u64) {
+        wait_for(&format!("sequence {sequence} runs"), Duration::from_secs(20), || {
+            (self.ack("")?["running"]["sequence"] == sequence).then_some(())
+        });
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bundle(sink: &Inbox, port: u16, word: &str) -> Bundle {
+    let origin = |kind: &str, name: &str| serde_json::json!({"kind": kind, "namespace": "ns", "name": name, "uid": "u-1", "generation": 1});
+    serde_json::from_value(serde_json::json!({
+        "gateway": {
+            "origin": origin("OutboundGateway", "default"),
+            "hostname": "gw.solarmora.com",
+            "domains": ["solarmora.com"],
+            "listeners": [{"name": "smtp", "port": port, "tls": "Optional", "certificate": null}],
+            "clients": ["127.0.0.0/8"],
+            "allow_foreign_senders": false,
+            "default_route": {"Host": {"host": "127.0.0.1", "port": sink.address.port()}},
+            "limits": {"message_size": 1048576, "recipients": 100, "connections": 100, "connections_per_client": 100},
+            "notices": {"from": null, "route": null},
+        },
+        "routes": [],
+        "rules": [{
+            "origin": origin("ComplianceRule", "word"),
+            "description": "a word",
+            "priority": 500,
+            "created": null,
+            "messages": ["Outbound"],
+            "envelope": {"senders": null, "recipients": null},
+            "content": {
+                "words": [word],
+                "word_options": {"ignore_accents": false, "confusables": "MixedScript", "turkish": false, "substrings": []},
+                "search_html_source": false,
+                "expressions": [],
+                "combine": "Any",
+            },
+            "on_scan_limit": "TreatAsMatch",
+            "action": {"Reject": {"notice": null, "ascii_notice": null, "hide_rule": false, "enhanced_code": [5, 7, 1]}},
+            "broken": null,
+        }],
+    }))
+    .expect("the bundle's wire format is as written here")
+}
+
+fn mail(port: u16) -> String {
+    send(SocketAddr::from(([127, 0, 0, 1], port)), "a@solarmora.com", &["b@partner.example"], MAIL)
+}
+
+#[test]
+fn e14_a_refused_revision_leaves_the_last_good_one_and_a_restarted_pod_is_not_ready_with_it() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("refused");
+    let port = free_address().port();
+    mount.publish(1, &bundle(&sink, port, "word"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    assert!(!pod.ready(), "no controller has confirmed this sequence");
+    pod.ack("?published=1").unwrap();
+    assert!(pod.ready());
+    assert!(mail(port).starts_with("550"));
+
+    // The next revision wants a port that somebody else has.
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let mut refused = bundle(&sink, port, "other");
+    let other = taken.local_addr().unwrap().port();
+    refused.gateway.listeners.push(Listener {
+        name: "submission".to_owned(),
+        port: other,
+        tls: ListenerTls::Optional,
+        certificate: None,
+    });
+    mount.publish(2, &refused);
+    let nack = wait_for("the refusal is known", Duration::from_secs(20), || {
+        let ack = pod.ack("?published=2")?;
+        ack["refused"].is_object().then(|| ack["refused"].clone())
+    });
+    assert_eq!((nack["sequence"].as_u64(), nack["reason"].as_str()), (Some(2), Some("ListenerFailed")));
+    assert!(nack["message"].as_str().unwrap().contains(&other.to_string()), "{nack}");
+    assert!(mail(port).starts_with("550"), "mail goes on under the old revision");
+    assert!(pod.ready(), "it serves");
+
+    drop(pod);
+    let pod = mount.start();
+    wait_for("the restarted pod refuses too", Duration::from_secs(20), || {
+        pod.ack("?published=2")?["refused"].is_object().then_some(())
+    });
+    assert!(!pod.ready());
+
+    // When the port is free again the same revision is taken without another change.
+    drop(taken);
+    pod.wait_running(2);
+    pod.ack("?published=2").unwrap();
+    assert!(pod.ready());
+}
+
+#[test]
+fn a_pod_that_was_paused_judges_its_next_mail_by_the_newest_revision() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("paused");
+    let port = free_address().port();
+    mount.publish(1, &bundle(&sink, port, "absent"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    assert!(mail(port).starts_with("250"));
+    pod.signal(rustix::process::Signal::STOP);
+    mount.publish(2, &bundle(&sink, port, "word"));
+    // Longer than the time after which a watcher that did not run is not trusted.
+    std::thread::sleep(Duration::from_millis(2500));
+    pod.signal(rustix::process::Signal::CONT);
+    assert!(mail(port).starts_with("550"), "the first mail after the pause");
+}
+
+#[test]
+fn a_pod_never_loads_an_older_sequence_than_it_ran() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("older");
+    let port = free_address().port();
+    mount.publish(7, &bundle(&sink, port, "word"));
+    let pod = mount.start();
+    pod.wait_running(7);
+    drop(pod);
+    mount.publish(6, &bundle(&sink, port, "absent"));
+    let pod = mount.start();
+    wait_for("it has looked", Duration::from_secs(10), || pod.ack(""));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(pod.ack("").unwrap()["running"].is_null());
+    assert!(!pod.ready());
+    mount.publish(8, &bundle(&sink, port, "absent"));
+    pod.wait_running(8);
+}
+
+#[test]
+fn an_incomplete_set_is_never_run() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("incomplete");
+    let port = free_address().port();
+    mount.publish(1, &bundle(&sink, port, "word"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    mount.publish(2, &bundle(&sink, port, "absent"));
+    pod.wait_running(2);
+    let before = pod.ack("").unwrap();
+    // A manifest whose segments have not arrived.
+    let file = mount.folder.0.join("bundle/..data").join(MANIFEST);
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    manifest.sequence = Sequence(3);
+    manifest.segments[0].hash = "0".repeat(32);
+    fs::write(&file, serde_json::to_vec(&manifest).unwrap()).unwrap();
+    wait_for("the pod says what is missing", Duration::from_secs(20), || {
+        pod.ack("")?["refused"].is_object().then_some(())
+    });
+    assert_eq!(pod.ack("").unwrap()["running"], before["running"]);
+}
+
+#[test]
+fn a_lonely_pod_becomes_ready_with_what_it_has() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("lonely");
+    mount.publish(1, &bundle(&sink, free_address().port(), "word"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    assert!(!pod.ready());
+    wait_for("no controller polled for 10 s", Duration::from_secs(20), || pod.ready().then_some(()));
+}
