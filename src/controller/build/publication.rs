@@ -279,8 +279,8 @@ mod tests {
         let mut published = Published::default();
         publish(&mut published, vec![segment("gateway", "a", 10)]);
         let before = published.shelves.clone();
-        let many = (0..64).map(|n| segment(&format!("rules-{n}"), &n.to_string(), 240 << 10)).collect();
-        let full = plan(&published, many, Vec::new(), now()).unwrap_err();
+        let piece = |n: u8| segment(&format!("rules-{n}"), &char::from(n).to_string(), 480 << 10);
+        let full = plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).err().expect("too large");
         assert!(full.wanted > full.free && full.total == ROOM.total());
         assert_eq!(published.shelves, before);
     }
