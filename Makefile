@@ -20,10 +20,11 @@ demo: build
 deps:
 	$(CLUSTER) build
 
-## test: everything, on a real cluster too
+## test: everything, on a real cluster too; POSTERN_TEST_KUBECONFIG uses one of yours instead
 test: deps
 	$(CARGO) build --bin postern
-	$(CARGO) test --no-fail-fast
+	$(CLUSTER) up >/dev/null
+	$(CARGO) test --no-fail-fast --benches --lib --bins --examples --test it; status=$$?; $(CLUSTER) down; exit $$status
 
 ## lint: format, clippy, generated files
 lint:
@@ -32,7 +33,8 @@ lint:
 
 ## generate: everything that is generated and committed
 generate:
-	UPDATE=1 $(CARGO) test --lib -- generated
+	mkdir -p crds
+	UPDATE=1 $(CARGO) test --lib -- api::tests policy::merge::tests
 	deploy/render
 
 ## cluster: the real test cluster; prints the path of its KUBECONFIG last

@@ -28,7 +28,13 @@ pub fn probes(ready: impl Fn() -> bool + Send + Sync + 'static, registry: Arc<Re
     let ready = Arc::new(ready);
     let readyz = move || {
         let ready = Arc::clone(&ready);
-        async move { if ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+        async move {
+            if ready() {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+            }
+        }
     };
     let metrics = move || {
         let registry = Arc::clone(&registry);

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod checks;
+pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
 pub mod gateway;
@@ -38,10 +39,10 @@ pub const DEFAULT_GATEWAY: &str = "default";
 /// The definitions of all kinds, as `postern crds` prints them and `crds/` keeps them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
-        schema::finish(OutboundGateway::crd(), &[checks::GATEWAY_NAME]),
-        schema::finish(OutboundRoute::crd(), &[]),
-        schema::finish(RoutingRule::crd(), &[]),
-        schema::finish(ComplianceRule::crd(), &[]),
+        schema::finish(OutboundGateway::crd(), columns::GATEWAY, &[checks::GATEWAY_NAME]),
+        schema::finish(OutboundRoute::crd(), columns::ROUTE, &[]),
+        schema::finish(RoutingRule::crd(), columns::RULE, &[]),
+        schema::finish(ComplianceRule::crd(), columns::RULE, &[]),
     ]
 }
 

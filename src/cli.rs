@@ -73,7 +73,14 @@ pub fn run() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the command line talks to people")]
 fn complain(error: &anyhow::Error) {
-    eprintln!("postern: {error:#}");
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Most of our errors tell their cause themselves.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("postern: {text}");
 }
 
 /// Writes to standard output; a reader that went away (`| head`) is no error.

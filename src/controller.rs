@@ -77,8 +77,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let metrics = Arc::new(Metrics::register(&mut registry));
     let (working, work) = watch::channel(None::<Arc<World>>);
     let address = options.admin;
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     // One that waits for the Lease is as ready as it can be; one that works is when its caches are full.
     let ready = move || work.borrow().as_ref().is_none_or(|world| world.is_complete());
     let pages = admin::probes(ready, Arc::new(registry));
@@ -158,8 +157,7 @@ async fn certificates(
     let mut pause = Duration::from_millis(500);
     loop {
         let attempt = async {
-            let authority =
-                control::authority(client, &options.own_namespace, &options.control_ca).await?;
+            let authority = control::authority(client, &options.own_namespace, &options.control_ca).await?;
             let tls = authority.client(control::today())?;
             Ok::<_, control::ControlError>((authority, tls))
         };

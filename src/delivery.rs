@@ -28,6 +28,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
+pub use bounce::Allowance;
 pub use metrics::Metrics;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

@@ -22,70 +22,7 @@ use super::status::RuleStatus;
     category = "postern",
     status = "RuleStatus",
     derive = "PartialEq",
-    doc = "A ComplianceRule searches messages for words and expressions, and decides what happens to those that match.",
-    printcolumn(
-        name = "Messages",
-        type_ = "string",
-        json_path = ".spec.messages",
-        description = "Directions"
-    ),
-    printcolumn(
-        name = "Action",
-        type_ = "string",
-        json_path = ".status.action",
-        description = "Reject or Modify"
-    ),
-    printcolumn(
-        name = "Route",
-        type_ = "string",
-        json_path = ".spec.action.modify.route.name",
-        description = "The OutboundRoute it sends over"
-    ),
-    printcolumn(
-        name = "Priority",
-        type_ = "integer",
-        json_path = ".spec.priority",
-        description = "Smaller first"
-    ),
-    printcolumn(
-        name = "Enabled",
-        type_ = "boolean",
-        json_path = ".spec.enabled",
-        description = "Whether it acts",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
-        description = "Whether it was understood"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether every serving pod obeys it"
-    ),
-    printcolumn(
-        name = "Updated",
-        type_ = "integer",
-        json_path = ".status.rollout.podsUpdated",
-        description = "Pods that obey it"
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.rollout.podsTotal",
-        description = "Pods that serve"
-    ),
-    printcolumn(
-        name = "Millis",
-        type_ = "integer",
-        json_path = ".status.rollout.propagationMillis",
-        description = "From the change to the last pod",
-        priority = "1"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    doc = "A ComplianceRule searches messages for words and expressions, and decides what happens to those that match."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ComplianceRuleSpec {

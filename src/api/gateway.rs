@@ -28,58 +28,7 @@ use super::units::Quantity;
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
-        description = "Whether it was understood"
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#,
-        description = "Whether the bundle is published"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether every serving pod obeys it"
-    ),
-    printcolumn(
-        name = "Mail",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="AcceptsMail")].status"#,
-        description = "Whether any client may relay"
-    ),
-    printcolumn(
-        name = "Updated",
-        type_ = "integer",
-        json_path = ".status.rollout.podsUpdated",
-        description = "Pods that obey the newest revision"
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.rollout.podsTotal",
-        description = "Pods that serve"
-    ),
-    printcolumn(
-        name = "Revision",
-        type_ = "string",
-        json_path = ".status.rollout.revision",
-        description = "Content hash of what was published",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "Millis",
-        type_ = "integer",
-        json_path = ".status.rollout.propagationMillis",
-        description = "From the change to the last pod",
-        priority = "1"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = cel(&[checks::CLUSTER_POLICY]))]

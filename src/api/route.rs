@@ -21,65 +21,7 @@ use super::units::GoDuration;
     category = "postern",
     status = "ObjectStatus",
     derive = "PartialEq",
-    doc = "An OutboundRoute is a way out: the hosts that take mail next, how the connection to them is protected, and how long delivery is tried. Rules and gateways refer to it by name.",
-    printcolumn(
-        name = "Host",
-        type_ = "string",
-        json_path = ".spec.hosts[0].host",
-        description = "The first host"
-    ),
-    printcolumn(
-        name = "MX",
-        type_ = "boolean",
-        json_path = ".spec.mxLookup",
-        description = "Whether the MX hosts of that name are used",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "TLS",
-        type_ = "boolean",
-        json_path = ".spec.tls.require",
-        description = "Whether TLS is required"
-    ),
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
-        description = "Whether it was understood"
-    ),
-    printcolumn(
-        name = "Refs",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="ResolvedRefs")].status"#,
-        description = "Whether everything it names exists",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether every serving pod obeys it"
-    ),
-    printcolumn(
-        name = "Updated",
-        type_ = "integer",
-        json_path = ".status.rollout.podsUpdated",
-        description = "Pods that obey it"
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.rollout.podsTotal",
-        description = "Pods that serve"
-    ),
-    printcolumn(
-        name = "Millis",
-        type_ = "integer",
-        json_path = ".status.rollout.propagationMillis",
-        description = "From the change to the last pod",
-        priority = "1"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    doc = "An OutboundRoute is a way out: the hosts that take mail next, how the connection to them is protected, and how long delivery is tried. Rules and gateways refer to it by name."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = cel(&[

@@ -6,6 +6,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::checks::Check;
+use super::columns::Column;
 
 const VALIDATIONS: &str = "x-kubernetes-validations";
 
@@ -103,9 +104,10 @@ fn add(schema: &mut Map<String, Value>, checks: &[Check]) {
 }
 
 /// The last touches that neither schemars nor kube-derive can express.
-pub fn finish(crd: CustomResourceDefinition, root: &[Check]) -> CustomResourceDefinition {
+pub fn finish(crd: CustomResourceDefinition, columns: &[Column], root: &[Check]) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is plain data");
     for version in value["spec"]["versions"].as_array_mut().expect("a definition has versions") {
+        version["additionalPrinterColumns"] = columns.iter().map(Column::value).collect();
         let schema = version["schema"]["openAPIV3Schema"].as_object_mut().expect("a version has a schema");
         tidy(schema);
         if !root.is_empty() {
@@ -118,12 +120,13 @@ pub fn finish(crd: CustomResourceDefinition, root: &[Check]) -> CustomResourceDe
 /// Nulls are pruned instead of stored, the only number formats are those the API server knows.
 fn tidy(schema: &mut Map<String, Value>) {
     schema.remove("nullable");
-    match schema.get("format").and_then(Value::as_str) {
-        Some("uint8" | "uint16" | "int8" | "int16") => {
-            drop(schema.insert("format".to_owned(), json!("int32")))
-        }
-        Some("uint" | "uint32" | "uint64") => drop(schema.insert("format".to_owned(), json!("int64"))),
-        _ => {}
+    let format = match schema.get("format").and_then(Value::as_str) {
+        Some("uint8" | "uint16" | "int8" | "int16") => Some("int32"),
+        Some("uint" | "uint32" | "uint64") => Some("int64"),
+        _ => None,
+    };
+    if let Some(format) = format {
+        schema.insert("format".to_owned(), json!(format));
     }
     if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         values.retain(|value| !value.is_null());

@@ -46,6 +46,11 @@ impl Materials {
         self.0.insert(material, bytes.into());
     }
 
+    /// Takes over what `newer` has; what only this one has stays.
+    pub fn update(&mut self, newer: Materials) {
+        self.0.extend(newer.0);
+    }
+
     pub fn get(&self, material: &Material) -> Option<&Arc<[u8]>> {
         self.0.get(material)
     }

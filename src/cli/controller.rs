@@ -10,7 +10,12 @@ use crate::controller::{self, Options};
 #[derive(clap::Args)]
 pub struct Args {
     /// Watch this namespace only (may be given several times; default: the whole cluster)
-    #[arg(long = "namespace", value_name = "NAMESPACE", env = "POSTERN_WATCH_NAMESPACE", value_delimiter = ',')]
+    #[arg(
+        long = "namespace",
+        value_name = "NAMESPACE",
+        env = "POSTERN_WATCH_NAMESPACE",
+        value_delimiter = ','
+    )]
     namespaces: Vec<String>,
     /// Image of the gateway pods: the operator's own
     #[arg(long, value_name = "IMAGE", env = "POSTERN_IMAGE")]

@@ -145,7 +145,8 @@ fn explain(
     let allowed = args.client.is_none_or(|client| admission::client_allowed(&bundle.gateway, client));
     let id = blake3::hash(content).to_hex()[..16].to_owned();
 
-    let mut envelope = Envelope { sender: Sender { mailbox: sender, ..Sender::default() }, recipients: Vec::new() };
+    let mut envelope =
+        Envelope { sender: Sender { mailbox: sender, ..Sender::default() }, recipients: Vec::new() };
     envelope.sender.smtputf8 = args.to.iter().chain(&envelope.sender.mailbox).any(Mailbox::needs_utf8);
     let mut replies = Vec::new();
     for to in &args.to {
@@ -261,7 +262,11 @@ fn delivery(copy: &Delivery, routes: &RouteTable, bundle: &Bundle, content: &[u8
     DeliveryFate {
         to: copy.recipient.mailbox.to_string(),
         route,
-        tls: if copy.require_tls || routes.resolve(&copy.via).is_ok_and(|route| route.tls.require) { "required" } else { "opportunistic" },
+        tls: if copy.require_tls || routes.resolve(&copy.via).is_ok_and(|route| route.tls.require) {
+            "required"
+        } else {
+            "opportunistic"
+        },
         subject: Message::read(&edited).all("Subject").next().map(Field::decoded),
         headers_added: copy.edits.iter().filter_map(header).collect(),
         attachments_removed: Vec::new(),
@@ -288,7 +293,8 @@ fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyho
     });
     for (number, copy) in copies.enumerate() {
         let path = folder.join(format!("{:03}.eml", number + 1));
-        fs::write(&path, edited(content, &copy.edits)).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, edited(content, &copy.edits))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -316,7 +322,10 @@ fn text(explained: &Explained) -> String {
             let remark = rule.remark.as_ref().map(|remark| format!("  {remark}")).unwrap_or_default();
             line(format!("  {mark} {}{remark}", rule.rule));
             for why in &rule.why {
-                line(format!("      {:?} in {} at {}, {} bytes", why.entry, why.part, why.offset, why.length));
+                line(format!(
+                    "      {:?} in {} at {}, {} bytes",
+                    why.entry, why.part, why.offset, why.length
+                ));
             }
             if !rule.overridden.is_empty() {
                 line(format!("      decided by a better-ranked rule: {}", rule.overridden.join(", ")));

@@ -33,19 +33,15 @@ pub struct Configured {
     pub revision: Revision,
     pub materials: Arc<Materials>,
     pub last_good: LastGood,
-    pub outcomes: Vec<Outcome>,
 }
 
 impl Folder {
     pub fn read(path: &Path) -> Result<Self, Unusable> {
-        let mut loaded = manifest::load(path)
-            .map_err(|source| Unusable::Read { path: path.to_owned(), source })?;
+        let mut loaded =
+            manifest::load(path).map_err(|source| Unusable::Read { path: path.to_owned(), source })?;
         // As in a cluster, the three public kinds alone give a gateway: the one they refer to by default.
         for namespace in unattached(&loaded.resources).wanted_defaults {
-            let mut gateway = OutboundGateway::new(DEFAULT_GATEWAY, Default::default());
-            gateway.metadata.namespace = Some(namespace);
-            gateway.metadata.generation = Some(1);
-            loaded.resources.gateways.push(Arc::new(gateway));
+            loaded.resources.gateways.push(Arc::new(OutboundGateway::made_for(&namespace)));
         }
         Ok(Self { loaded })
     }
@@ -95,7 +91,6 @@ impl Folder {
             materials: Arc::new(self.loaded.materials.clone()),
             last_good: LastGood { bundle: bundle.clone(), materials: translation.materials },
             bundle: Arc::new(bundle),
-            outcomes: translation.outcomes.clone(),
         };
         (Some(configured), translation.outcomes)
     }

@@ -18,6 +18,7 @@ use notify::Watcher;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::Materials;
 use crate::cli::folder::{Folder, Unusable};
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
@@ -91,6 +92,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let follower = Follower {
         record: Record::read(&args.state),
+        materials: Materials::default(),
         statuses: Statuses::default(),
         dir: args.dir,
         state: args.state,
@@ -112,6 +114,8 @@ struct Follower {
     name: Option<String>,
     live: Arc<Live>,
     record: Record,
+    /// Certificates and CA files of every look so far: the last good form may need what the folder no longer has.
+    materials: Materials,
     statuses: Statuses,
     page: watch::Sender<serde_json::Value>,
 }
@@ -143,6 +147,8 @@ impl Follower {
             Err(error) => return self.unusable(&error),
         };
         self.record.number(&mut folder.loaded);
+        self.materials.update(std::mem::take(&mut folder.loaded.materials));
+        folder.loaded.materials = self.materials.clone();
         for problem in &folder.loaded.problems {
             self.statuses.tell(problem);
         }

@@ -75,10 +75,8 @@ impl Acks {
 
     /// Polls just these pods.
     pub fn follow(&mut self, pods: &[Pod]) {
-        let wanted: HashMap<&str, &str> = pods
-            .iter()
-            .filter_map(|pod| Some((pod.uid.as_str(), pod.address.as_deref()?)))
-            .collect();
+        let wanted: HashMap<&str, &str> =
+            pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.address.as_deref()?))).collect();
         self.polls.retain(|uid, (address, task)| {
             let stays = wanted.get(uid.as_str()).is_some_and(|wanted| wanted == address);
             if !stays {
@@ -155,13 +153,16 @@ impl Poll {
     }
 
     async fn answers(&self, answers: &mut u64) -> Result<(), PollError> {
-        let (mut sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| PollError::Slow)??;
+        let (mut sender, connection) =
+            timeout(CONNECT, self.connect()).await.map_err(|_| PollError::Slow)??;
         let talk = async {
             // The first question is answered at once; each further one when there is news.
             let mut known = String::new();
             loop {
                 let path = format!("/ack?published={}{known}", self.published.borrow().0);
-                let ack = timeout(ANSWER, ask(&mut sender, &self.gateway, &path)).await.map_err(|_| PollError::Slow)??;
+                let ack = timeout(ANSWER, ask(&mut sender, &self.gateway, &path))
+                    .await
+                    .map_err(|_| PollError::Slow)??;
                 *answers += 1;
                 let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
                 let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);

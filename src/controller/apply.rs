@@ -95,7 +95,8 @@ impl Applier {
         let seen = self.world.child(kind, &key);
         let memory_key = (kind, key.name.clone());
         if let (Some(written), Some(seen)) = (self.written.get(&memory_key), &seen) {
-            let unchanged = written.child.print == seen.print || seen.version.is_before(&written.child.version);
+            let unchanged =
+                written.child.print == seen.print || seen.version.is_before(&written.child.version);
             if written.wish == hash && unchanged {
                 return Ok(());
             }
@@ -117,7 +118,13 @@ impl Applier {
 
     /// An object of that name that somebody else made is left alone. One of ours that lost its owner
     /// reference still has our fields.
-    async fn check_owner<K>(&self, kind: ChildKind, key: &ObjectKey, owner: &str, what: &str) -> Result<(), ApplyError>
+    async fn check_owner<K>(
+        &self,
+        kind: ChildKind,
+        key: &ObjectKey,
+        owner: &str,
+        what: &str,
+    ) -> Result<(), ApplyError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
@@ -167,7 +174,10 @@ impl Applier {
         let claims = bounded("volume claims", api.list(&ListParams::default().labels(&selector))).await?;
         for claim in claims {
             let name = claim.name_any();
-            let now = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+            let now = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
             if !name.starts_with(&format!("{SPOOL_VOLUME}-")) || now == Some(&size) {
                 continue;
             }
@@ -192,7 +202,9 @@ impl Applier {
             match kind {
                 ChildKind::StatefulSet => self.delete::<StatefulSet>(namespace, &name, version.uid).await?,
                 ChildKind::Service => self.delete::<Service>(namespace, &name, version.uid).await?,
-                ChildKind::NetworkPolicy => self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?,
+                ChildKind::NetworkPolicy => {
+                    self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?
+                }
                 ChildKind::PodDisruptionBudget => {
                     self.delete::<PodDisruptionBudget>(namespace, &name, version.uid).await?;
                 }

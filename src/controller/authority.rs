@@ -172,7 +172,8 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn certificate(pem: &str) -> Result<CertificateDer<'static>, AuthorityError> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| AuthorityError::Unusable(error.to_string()))
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| AuthorityError::Unusable(error.to_string()))
 }
 
 impl Pair {

@@ -105,12 +105,7 @@ pub fn control_secret(gateway: &OutboundGateway, pair: &Pair, ca: &str) -> Secre
         ("tls.crt".to_owned(), ByteString(pair.certificate.as_bytes().to_vec())),
         ("tls.key".to_owned(), ByteString(pair.key.as_bytes().to_vec())),
     ]);
-    Secret {
-        metadata,
-        type_: Some("kubernetes.io/tls".to_owned()),
-        data: Some(data),
-        ..Default::default()
-    }
+    Secret { metadata, type_: Some("kubernetes.io/tls".to_owned()), data: Some(data), ..Default::default() }
 }
 
 fn disruption_budget(gateway: &OutboundGateway) -> PodDisruptionBudget {

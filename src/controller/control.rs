@@ -70,7 +70,9 @@ fn kept(name: &str, pair: Pair) -> Secret {
     let data = [("ca.crt", pair.certificate), ("ca.key", pair.key)];
     Secret {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
-        data: Some(data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).collect()),
+        data: Some(
+            data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes()))).collect(),
+        ),
         ..Default::default()
     }
 }

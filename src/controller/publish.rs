@@ -15,9 +15,7 @@ use tracing::{info, warn};
 use super::apply::{ApplyError, MANAGER, bounded};
 use super::build::publication::{Plan, Published, Write};
 use super::build::shelves::{Contents, Full, Room, Shelves, place};
-use super::build::{
-    BUNDLE_MAPS, SECRET_COPIES, bundle_map, bundle_map_name, secret_copy, secret_copy_name,
-};
+use super::build::{BUNDLE_MAPS, SECRET_COPIES, bundle_map, bundle_map_name, secret_copy, secret_copy_name};
 use super::metrics::Metrics;
 use super::world::{Version, World};
 use crate::api::OutboundGateway;
@@ -94,7 +92,9 @@ impl Press {
         if self.loaded_for.as_deref() == Some(owner) && !self.is_touched() {
             return Ok(false);
         }
-        let known = |number: &u8| self.versions.contains_key(number) || shown(&self.world, &self.gateway, *number).is_some();
+        let known = |number: &u8| {
+            self.versions.contains_key(number) || shown(&self.world, &self.gateway, *number).is_some()
+        };
         let reads = (0..BUNDLE_MAPS).filter(known).map(async |number| {
             let name = bundle_map_name(&self.gateway.name, number);
             let map = bounded("the published bundle", self.config_maps().get_opt(&name)).await?;
@@ -158,7 +158,9 @@ impl Press {
         self.copy_versions.clear();
         for number in 0..SECRET_COPIES {
             let name = secret_copy_name(&self.gateway.name, number);
-            let Some(secret) = bounded("a copy of secrets", self.secrets().get_opt(&name)).await? else { continue };
+            let Some(secret) = bounded("a copy of secrets", self.secrets().get_opt(&name)).await? else {
+                continue;
+            };
             if !owned_by(&secret, owner) {
                 return Err(PublishError::Foreign { kind: "Secret", name });
             }
@@ -207,7 +209,8 @@ impl Press {
         }
         let published = self.published.manifest.iter().flat_map(|manifest| &manifest.materials);
         let keep: BTreeSet<String> = published.map(MaterialVersion::file_name).collect();
-        let placement = place(&self.copies, &wanted, &keep, SECRET_ROOM).map_err(PublishError::TooManySecrets)?;
+        let placement =
+            place(&self.copies, &wanted, &keep, SECRET_ROOM).map_err(PublishError::TooManySecrets)?;
         for (number, keys) in placement.add {
             let add = keys.into_iter().filter_map(|key| contents.remove_entry(&key)).collect();
             let remove = placement.remove.get(&number).cloned().unwrap_or_default();
@@ -248,7 +251,8 @@ impl Press {
         self.metrics.wrote();
         let written = match self.copy_versions.get(number) {
             None => {
-                empty.data = Some(add.iter().map(|(key, bytes)| (key.clone(), ByteString(bytes.clone()))).collect());
+                empty.data =
+                    Some(add.iter().map(|(key, bytes)| (key.clone(), ByteString(bytes.clone()))).collect());
                 bounded(&what, self.secrets().create(&create(), &empty)).await?
             }
             Some(version) => {

@@ -288,7 +288,8 @@ impl Driver {
         self.journeys.retain(|object| entries.contains_key(object));
         for outcome in outcomes {
             let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway) else {
+            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway)
+            else {
                 continue;
             };
             let generation = outcome.origin.generation;
@@ -313,7 +314,8 @@ impl Driver {
         if let Some(manifest) = &self.press.published.manifest {
             self.journeys.published(manifest);
             self.acks.publish(manifest.sequence);
-            if let Some(restored) = self.restored.take_if(|last| last.revision == manifest.revision.as_str()) {
+            if let Some(restored) = self.restored.take_if(|last| last.revision == manifest.revision.as_str())
+            {
                 (self.started, self.arrived) = (restored.started, restored.arrival);
             }
         }
@@ -442,14 +444,15 @@ impl Driver {
         let manifest = self.press.published.manifest.as_ref();
         let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
         let hold = Some(hold).filter(|until| *until > Instant::now());
-        let in_time = |progress: &Progress| {
-            progress.total > 0 && !progress.complete() && progress.refused.is_empty()
-        };
+        let in_time =
+            |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
         let mut held_back = false;
         let mut changes = Vec::new();
         for outcome in &self.outcomes {
             let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else { continue };
+            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
+                continue;
+            };
             let journey = self.journeys.get(object);
             let gateway = object.kind == ObjectKind::OutboundGateway;
             let waits_for = match journey {
@@ -517,7 +520,10 @@ fn too_large(full: &Full) -> Failure {
 }
 
 fn is_default(class: &StorageClass) -> bool {
-    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
+    class
+        .annotations()
+        .get("storageclass.kubernetes.io/is-default-class")
+        .is_some_and(|value| value == "true")
 }
 
 /// Thousands of objects wait for the same few sequences.

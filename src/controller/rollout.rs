@@ -193,8 +193,9 @@ impl Journeys {
         let mut known: HashMap<Sequence, Progress> = HashMap::new();
         for journey in self.0.values_mut().filter(|journey| journey.arrived.is_none()) {
             let Some(publication) = &journey.published else { continue };
-            let progress =
-                known.entry(publication.sequence).or_insert_with(|| progress(publication.sequence, pods, acks));
+            let progress = known
+                .entry(publication.sequence)
+                .or_insert_with(|| progress(publication.sequence, pods, acks));
             if progress.complete() {
                 let not_counting = progress.stale.clone();
                 journey.arrived = Some(Arrival { at: now, pods: progress.total, not_counting });

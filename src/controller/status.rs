@@ -150,7 +150,12 @@ pub fn of_stray(outcome: &Outcome, action: Option<String>, current: &Status, now
     finish(status, verdicts, outcome, &situation)
 }
 
-fn finish(mut status: Status, mut verdicts: Vec<Verdict>, outcome: &Outcome, situation: &Situation<'_>) -> Status {
+fn finish(
+    mut status: Status,
+    mut verdicts: Vec<Verdict>,
+    outcome: &Outcome,
+    situation: &Situation<'_>,
+) -> Status {
     match stalled(&verdicts) {
         Some(verdict) => verdicts.push(verdict),
         None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
@@ -199,7 +204,8 @@ fn failed(failure: &Failure) -> Verdict {
 fn programmed(publication: Option<&Publication>, failure: Option<&Failure>) -> Verdict {
     match (publication, failure) {
         (Some(publication), _) => {
-            let message = format!("published in revision {} at {}", publication.revision, text::time(publication.at));
+            let message =
+                format!("published in revision {} at {}", publication.revision, text::time(publication.at));
             Verdict::new(ConditionType::Programmed, State::True, Reason::Programmed, message)
         }
         (None, Some(failure)) => failed(failure),
@@ -276,7 +282,8 @@ fn live_ready(journey: &Journey, arrived: Option<&Arrival>, situation: &Situatio
     let progress = (situation.progress)(publication.sequence);
     match arrived {
         Some(arrival) if progress.complete() => {
-            let now = Arrival { pods: progress.total, not_counting: progress.stale.clone(), ..arrival.clone() };
+            let now =
+                Arrival { pods: progress.total, not_counting: progress.stale.clone(), ..arrival.clone() };
             let message = text::arrived(&now, journey.wish.started, false);
             Verdict::new(ConditionType::Ready, State::True, Reason::Ready, message)
         }
@@ -309,7 +316,8 @@ fn mail_deferred(bundle: &Bundle) -> Option<Verdict> {
     for rule in &bundle.rules {
         let object: &ObjectId = &rule.origin.object;
         if let Some(why) = &rule.broken {
-            causes.push((Reason::RuleBroken, format!("{object} cannot be read ({why}): repair or delete it")));
+            causes
+                .push((Reason::RuleBroken, format!("{object} cannot be read ({why}): repair or delete it")));
         } else if let Action::Modify(modify) = &rule.action
             && let Some(ChangeRoute::Missing(route)) = &modify.route
         {
@@ -347,7 +355,8 @@ const MAX_NOTE: usize = 1024;
 /// Compares two statuses of an object: a rollout that finished, something refused, something invalid.
 pub fn news(before: &Status, after: &Status) -> Option<News> {
     let get = |status: &'_ Status, kind| {
-        conditions::get(&status.conditions, kind).map(|c| (c.status.clone(), c.reason.clone(), c.observed_generation))
+        conditions::get(&status.conditions, kind)
+            .map(|c| (c.status.clone(), c.reason.clone(), c.observed_generation))
     };
     let is_new = |kind| get(before, kind) != get(after, kind);
     let condition = |kind: ConditionType| conditions::get(&after.conditions, kind).filter(|_| is_new(kind));
@@ -363,7 +372,8 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
         .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
         .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
         .or_else(|| {
-            let ready = condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;
+            let ready =
+                condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;
             Some(told(Tone::Good, "RolledOut", &ready.message))
         })
 }

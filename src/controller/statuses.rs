@@ -142,25 +142,25 @@ impl Statuses {
         });
         let params = PatchParams::apply(MANAGER).force();
         let what = object.to_string();
-        let (outcome, done) = match bounded(&what, api.patch_status(&object.name, &params, &Patch::Apply(&patch))).await
-        {
-            Ok(written) => {
-                self.world.absorb(object.kind, written);
-                ("ok", true)
-            }
-            Err(ApplyError::Api { source, .. }) => match *source {
-                kube::Error::Api(status) if status.is_not_found() => ("gone", true),
-                kube::Error::Api(status) if status.is_conflict() => ("conflict", true),
-                error => {
+        let (outcome, done) =
+            match bounded(&what, api.patch_status(&object.name, &params, &Patch::Apply(&patch))).await {
+                Ok(written) => {
+                    self.world.absorb(object.kind, written);
+                    ("ok", true)
+                }
+                Err(ApplyError::Api { source, .. }) => match *source {
+                    kube::Error::Api(status) if status.is_not_found() => ("gone", true),
+                    kube::Error::Api(status) if status.is_conflict() => ("conflict", true),
+                    error => {
+                        warn!(object = what, %error, "cannot write the status");
+                        ("error", false)
+                    }
+                },
+                Err(error) => {
                     warn!(object = what, %error, "cannot write the status");
                     ("error", false)
                 }
-            },
-            Err(error) => {
-                warn!(object = what, %error, "cannot write the status");
-                ("error", false)
-            }
-        };
+            };
         self.metrics.status_written(outcome);
         done
     }

@@ -135,7 +135,9 @@ impl Supervisor {
             "spec": {},
         });
         let params = PatchParams::apply(MANAGER);
-        match bounded("the default gateway", api.patch(DEFAULT_GATEWAY, &params, &Patch::Apply(&gateway))).await {
+        match bounded("the default gateway", api.patch(DEFAULT_GATEWAY, &params, &Patch::Apply(&gateway)))
+            .await
+        {
             Ok(made) => {
                 info!(namespace, "made the default gateway");
                 self.ctx.world.absorb(ObjectKind::OutboundGateway, made);
@@ -156,7 +158,8 @@ impl Supervisor {
     /// Nothing refers to it any more, and nobody but us ever wrote it.
     async fn remove_default(&self, object: &ObjectId, entry: &Entry) -> bool {
         let resource = resource(ObjectKind::OutboundGateway);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.ctx.client.clone(), &object.namespace, &resource);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.ctx.client.clone(), &object.namespace, &resource);
         let just_this = Preconditions {
             uid: Some(entry.uid.clone()),
             resource_version: Some(entry.resource_version.clone()),
@@ -182,16 +185,18 @@ fn is_forbidden(error: &kube::Error) -> bool {
 impl super::world::World {
     /// Gateways that we made and nothing refers to.
     fn unused_defaults(&self) -> Vec<(ObjectId, Entry)> {
-        let unused = self.gateways().into_iter().filter(|key| key.name == DEFAULT_GATEWAY).filter_map(|key| {
-            let mut entries = self.entries(&key);
-            let id = ObjectId { kind: ObjectKind::OutboundGateway, namespace: key.namespace, name: key.name };
-            let entry = entries.remove(&id)?;
-            let ours = matches!(entry.written, Written::Gateway(_))
-                && !entry.deleting
-                && !entry.managers.is_empty()
-                && entry.managers.iter().all(|manager| manager == MANAGER);
-            (ours && entries.is_empty()).then_some((id, entry))
-        });
+        let unused =
+            self.gateways().into_iter().filter(|key| key.name == DEFAULT_GATEWAY).filter_map(|key| {
+                let mut entries = self.entries(&key);
+                let id =
+                    ObjectId { kind: ObjectKind::OutboundGateway, namespace: key.namespace, name: key.name };
+                let entry = entries.remove(&id)?;
+                let ours = matches!(entry.written, Written::Gateway(_))
+                    && !entry.deleting
+                    && !entry.managers.is_empty()
+                    && entry.managers.iter().all(|manager| manager == MANAGER);
+                (ours && entries.is_empty()).then_some((id, entry))
+            });
         unused.collect()
     }
 }

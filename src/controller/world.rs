@@ -249,9 +249,10 @@ impl World {
     /// Objects of ours that the gateway with this uid owns.
     pub fn children_of(&self, namespace: &str, owner: &str) -> Vec<(ChildKind, String, Version)> {
         let state = self.state();
-        let owned = state.children.iter().filter(|((_, key), child)| {
-            key.namespace == namespace && child.owner.as_deref() == Some(owner)
-        });
+        let owned = state
+            .children
+            .iter()
+            .filter(|((_, key), child)| key.namespace == namespace && child.owner.as_deref() == Some(owner));
         owned.map(|((kind, key), child)| (*kind, key.name.clone(), child.version.clone())).collect()
     }
 

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::client::Timeouts;
 use super::client::connect::{self, Session, Terms};
 use super::client::pool::{Key, Pool};
 use super::client::transaction::{Answers, Letter};
-use super::client::Timeouts;
 use super::dns::{Dns, LookupError, Names};
 use super::outcome::{Outcome, Problem, Receipt, Stage, Tally, Trouble, too_many_recipients};
 use super::plan::{Hop, Plan};
@@ -34,7 +34,8 @@ pub async fn attempt(
     letter: &Letter<'_>,
     recipients: &[&Recipient],
 ) -> Vec<Outcome> {
-    let mut state: Vec<(Tally, Option<Outcome>)> = recipients.iter().map(|_| (Tally::default(), None)).collect();
+    let mut state: Vec<(Tally, Option<Outcome>)> =
+        recipients.iter().map(|_| (Tally::default(), None)).collect();
     for hop in &plan.hops {
         let mut open = pending(&state);
         while !open.is_empty() {
@@ -74,7 +75,10 @@ pub async fn attempt(
         }
     }
     let nowhere = || Outcome::Later(Problem::new(Trouble::Unreachable("there is no host to try".to_owned())));
-    state.into_iter().map(|(tally, outcome)| outcome.or_else(|| tally.sum()).unwrap_or_else(nowhere)).collect()
+    state
+        .into_iter()
+        .map(|(tally, outcome)| outcome.or_else(|| tally.sum()).unwrap_or_else(nowhere))
+        .collect()
 }
 
 fn pending(state: &[(Tally, Option<Outcome>)]) -> Vec<usize> {
@@ -119,7 +123,9 @@ async fn at_host(
         }
     }
     let session = open(outside, table, plan, hop).await?;
-    transact(outside, &key, session, letter, to).await.map_err(|trouble| vec![Problem::at(&hop.host, trouble)])
+    transact(outside, &key, session, letter, to)
+        .await
+        .map_err(|trouble| vec![Problem::at(&hop.host, trouble)])
 }
 
 async fn transact(
@@ -143,7 +149,12 @@ async fn transact(
 }
 
 /// A new session with a host: its addresses one after the other.
-async fn open(outside: &Outside, table: &RouteTable, plan: &Plan, hop: &Hop) -> Result<Session, Vec<Problem>> {
+async fn open(
+    outside: &Outside,
+    table: &RouteTable,
+    plan: &Plan,
+    hop: &Hop,
+) -> Result<Session, Vec<Problem>> {
     let problem = |trouble| Problem::at(&hop.host, trouble);
     let addresses = addresses(outside, table, hop).await.map_err(|trouble| vec![problem(trouble)])?;
     let terms = Terms {
@@ -168,14 +179,14 @@ async fn open(outside: &Outside, table: &RouteTable, plan: &Plan, hop: &Hop) -> 
 }
 
 async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {
-    if let Ok(ip) = hop.host.parse::<IpAddr>() {
-        return Ok(vec![ip]);
-    }
     let missing = if hop.by_mx { Trouble::MxWithoutAddress } else { Trouble::NoAddress };
+    if let Ok(ip) = hop.host.parse::<IpAddr>() {
+        return if hop.by_mx && is_nowhere(ip) { Err(missing) } else { Ok(vec![ip]) };
+    }
     let names = if hop.by_mx { Names::Complete } else { hop.names };
     match outside.dns.addresses(&table.dns_servers, &hop.host, names).await {
         Ok(mut addresses) => {
-            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger's DNS.
+            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger.
             addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
             addresses.truncate(MAX_ADDRESSES);
             if addresses.is_empty() { Err(missing) } else { Ok(addresses) }

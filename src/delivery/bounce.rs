@@ -2,7 +2,7 @@
 //! null sender, never for the gateway's own mail, never against NOTIFY, and never in floods.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
@@ -25,8 +25,29 @@ pub struct About<'a> {
     pub content: &'a [u8],
 }
 
-/// Why a recipient failed, for [`failed`].
-pub fn fate(recipient: &Recipient, action: Action, status: Status, problem: &Problem, now: Timestamp) -> Fate {
+/// A recipient that a rule refused while others were accepted (spec R69): `text` is the full notice.
+pub fn refused(recipient: &Recipient, status: Status, text: &str) -> Fate {
+    let [class, subject, detail] = status;
+    Fate {
+        recipient: recipient.clone(),
+        action: Action::Failed,
+        status,
+        reason: format!("A rule of your organisation refused it: 550 {class}.{subject}.{detail} {text}"),
+        remote_mta: None,
+        remote_reply: None,
+        last_attempt: None,
+        retry_until: None,
+    }
+}
+
+/// What an attempt made of a recipient.
+pub fn fate(
+    recipient: &Recipient,
+    action: Action,
+    status: Status,
+    problem: &Problem,
+    now: Timestamp,
+) -> Fate {
     Fate {
         recipient: recipient.clone(),
         action,
@@ -97,15 +118,25 @@ pub fn report(
     Some(Submission { id, entry, content: Content::from(composed.content) })
 }
 
-/// Limits the reports to each sender: whoever forges one shall not make us flood him.
-#[derive(Debug, Default)]
-pub struct Allowance {
-    senders: HashMap<String, (f64, Timestamp)>,
-}
+/// Limits the reports to each sender: whoever forges one shall not make us flood him. A cheap handle;
+/// clones share one allowance.
+#[derive(Debug, Clone, Default)]
+pub struct Allowance(Arc<Mutex<Senders>>);
 
 impl Allowance {
     /// Takes one report from the sender's allowance, if there is one left.
-    pub fn take(&mut self, sender: &str, now: Timestamp) -> bool {
+    pub fn take(&self, sender: &str, now: Timestamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(sender, now)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Senders {
+    senders: HashMap<String, (f64, Timestamp)>,
+}
+
+impl Senders {
+    fn take(&mut self, sender: &str, now: Timestamp) -> bool {
         let refilled = |left: f64, since: Timestamp| {
             let seconds = now.duration_since(since).as_secs_f64().max(0.0);
             (left + seconds / SECONDS_EACH).min(BURST)
@@ -134,7 +165,7 @@ mod tests {
     #[test]
     fn a_sender_gets_fifty_reports_at_once_and_then_one_a_minute() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut allowance = Allowance::default();
+        let mut allowance = Senders::default();
         let taken = (0..1000).filter(|_| allowance.take("a@b.example", at(0))).count();
         assert_eq!(taken, 50);
         assert!(allowance.take("other@b.example", at(0)));
@@ -148,7 +179,7 @@ mod tests {
     #[test]
     fn the_memory_for_senders_is_bounded() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let mut allowance = Allowance::default();
+        let mut allowance = Senders::default();
         for n in 0..20_000 {
             allowance.take(&format!("{n}@b.example"), at(0));
         }

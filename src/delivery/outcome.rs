@@ -33,9 +33,15 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Trouble {
     RouteMissing(RouteName),
-    RouteBroken { route: RouteName, why: String },
+    RouteBroken {
+        route: RouteName,
+        why: String,
+    },
     /// DNS did not answer, or its answer makes no sense.
-    Dns { name: String, why: String },
+    Dns {
+        name: String,
+        why: String,
+    },
     /// The recipient's domain does not exist.
     NoSuchDomain(String),
     /// The recipient's domain exists and has no host that takes mail.
@@ -156,10 +162,7 @@ impl Trouble {
 
 fn refused(stage: Stage, reply: &Reply) -> Meaning {
     use Meaning::{Fail, Later, OtherHostOrFail, OtherHostOrLater};
-    let status = || match reply.enhanced {
-        Some(code @ [5, ..]) => code,
-        _ => [5, 0, 0],
-    };
+    let status = || reply.enhanced.filter(|code| code[0] == 5).unwrap_or([5, 0, 0]);
     match stage {
         // The server is about to close: nothing about the message is said (RFC 5321 section 3.8).
         _ if reply.code == 421 => OtherHostOrLater,
@@ -282,7 +285,10 @@ impl fmt::Display for Problem {
                 write!(f, "The message has 8-bit content and the mail server {host} takes 7-bit mail only")
             }
             Trouble::NeedsUtf8 => {
-                write!(f, "The message has an address or header in UTF-8 and the mail server {host} takes none")
+                write!(
+                    f,
+                    "The message has an address or header in UTF-8 and the mail server {host} takes none"
+                )
             }
             Trouble::TooLarge(limit) => {
                 write!(f, "The message is larger than the {limit} octets that the mail server {host} takes")

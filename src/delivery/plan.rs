@@ -56,6 +56,9 @@ pub async fn plan(
         }
         RouteTarget::MxOf(domains) => of_named_domains(table, dns, domains).await?,
         RouteTarget::RecipientMx => match recipient {
+            Host::Literal(ip) if table.is_self((*ip, mx_port).into()) => {
+                return Err(Problem::new(Trouble::LoopsBack(recipient.to_string())));
+            }
             Host::Literal(ip) => {
                 vec![Hop { host: ip.to_string(), port: mx_port, names: Names::Complete, by_mx: true }]
             }
@@ -97,8 +100,7 @@ async fn of_named_domains(table: &RouteTable, dns: &Dns, domains: &[HostPort]) -
 /// The mail hosts of a domain, best first (RFC 5321 section 5.1).
 async fn of_domain(table: &RouteTable, dns: &Dns, domain: &str, port: u16) -> Result<Vec<Hop>, Problem> {
     let hop = |host: String| Hop { host, port, names: Names::Complete, by_mx: true };
-    let unanswered =
-        |why| Problem::new(Trouble::Dns { name: domain.to_owned(), why });
+    let unanswered = |why| Problem::new(Trouble::Dns { name: domain.to_owned(), why });
     match dns.mx(&table.dns_servers, domain).await {
         Ok(records) => {
             let mut own = Vec::new();
@@ -131,6 +133,9 @@ async fn of_domain(table: &RouteTable, dns: &Dns, domain: &str, port: u16) -> Re
 async fn is_own(table: &RouteTable, dns: &Dns, host: &str, port: u16) -> bool {
     if host.eq_ignore_ascii_case(&table.hostname) {
         return true;
+    }
+    if !table.listens_on(port) {
+        return false;
     }
     match dns.addresses(&table.dns_servers, host, Names::Complete).await {
         Ok(addresses) => addresses.iter().any(|ip| table.is_self((*ip, port).into())),

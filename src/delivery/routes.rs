@@ -81,7 +81,8 @@ impl RouteTable {
     /// Never fails: a route whose material is missing or unreadable is broken, and its mail waits.
     pub fn build(bundle: &Bundle, materials: &Materials, own: &Own) -> Self {
         let gateway = &bundle.gateway;
-        let hostname = gateway.hostname.clone().unwrap_or_else(|| own.machine.clone());
+        let machine = if own.machine.is_empty() { "localhost" } else { &own.machine };
+        let hostname = gateway.hostname.clone().unwrap_or_else(|| machine.to_owned());
         let normal = match &gateway.default_route {
             None => Normal::Way(Arc::new(opportunistic(Label::Mx, RouteTarget::RecipientMx))),
             Some(DefaultRoute::Host(at)) => {
@@ -126,6 +127,11 @@ impl RouteTable {
     /// The schedule of a way out, also of one that is broken now.
     pub fn retry(&self, via: &Via) -> Retry {
         self.resolve(via).map_or_else(|_| Retry::default(), |route| route.retry)
+    }
+
+    /// Whether one of the gateway's own listeners has this port.
+    pub fn listens_on(&self, port: u16) -> bool {
+        self.listening.iter().any(|own| own.port() == port)
     }
 
     /// Whether a connection there would reach this gateway's own listener.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::bundle::Bundle;
 use crate::bundle::document::{
-    DefaultRoute, Gateway, HostPort, Limits, Notices, ObjectId, ObjectKind, OnTlsFailure, Origin, Retry, Route,
-    RouteTarget, RouteTls, TlsMode, WeightedHost,
+    DefaultRoute, Gateway, HostPort, Limits, Notices, ObjectId, ObjectKind, OnTlsFailure, Origin, Retry,
+    Route, RouteTarget, RouteTls, TlsMode, WeightedHost,
 };
 use crate::bundle::material::{Material, MaterialKind, Materials};
 use crate::delivery::client::Timeouts;
@@ -58,7 +58,12 @@ pub fn strict(ca: bool) -> RouteTls {
 }
 
 pub fn ca_material() -> Material {
-    Material { kind: MaterialKind::ConfigMap, namespace: "mail".into(), name: "ca".into(), key: "ca.crt".into() }
+    Material {
+        kind: MaterialKind::ConfigMap,
+        namespace: "mail".into(),
+        name: "ca".into(),
+        key: "ca.crt".into(),
+    }
 }
 
 pub fn gateway() -> Gateway {

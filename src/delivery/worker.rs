@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use self::job::{Job, Shared};
 use self::lanes::Lanes;
 use super::attempt::Outside;
+use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::metrics::Metrics;
 use super::plan::MX_PORT;
@@ -31,6 +32,8 @@ pub struct Config {
     pub per_destination: usize,
     /// Messages that stand in line in memory for one destination; more go back to the spool a while.
     pub waiting: usize,
+    /// Bytes that messages in line and on the way may hold in memory.
+    pub memory: u64,
     /// How long shutdown waits for attempts that run.
     pub drain: Duration,
     /// The port of mail hosts found by MX. Anything but 25 is for tests.
@@ -43,7 +46,8 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             concurrency: 1000,
             per_destination: 20,
-            waiting: 1000,
+            waiting: 2000,
+            memory: 64 << 20,
             drain: Duration::from_secs(20),
             mx_port: MX_PORT,
         }
@@ -58,10 +62,17 @@ pub struct Worker {
 
 impl Worker {
     /// Must be called inside a tokio runtime.
-    pub fn start(spool: Spool, routes: Arc<dyn Routes>, metrics: Metrics, config: Config) -> Self {
+    /// `allowance` is shared with whoever else writes reports.
+    pub fn start(
+        spool: Spool,
+        routes: Arc<dyn Routes>,
+        metrics: Metrics,
+        allowance: Allowance,
+        config: Config,
+    ) -> Self {
         let stop = CancellationToken::new();
         let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
-        let shared = Shared::new(spool, routes, outside, metrics, config.mx_port, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, config.mx_port, stop.clone());
         let task = tokio::spawn(run(Arc::new(shared), config, stop.clone()));
         Self { stop, task }
     }
@@ -91,8 +102,8 @@ async fn run(shared: Arc<Shared>, config: Config, stop: CancellationToken) {
             () = stop.cancelled() => break,
             due = shared.spool.next_due() => {
                 for job in Job::group(&shared.routes.current(), due) {
-                    if let Err(job) = lanes.push(job) {
-                        job.postpone(&shared.spool);
+                    if let Some((job, by)) = lanes.push(job) {
+                        job.postpone(&shared.spool, by);
                     }
                 }
             }

@@ -19,8 +19,10 @@ pub struct Budget {
 }
 
 /// Bytes that one transaction holds; given back when dropped.
-#[derive(Debug, Default)]
-pub struct Share(Option<OwnedSemaphorePermit>);
+#[derive(Debug)]
+pub struct Share {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Budget {
     pub fn new(bytes: u64) -> Self {
@@ -39,7 +41,7 @@ impl Budget {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total / 4).max(1);
         let wait = Arc::clone(&self.free).acquire_many_owned(units);
         match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(Ok(permit)) => Some(Share(Some(permit))),
+            Ok(Ok(permit)) => Some(Share { _permit: permit }),
             Ok(Err(_)) | Err(_) => None,
         }
     }

@@ -80,7 +80,8 @@ fn read_tls(folder: &Path) -> Result<ServerConfig, String> {
         move |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display())
     };
     let (chain, key, ca) = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(bad("tls.crt"))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(bad("tls.crt"))?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(bad("tls.key"))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&ca) {

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -12,13 +12,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
+use crate::delivery::Allowance;
 use crate::delivery::bounce::{self, About};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::received;
-use crate::mail::dsn::{Action, Fate};
+use crate::mail::dsn::Fate;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
 use crate::policy::settle::{Settlement, settle};
 use crate::policy::verdict::Rejection;
@@ -52,6 +53,8 @@ struct Shared {
     mount: Option<Arc<Mount>>,
     spool: Spool,
     budget: Budget,
+    /// Reports to a sender, those of delivery included.
+    allowance: Allowance,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
     draining: AtomicBool,
@@ -86,6 +89,7 @@ impl Intake {
         mount: Option<Arc<Mount>>,
         spool: Spool,
         budget: Budget,
+        allowance: Allowance,
         hostname: String,
         registry: &mut Registry,
     ) -> Self {
@@ -95,6 +99,7 @@ impl Intake {
             mount,
             spool,
             budget,
+            allowance,
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
@@ -291,22 +296,23 @@ impl Incoming {
     }
 
     /// Tells the sender of a message that went to some of its recipients which ones policy refused.
-    fn report(&self, entry: &Entry, content: &Content, refused: &[(Recipient, Rejection)]) -> Option<Submission> {
+    fn report(
+        &self,
+        entry: &Entry,
+        content: &Content,
+        refused: &[(Recipient, Rejection)],
+    ) -> Option<Submission> {
+        let sender = entry.sender.mailbox.as_ref()?;
+        let now = Timestamp::now();
+        if refused.is_empty() || !self.shared.allowance.take(&sender.folded(), now) {
+            return None;
+        }
         let fates: Vec<Fate> = refused
             .iter()
-            .map(|(recipient, rejection)| Fate {
-                recipient: recipient.clone(),
-                action: Action::Failed,
-                status: rejection.code.0.into(),
-                reason: rejection.full_text.clone(),
-                remote_mta: None,
-                remote_reply: None,
-                last_attempt: None,
-                retry_until: None,
-            })
+            .map(|(recipient, rejection)| bounce::refused(recipient, rejection.code.0, &rejection.full_text))
             .collect();
         let about = About { entry, content: content.bytes() };
-        bounce::report(&self.running.routes, self.shared.spool.new_id(), Timestamp::now(), about, &fates)
+        bounce::report(&self.running.routes, self.shared.spool.new_id(), now, about, &fates)
     }
 
     fn entry(&self, targets: Vec<Target>) -> Entry {

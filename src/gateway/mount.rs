@@ -173,9 +173,19 @@ impl Mount {
 enum Trouble {
     /// No manifest at all: nothing was published yet.
     Nothing,
-    Missing { manifest: Box<Manifest>, what: String, secret: bool },
-    TooNew { manifest: Box<Manifest>, message: String },
-    Damaged { manifest: Box<Manifest>, message: String },
+    Missing {
+        manifest: Box<Manifest>,
+        what: String,
+        secret: bool,
+    },
+    TooNew {
+        manifest: Box<Manifest>,
+        message: String,
+    },
+    Damaged {
+        manifest: Box<Manifest>,
+        message: String,
+    },
     Io(String),
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Metrics, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
 use crate::gateway::intake::Intake;
@@ -82,19 +82,26 @@ struct Current(Arc<Live>);
 
 impl Routes for Current {
     fn current(&self) -> Arc<RouteTable> {
-        let running = self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+        let running =
+            self.0.current().expect("delivery starts with the first policy, and there is one ever after");
         Arc::clone(&running.routes)
     }
 }
 
 /// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
-async fn deliver(live: Arc<Live>, spool: Spool, metrics: Metrics, stop: CancellationToken) {
+async fn deliver(
+    live: Arc<Live>,
+    spool: Spool,
+    metrics: Metrics,
+    allowance: Allowance,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
     let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, config);
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -116,12 +123,14 @@ impl Gateway {
             Source::Offered { pages } => (None, None, pages),
         };
         let live = Arc::new(Live::new(pod, instance, listeners, memory));
+        let allowance = Allowance::default();
         let budget = Budget::of_this_machine();
         let intake = Intake::new(
             Arc::clone(&live),
             mount.clone(),
             spool.clone(),
             budget,
+            allowance.clone(),
             hostname.clone(),
             &mut registry,
         );
@@ -129,7 +138,8 @@ impl Gateway {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let no_more = CancellationToken::new();
-        let delivery = tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, no_more.clone()));
+        let delivery =
+            tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, allowance, no_more.clone()));
 
         let stop = CancellationToken::new();
         let leaving = Arc::new(AtomicBool::new(false));
@@ -171,7 +181,9 @@ impl Gateway {
     /// transactions, the rest finished or left in the spool (spec R162).
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
-        let Self { live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, .. } = self;
+        let Self {
+            live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, ..
+        } = self;
         tracing::info!("draining");
         leaving.store(true, Ordering::Relaxed);
         tokio::time::sleep(drain_lag).await;

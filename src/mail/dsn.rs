@@ -133,7 +133,8 @@ fn original(report: &Report<'_>, head: &[u8], full: bool, utf8: bool) -> SingleP
     if full {
         // message/* may not be encoded (RFC 2046 section 5.2.1), so the octets go as they are.
         let ascii = report.content.is_ascii();
-        let encoding = if ascii { ContentTransferEncoding::SevenBit } else { ContentTransferEncoding::EightBit };
+        let encoding =
+            if ascii { ContentTransferEncoding::SevenBit } else { ContentTransferEncoding::EightBit };
         let kind = if utf8 { "message/global" } else { "message/rfc822" };
         let body = Body::dangerous_pre_encoded(report.content.to_vec(), encoding);
         return SinglePart::builder().content_type(content_type(kind)).body(body);

@@ -162,7 +162,9 @@ struct Field {
 
 impl Field {
     fn is(&self, head: &[u8], name: &str) -> bool {
-        head[self.span.start..self.span.start + self.colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+        head[self.span.start..self.span.start + self.colon]
+            .trim_ascii_end()
+            .eq_ignore_ascii_case(name.as_bytes())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod folder;
 mod golden;
+mod kept;
 mod mistakes;
 mod set;
 

@@ -137,8 +137,8 @@ fn draft(
 }
 
 fn no_clients() -> Problem {
-    let message = "no client may relay, so all mail is refused; add the networks of your mail servers:\n\
-                   spec:\n  clients:\n    cidrs: [10.0.0.0/8]";
+    let message = "no client may relay, so all mail is refused; add the networks of your mail servers: \
+                   spec: {clients: {cidrs: [10.0.0.0/8]}}";
     Problem::new("", Reason::NoClients, message, ConditionType::AcceptsMail).warning()
 }
 

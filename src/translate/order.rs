@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::gateway;
+use super::pattern::Patterns;
 use super::problem::{Findings, Outcome, Problem};
 use super::resources::{Kind, LastGood, Malformed, ObjectKey, Resources, Translation, key, origin, target};
 use super::{routes, rules};
@@ -39,6 +40,7 @@ pub(super) struct Pass<'a> {
     pub last_good: Option<&'a LastGood>,
     /// Namespaces whose objects may attach.
     allowed: BTreeSet<&'a str>,
+    pub patterns: Patterns<'a>,
     last_routes: BTreeMap<&'a ObjectId, &'a Route>,
     last_rules: BTreeMap<&'a ObjectId, &'a Rule>,
 }
@@ -65,6 +67,7 @@ impl<'a> Pass<'a> {
             resources,
             last_good,
             allowed: BTreeSet::from([gateway.namespace.as_str()]),
+            patterns: Patterns::accepted(last_rules.clone()),
             last_routes: last_routes.map(|route| (&route.origin.object, route)).collect(),
             last_rules: last_rules.map(|rule| (&rule.origin.object, rule)).collect(),
         };

@@ -1,18 +1,55 @@
 //! Regular expressions, judged by the code that will run them (spec R59).
 
+use std::collections::HashSet;
+
 use super::problem::Problem;
 use crate::api::checks;
 use crate::api::conditions::{ConditionType, Reason};
+use crate::bundle::document::{AddressFilter, ExpressionKind, Rule};
 use crate::policy::pattern::{self, PatternError};
 
-/// A pattern that is searched for.
-pub(super) fn search(path: &str, text: &str) -> Result<(), Problem> {
-    pattern::compile(text).map(drop).map_err(|error| refused(path, &error))
+/// The judge. What was accepted before is not compiled once more: with thousands of rules that is most of a
+/// pass, and the pre-flight compile has the last word anyway.
+#[derive(Default)]
+pub(super) struct Patterns<'a> {
+    searched: HashSet<&'a str>,
+    whole: HashSet<&'a str>,
 }
 
-/// A pattern that must match a whole address.
-pub(super) fn whole(path: &str, text: &str) -> Result<(), Problem> {
-    pattern::compile_whole(text).map(drop).map_err(|error| refused(path, &error))
+impl<'a> Patterns<'a> {
+    /// Knows the patterns of rules that were accepted.
+    pub fn accepted(rules: impl Iterator<Item = &'a Rule>) -> Self {
+        let mut known = Self::default();
+        for rule in rules.filter(|rule| rule.broken.is_none()) {
+            for filter in [&rule.envelope.senders, &rule.envelope.recipients].into_iter().flatten() {
+                if let AddressFilter::Pattern(pattern) = filter {
+                    known.whole.insert(pattern);
+                }
+            }
+            for expression in rule.content.iter().flat_map(|content| &content.expressions) {
+                if matches!(expression.kind, ExpressionKind::MatchesRegex | ExpressionKind::NotMatchesRegex) {
+                    known.searched.insert(&expression.value);
+                }
+            }
+        }
+        known
+    }
+
+    /// A pattern that is searched for.
+    pub fn search(&self, path: &str, text: &str) -> Result<(), Problem> {
+        if self.searched.contains(text) {
+            return Ok(());
+        }
+        pattern::compile(text).map(drop).map_err(|error| refused(path, &error))
+    }
+
+    /// A pattern that must match a whole address.
+    pub fn whole(&self, path: &str, text: &str) -> Result<(), Problem> {
+        if self.whole.contains(text) {
+            return Ok(());
+        }
+        pattern::compile_whole(text).map(drop).map_err(|error| refused(path, &error))
+    }
 }
 
 fn refused(path: &str, error: &PatternError) -> Problem {

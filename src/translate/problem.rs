@@ -95,9 +95,12 @@ impl Outcome {
 
     /// Whether this generation itself is what the bundle holds (or says is disabled).
     pub fn is_current(&self) -> bool {
-        self.in_force.is_none()
+        let attached = |problem: &Problem| {
+            !matches!(problem.reason, Reason::GatewayNotAllowed | Reason::GatewayNotFound)
+        };
+        self.in_force.is_none_or(|generation| generation == self.origin.generation)
             && !self.broken
-            && self.problems.iter().all(|p| p.reason != Reason::GatewayNotAllowed)
+            && self.problems.iter().all(attached)
     }
 
     /// What `Accepted` and `ResolvedRefs` should say.

@@ -6,10 +6,11 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::gateway::address;
+use super::lists;
 use super::order::{Draft, Given, Pass};
+use super::pattern::Patterns;
 use super::problem::{Findings, Outcome};
 use super::resources::{Kind, Malformed, origin};
-use super::{lists, pattern};
 use crate::api::action as act;
 use crate::api::checks;
 use crate::api::compliance_rule::{self as spec, ComplianceRule, ComplianceRuleSpec, ExpressionType, Match};
@@ -33,7 +34,7 @@ pub(super) fn decide(
         pass.attached(&pass.resources.routing_rules, |rule: &RoutingRule| &rule.spec.gateway_ref, outcomes);
     for (origin, given) in routing {
         let draft = match given {
-            Given::Read(rule) => routing_draft(rule),
+            Given::Read(rule) => routing_draft(pass, rule),
             Given::Malformed(malformed) => unread(malformed),
         };
         records.extend(settle(pass, routes, origin, draft, outcomes));
@@ -133,14 +134,14 @@ fn resolve(rule: &mut Rule, routes: &BTreeSet<RouteName>) {
     }
 }
 
-fn routing_draft(rule: &RoutingRule) -> RuleDraft {
+fn routing_draft(pass: &Pass<'_>, rule: &RoutingRule) -> RuleDraft {
     let mut findings = Findings::default();
     let RoutingRuleSpec { gateway_ref: _, description, enabled, priority, messages, envelope, action } =
         &rule.spec;
     let record = Rule {
         description: description.clone().unwrap_or_default(),
         messages: directions(messages, &mut findings),
-        envelope: filters(envelope.as_ref(), &mut findings),
+        envelope: filters(&pass.patterns, envelope.as_ref(), &mut findings),
         content: None,
         on_scan_limit: OnScanLimit::default(),
         ..bare(rule, *priority, action, &mut findings)
@@ -164,7 +165,7 @@ fn compliance_draft(pass: &Pass<'_>, rule: &ComplianceRule) -> RuleDraft {
     let mut record = Rule {
         description: description.clone().unwrap_or_default(),
         messages: directions(messages, &mut findings),
-        envelope: filters(envelope.as_ref(), &mut findings),
+        envelope: filters(&pass.patterns, envelope.as_ref(), &mut findings),
         on_scan_limit: match on_scan_limit {
             spec::OnScanLimit::TreatAsMatch => OnScanLimit::TreatAsMatch,
             spec::OnScanLimit::TreatAsNoMatch => OnScanLimit::TreatAsNoMatch,
@@ -224,7 +225,7 @@ fn unread(malformed: &Malformed) -> RuleDraft {
         priority: priority.unwrap_or(500) as u16,
         created: None,
         messages: directions(&messages, &mut findings),
-        envelope: filters(envelope.as_ref(), &mut aside),
+        envelope: filters(&Patterns::default(), envelope.as_ref(), &mut aside),
         content: None,
         on_scan_limit: OnScanLimit::default(),
         action: Action::Modify(Modify::default()),
@@ -249,21 +250,30 @@ fn directions(messages: &[scope::Direction], findings: &mut Findings) -> Vec<Dir
     decided.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn filters(envelope: Option<&scope::Envelope>, findings: &mut Findings) -> EnvelopeFilter {
+fn filters(
+    patterns: &Patterns<'_>,
+    envelope: Option<&scope::Envelope>,
+    findings: &mut Findings,
+) -> EnvelopeFilter {
     let Some(scope::Envelope { senders, recipients }) = envelope else { return EnvelopeFilter::default() };
     let something = senders.is_some() || recipients.is_some();
     findings.check(something, "spec.envelope", &checks::ENVELOPE_SOMETHING);
     let mut read = |field: &str, given: &Option<scope::AddressFilter>| {
-        given.as_ref().and_then(|given| filter(&format!("spec.envelope.{field}"), given, findings))
+        given.as_ref().and_then(|given| filter(patterns, &format!("spec.envelope.{field}"), given, findings))
     };
     EnvelopeFilter { senders: read("senders", senders), recipients: read("recipients", recipients) }
 }
 
-fn filter(path: &str, given: &scope::AddressFilter, findings: &mut Findings) -> Option<AddressFilter> {
+fn filter(
+    patterns: &Patterns<'_>,
+    path: &str,
+    given: &scope::AddressFilter,
+    findings: &mut Findings,
+) -> Option<AddressFilter> {
     let scope::AddressFilter { address: one, pattern: many } = given;
     findings.check(one.is_some() != many.is_some(), path, &checks::FILTER_ONE_OF);
     let pattern = many.as_ref().and_then(|text| {
-        findings.ok(pattern::whole(&format!("{path}.pattern"), text))?;
+        findings.ok(patterns.whole(&format!("{path}.pattern"), text))?;
         Some(AddressFilter::Pattern(text.clone()))
     });
     let address = one.as_ref().and_then(|text| findings.ok(address(&format!("{path}.address"), text)));
@@ -291,7 +301,9 @@ fn conditions(pass: &Pass<'_>, namespace: &str, matches: &Match, findings: &mut 
         expressions: expressions
             .iter()
             .enumerate()
-            .filter_map(|(at, given)| expression(&format!("spec.match.expressions[{at}]"), given, findings))
+            .filter_map(|(at, given)| {
+                expression(pass, &format!("spec.match.expressions[{at}]"), given, findings)
+            })
             .collect(),
         combine: match combine {
             spec::Combine::Any => Combine::Any,
@@ -300,7 +312,12 @@ fn conditions(pass: &Pass<'_>, namespace: &str, matches: &Match, findings: &mut 
     }
 }
 
-fn expression(path: &str, given: &spec::Expression, findings: &mut Findings) -> Option<Expression> {
+fn expression(
+    pass: &Pass<'_>,
+    path: &str,
+    given: &spec::Expression,
+    findings: &mut Findings,
+) -> Option<Expression> {
     let spec::Expression { location, kind, value, min_count } = given;
     match kind {
         ExpressionType::IsEmpty => findings.check(value.is_none(), path, &checks::EXPRESSION_NO_VALUE),
@@ -309,7 +326,7 @@ fn expression(path: &str, given: &spec::Expression, findings: &mut Findings) -> 
     let value = match (kind, value) {
         (ExpressionType::IsEmpty, _) => String::new(),
         (ExpressionType::MatchesRegex | ExpressionType::NotMatchesRegex, Some(value)) => {
-            findings.ok(pattern::search(&format!("{path}.value"), value))?;
+            findings.ok(pass.patterns.search(&format!("{path}.value"), value))?;
             value.clone()
         }
         (_, Some(value)) => value.clone(),

@@ -56,7 +56,10 @@ fn sources() -> BTreeMap<String, Vec<PathBuf>> {
 /// The code of a file without its tests: what follows `#[cfg(test)]` may use what it likes.
 fn product_code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("src is readable");
-    if file.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing") {
+    let of_tests =
+        |name: &std::ffi::OsStr| ["tests", "tests.rs", "testing", "testing.rs"].iter().any(|t| name == *t);
+    let inside = file.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap_or(file);
+    if inside.iter().any(of_tests) {
         return String::new();
     }
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();

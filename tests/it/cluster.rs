@@ -9,8 +9,8 @@ mod static_errors;
 use std::net::SocketAddr;
 
 use crate::support::cluster::{Cluster, HOST, RELAY};
-use crate::support::postfix::Postfix;
 use crate::support::inbox::Inbox;
+use crate::support::postfix::Postfix;
 
 /// A gateway for a namespace without a volume of its own; `{extra}` goes into its spec.
 fn gateway(replicas: u32, sink: &Inbox, extra: &str) -> String {

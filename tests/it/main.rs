@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cluster;
+mod generated;
 mod kill;
 mod mounted;
 mod standalone;

@@ -79,8 +79,10 @@ pub fn plan(
         segments: pieces
             .segments
             .into_iter()
-            .map(|(name, hash, keys)| {
-                SegmentRef { name, hash, places: keys.iter().map(|key| placement.places[key]).collect() }
+            .map(|(name, hash, keys)| SegmentRef {
+                name,
+                hash,
+                places: keys.iter().map(|key| placement.places[key]).collect(),
             })
             .collect(),
         materials,
@@ -114,12 +116,20 @@ struct Pieces {
 /// A segment whose content is published already keeps its stored pieces: another version of the compressor
 /// could cut it differently.
 fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
-    let stored: BTreeMap<&str, &SegmentRef> =
-        published.manifest.iter().flat_map(|manifest| &manifest.segments).map(|s| (s.hash.as_str(), s)).collect();
+    let stored: BTreeMap<&str, &SegmentRef> = published
+        .manifest
+        .iter()
+        .flat_map(|manifest| &manifest.segments)
+        .map(|s| (s.hash.as_str(), s))
+        .collect();
     let mut all = Pieces { segments: Vec::new(), sizes: BTreeMap::new(), content: BTreeMap::new() };
     for Segment { name, hash, pieces } in segments {
         let sizes: Option<BTreeMap<String, usize>> = stored.get(hash.as_str()).and_then(|segment| {
-            segment.keys().zip(&segment.places).map(|(key, place)| published.size(*place, &key).map(|s| (key, s))).collect()
+            segment
+                .keys()
+                .zip(&segment.places)
+                .map(|(key, place)| published.size(*place, &key).map(|s| (key, s)))
+                .collect()
         });
         let keys = match sizes {
             Some(sizes) => {
@@ -241,10 +251,16 @@ mod tests {
     fn the_sequence_rises_above_everything_pods_have_seen() {
         let mut published = Published::default();
         let first = publish(&mut published, vec![segment("gateway", "a", 10)]).manifest.sequence;
-        assert_eq!(publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence, first.next());
+        assert_eq!(
+            publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence,
+            first.next()
+        );
         // The manifest was restored from a backup: same content, but pods are further.
         published.floor = Sequence(first.0 + 100);
-        assert_eq!(publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence.0, first.0 + 101);
+        assert_eq!(
+            publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence.0,
+            first.0 + 101
+        );
     }
 
     #[test]
@@ -264,7 +280,8 @@ mod tests {
         publish(&mut published, vec![segment("gateway", "a", 10)]);
         let before = published.shelves.clone();
         let piece = |n: u8| segment(&format!("rules-{n}"), &char::from(n).to_string(), 480 << 10);
-        let full = plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).err().expect("too large");
+        let full =
+            plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).err().expect("too large");
         assert!(full.wanted > full.free && full.total == ROOM.total());
         assert_eq!(published.shelves, before);
     }

@@ -84,7 +84,8 @@ pub fn place(
     for &(key, bytes) in &missing {
         let fits = |shelf: &u8| used[usize::from(*shelf)] + bytes <= room.of(*shelf);
         let Some(shelf) = (0..room.shelves).find(fits) else {
-            let free = (0..room.shelves).map(|s| room.of(s).saturating_sub(used[usize::from(s)])).sum::<usize>();
+            let free =
+                (0..room.shelves).map(|s| room.of(s).saturating_sub(used[usize::from(s)])).sum::<usize>();
             let wanted = wanted.values().sum();
             return Err(Full { wanted, free, total: room.total() });
         };
@@ -130,7 +131,8 @@ mod tests {
 
     #[test]
     fn what_a_published_manifest_names_stays_and_the_rest_makes_room() {
-        let shelves = Shelves(BTreeMap::from([(0, keys(&[("old", 30)])), (1, keys(&[("dead", 90), ("live", 10)]))]));
+        let shelves =
+            Shelves(BTreeMap::from([(0, keys(&[("old", 30)])), (1, keys(&[("dead", 90), ("live", 10)]))]));
         let placement = place(&shelves, &keys(&[("live", 10), ("new", 80)]), &names(&["old"]), ROOM).unwrap();
         assert_eq!(placement.places, BTreeMap::from([("live".to_owned(), 1), ("new".to_owned(), 1)]));
         assert_eq!(placement.remove, BTreeMap::from([(1, vec!["dead".to_owned()])]));

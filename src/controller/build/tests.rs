@@ -12,7 +12,8 @@ fn objects(spec: Value) -> Objects {
     gateway.metadata.uid = Some("uid-1".to_owned());
     gateway.metadata.generation = Some(1);
     let resources = Resources { gateways: vec![gateway.clone().into()], ..Resources::default() };
-    let bundle = translate(&ObjectKey::new("mail", "default"), &resources, None).bundle.expect("a valid gateway");
+    let bundle =
+        translate(&ObjectKey::new("mail", "default"), &resources, None).bundle.expect("a valid gateway");
     let site = Site { image: "postern:test".to_owned(), namespace: "postern-system".to_owned() };
     build(&gateway, &bundle, &site)
 }
@@ -87,7 +88,10 @@ fn low_ports_are_bound_high_and_the_service_names_them_by_number() {
         ])
     );
     let mail = at(&policy, "/spec/ingress/0");
-    assert_eq!(mail, &json!({"ports": [{"port": 10025, "protocol": "TCP"}, {"port": 2525, "protocol": "TCP"}]}));
+    assert_eq!(
+        mail,
+        &json!({"ports": [{"port": 10025, "protocol": "TCP"}, {"port": 2525, "protocol": "TCP"}]})
+    );
     let ports = at(&set, "/spec/template/spec/containers/0/ports").as_array().unwrap().clone();
     let numbers: Vec<i64> = ports.iter().map(|port| port["containerPort"].as_i64().unwrap()).collect();
     assert_eq!(numbers, [10025, 2525, 8025, 8026]);
@@ -111,15 +115,18 @@ fn the_control_port_is_for_the_controller_and_the_gateways_own_pods() {
 
 #[test]
 fn metrics_and_egress_open_only_what_is_asked_for() {
-    let policy = json(objects(json!({
-        "defaultRoute": {"host": "192.0.2.7", "port": 2525},
-        "networkPolicy": {"egress": true, "metricsFrom": [{"namespaceSelector": {}}]},
-    }))
-    .network_policy);
+    let policy = json(
+        objects(json!({
+            "defaultRoute": {"host": "192.0.2.7", "port": 2525},
+            "networkPolicy": {"egress": true, "metricsFrom": [{"namespaceSelector": {}}]},
+        }))
+        .network_policy,
+    );
     assert_eq!(at(&policy, "/spec/ingress/2/ports/0/port"), 8025);
     assert_eq!(at(&policy, "/spec/policyTypes"), &json!(["Ingress", "Egress"]));
     let egress = at(&policy, "/spec/egress").as_array().unwrap().clone();
-    let block = json!({"ports": [{"port": 2525, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]});
+    let block =
+        json!({"ports": [{"port": 2525, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]});
     assert!(egress.contains(&block), "{egress:#?}");
     let everywhere: Vec<&Value> = egress.iter().filter(|rule| rule.get("to").is_none()).collect();
     assert_eq!(everywhere.len(), 1, "only name servers may be anywhere: {everywhere:?}");
@@ -152,13 +159,15 @@ fn client_addresses_survive_a_load_balancer() {
 
 #[test]
 fn what_the_author_passes_on_reaches_the_pods_but_never_replaces_our_labels() {
-    let set = json(objects(json!({"pod": {
-        "labels": {"team": "mail", GATEWAY_LABEL: "other"},
-        "annotations": {"a": "b"},
-        "nodeSelector": {"disk": "ssd"},
-        "resources": {"limits": {"memory": "2Gi"}},
-    }}))
-    .stateful_set);
+    let set = json(
+        objects(json!({"pod": {
+            "labels": {"team": "mail", GATEWAY_LABEL: "other"},
+            "annotations": {"a": "b"},
+            "nodeSelector": {"disk": "ssd"},
+            "resources": {"limits": {"memory": "2Gi"}},
+        }}))
+        .stateful_set,
+    );
     let template = at(&set, "/spec/template");
     assert_eq!(template["metadata"]["labels"]["team"], "mail");
     assert_eq!(template["metadata"]["labels"][GATEWAY_LABEL], "default");

@@ -108,7 +108,8 @@ impl Touches {
         let (api, params, metrics) = (&api, &params, &self.metrics);
         let touches = patches.into_iter().map(|(name, patch)| async move {
             metrics.touched();
-            if let Err(error) = bounded(&name, api.patch_metadata(&name, params, &Patch::Merge(patch))).await {
+            if let Err(error) = bounded(&name, api.patch_metadata(&name, params, &Patch::Merge(patch))).await
+            {
                 // It may just have gone; if not, its turn comes again.
                 debug!(pod = name, %error, "the touch failed");
             }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::bundle::NackReason;
+use crate::bundle::Revision;
 use crate::bundle::ack::Running;
 use crate::bundle::document::ObjectKind;
-use crate::bundle::Revision;
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_795_000_000_000 + millis).unwrap()
@@ -32,8 +32,11 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         message: "Secret mail/tls has not arrived in the mount".to_owned(),
         object: None,
     };
-    let running =
-        running.map(|sequence| Running { sequence: Sequence(sequence), revision: revision(), loaded_at: at(0) });
+    let running = running.map(|sequence| Running {
+        sequence: Sequence(sequence),
+        revision: revision(),
+        loaded_at: at(0),
+    });
     let ack = Ack {
         pod: pod.name.clone(),
         instance: "i".to_owned(),
@@ -107,16 +110,24 @@ fn a_pod_counts_until_it_is_deleted_or_not_ready_and_is_updated_when_it_says_so(
 /// All combinations of three pods: complete exactly when someone counts and all who count have it.
 #[test]
 fn a_rollout_is_complete_when_every_counting_pod_has_it() {
-    let states = [(Some(true), Some(5)), (Some(true), Some(4)), (Some(true), None), (Some(false), Some(4)), (None, None)];
+    let states = [
+        (Some(true), Some(5)),
+        (Some(true), Some(4)),
+        (Some(true), None),
+        (Some(false), Some(4)),
+        (None, None),
+    ];
     for a in states {
         for b in states {
             for c in states {
                 let trio = [a, b, c];
-                let pods: Vec<Pod> = ["a", "b", "c"].iter().zip(trio).map(|(name, (ready, _))| pod(name, ready)).collect();
+                let pods: Vec<Pod> =
+                    ["a", "b", "c"].iter().zip(trio).map(|(name, (ready, _))| pod(name, ready)).collect();
                 let acks = pods.iter().zip(trio).map(|(pod, (_, running))| ack(pod, running, None)).collect();
                 let progress = progress(Sequence(5), &pods, &acks);
                 let counting: Vec<_> = trio.iter().filter(|(ready, _)| *ready == Some(true)).collect();
-                let expected = !counting.is_empty() && counting.iter().all(|(_, running)| *running == Some(5));
+                let expected =
+                    !counting.is_empty() && counting.iter().all(|(_, running)| *running == Some(5));
                 assert_eq!(progress.complete(), expected, "{trio:?}");
                 assert_eq!(progress.total as usize, counting.len());
                 assert_eq!(progress.not_counting as usize, 3 - counting.len());

@@ -10,7 +10,8 @@ fn at(millis: i64) -> Timestamp {
 }
 
 fn outcome(generation: i64) -> Outcome {
-    let object = ObjectId { kind: ObjectKind::RoutingRule, namespace: "mail".to_owned(), name: "r".to_owned() };
+    let object =
+        ObjectId { kind: ObjectKind::RoutingRule, namespace: "mail".to_owned(), name: "r".to_owned() };
     Outcome::new(Origin { object, uid: "u".to_owned(), generation })
 }
 
@@ -93,8 +94,9 @@ fn ready_says_since_when_and_how_long_it_took() {
     given.journey.as_mut().unwrap().arrived = Some(arrival);
     let status = given.status();
     assert!(
-        show(&status)
-            .ends_with("Ready=True Ready: 3 of 3 pods since 2026-11-22T10:00:00.184Z, 143 ms after the change\n"),
+        show(&status).ends_with(
+            "Ready=True Ready: 3 of 3 pods since 2026-11-22T10:00:00.184Z, 143 ms after the change\n"
+        ),
         "{}",
         show(&status)
     );
@@ -106,7 +108,8 @@ fn ready_says_since_when_and_how_long_it_took() {
 #[test]
 fn what_is_ready_is_not_written_again_whatever_happens_to_pods() {
     let mut given = Given::new(1);
-    given.journey.as_mut().unwrap().arrived = Some(Arrival { at: at(143), pods: 3, not_counting: Vec::new() });
+    given.journey.as_mut().unwrap().arrived =
+        Some(Arrival { at: at(143), pods: 3, not_counting: Vec::new() });
     given.before = given.status();
     // After a restart of the controller nothing is known of the journey.
     given.journey = None;
@@ -118,7 +121,10 @@ fn what_is_ready_is_not_written_again_whatever_happens_to_pods() {
 fn without_a_serving_pod_a_new_generation_is_not_ready() {
     let mut given = Given::new(1);
     given.progress.stale = vec!["default-0".to_owned()];
-    assert!(show(&given.status()).contains("Ready=False NoServingPods: no pod is serving; not ready: default-0\n"));
+    assert!(
+        show(&given.status())
+            .contains("Ready=False NoServingPods: no pod is serving; not ready: default-0\n")
+    );
 }
 
 #[test]
@@ -184,7 +190,10 @@ fn a_disabled_rule_is_ready_when_every_pod_has_forgotten_it() {
     given.outcome.disabled = true;
     given.journey.as_mut().unwrap().arrived = Some(Arrival { at: at(90), pods: 1, not_counting: Vec::new() });
     let text = show(&given.status());
-    assert!(text.contains("Ready=True Disabled: disabled: nothing is done by it; 1 of 1 pods since"), "{text}");
+    assert!(
+        text.contains("Ready=True Disabled: disabled: nothing is done by it; 1 of 1 pods since"),
+        "{text}"
+    );
 }
 
 fn gateway(clients: bool, live: impl FnOnce(&mut Progress) -> Option<Arrival>) -> Status {

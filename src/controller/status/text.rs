@@ -6,7 +6,8 @@ use crate::bundle::NackReason;
 use crate::bundle::document::ObjectId;
 use crate::controller::rollout::{Arrival, Progress};
 
-pub const NO_CLIENTS: &str = "no client may hand over mail yet; add the addresses of your mail servers to the OutboundGateway:
+pub const NO_CLIENTS: &str =
+    "no client may hand over mail yet; add the addresses of your mail servers to the OutboundGateway:
 spec:
   clients:
     cidrs: [192.0.2.0/24]";
@@ -34,7 +35,8 @@ pub fn underway(progress: &Progress) -> String {
     let Progress { total, updated, stale, not_counting, .. } = progress;
     let missing = total.saturating_sub(*updated) as usize;
     let (waiting, idle) = stale.split_at(missing.min(stale.len()));
-    let mut text = format!("{updated} of {total} pods; waiting for {}", list(waiting.iter().map(String::as_str), 5));
+    let mut text =
+        format!("{updated} of {total} pods; waiting for {}", list(waiting.iter().map(String::as_str), 5));
     if *not_counting > 0 && !idle.is_empty() {
         text.push_str(&format!("; not serving: {}", list(idle.iter().map(String::as_str), 5)));
     }

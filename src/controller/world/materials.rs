@@ -67,7 +67,8 @@ impl World {
         let state = self.state();
         for (kind, key) in named {
             let held = state.materials.get(&(kind, key.clone()));
-            let Some(Found { version, kind: type_, labelled, data }) = held.and_then(|h| h.found.clone()) else {
+            let Some(Found { version, kind: type_, labelled, data }) = held.and_then(|h| h.found.clone())
+            else {
                 continue;
             };
             let Version { uid, resource_version } = version;
@@ -92,7 +93,8 @@ impl World {
         let key = ObjectKey::new(&material.namespace, &material.name);
         let state = self.state();
         let found = state.materials.get(&(material.kind, key))?.found.as_ref()?;
-        let same = found.version.uid == version.uid && found.version.resource_version == version.resource_version;
+        let same =
+            found.version.uid == version.uid && found.version.resource_version == version.resource_version;
         same.then(|| found.data.get(&material.key).cloned()).flatten()
     }
 
@@ -163,8 +165,11 @@ impl World {
                 // What only gateways named that are gone is forgotten, content and all.
                 state.materials.retain(|_, held| held.users.iter().any(|user| bells.contains(user)));
                 let watched = state.secrets.is_some();
-                let held = state.materials.iter().filter(|((kind, _), _)| *kind == MaterialKind::Secret && !watched);
-                held.filter(|(_, held)| held.read_at.elapsed() >= held.again).map(|((_, key), _)| key.clone()).collect()
+                let held =
+                    state.materials.iter().filter(|((kind, _), _)| *kind == MaterialKind::Secret && !watched);
+                held.filter(|(_, held)| held.read_at.elapsed() >= held.again)
+                    .map(|((_, key), _)| key.clone())
+                    .collect()
             };
             let reads = due.into_iter().map(|key| async move {
                 if self.read(MaterialKind::Secret, key.clone(), None).await {

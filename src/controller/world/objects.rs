@@ -110,7 +110,14 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
             .as_ref()
             .and_then(|spec| spec.get("gatewayRef"))
             .and_then(|reference| GatewayRef::deserialize(reference).ok());
-        Written::Malformed(Malformed { object: id.clone(), uid: uid.clone(), generation, error, gateway_ref, spec })
+        Written::Malformed(Malformed {
+            object: id.clone(),
+            uid: uid.clone(),
+            generation,
+            error,
+            gateway_ref,
+            spec,
+        })
     });
     let own = || ObjectKey::new(&id.namespace, &id.name);
     let gateway = match &written {

@@ -13,8 +13,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -272,7 +272,10 @@ impl Run {
 }
 
 impl State {
-    fn versions_of(&mut self, kind: MaterialKind) -> Option<&mut std::collections::HashMap<ObjectKey, Version>> {
+    fn versions_of(
+        &mut self,
+        kind: MaterialKind,
+    ) -> Option<&mut std::collections::HashMap<ObjectKey, Version>> {
         match kind {
             MaterialKind::ConfigMap => Some(&mut self.config_maps),
             MaterialKind::Secret => self.secrets.as_mut(),

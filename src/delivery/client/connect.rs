@@ -50,11 +50,12 @@ pub async fn open(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trou
         return Ok(session(wire, extensions, Some(facts), &terms));
     }
     match starttls(address, &terms, true).await {
-        Err(Trouble::Handshake(_) | Trouble::Closed(Stage::StartTls) | Trouble::Garbled(Stage::StartTls, _))
-            if !terms.require_tls =>
-        {
-            starttls(address, &terms, false).await
-        }
+        Err(
+            Trouble::Handshake(_)
+            | Trouble::Closed(Stage::StartTls)
+            | Trouble::TimedOut(Stage::StartTls)
+            | Trouble::Garbled(Stage::StartTls, _),
+        ) if !terms.require_tls => starttls(address, &terms, false).await,
         result => result,
     }
 }
@@ -72,7 +73,9 @@ async fn starttls(address: SocketAddr, terms: &Terms<'_>, use_tls: bool) -> Resu
         // EHLO may be having a bad day.
         return Err(match extensions.esmtp {
             true => Trouble::StartTlsMissing,
-            false => Trouble::Garbled(Stage::Ehlo, "it does not know EHLO, so there is no STARTTLS".to_owned()),
+            false => {
+                Trouble::Garbled(Stage::Ehlo, "it does not know EHLO, so there is no STARTTLS".to_owned())
+            }
         });
     }
     wire.send(b"STARTTLS\r\n", Stage::StartTls, terms.timeouts.hello).await?;

@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn no_trick_with_line_ends_ends_the_message_early() {
-        for trick in [&b"a\n.\nb"[..], b"a\n.\r\nb", b"a\r.\rb", b"a\r\n.\rb", b"a\r\r\n.\r\n", b"\r", b"a\r\n.\n"] {
+        for trick in
+            [&b"a\n.\nb"[..], b"a\n.\r\nb", b"a\r.\rb", b"a\r\n.\rb", b"a\r\r\n.\r\n", b"\r", b"a\r\n.\n"]
+        {
             let sent = wire(b"", trick);
             let ends = sent.windows(5).filter(|w| w == b"\r\n.\r\n").count();
             let early = sent.starts_with(b".\r\n") && sent.len() > 3;

@@ -6,11 +6,15 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -49,7 +53,9 @@ impl Tls {
             ServerName::try_from(name.as_str()).map_err(|_| TlsError::BadServerName(name.clone()))?;
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("{:?}", (terms.mode, terms.require_ca_signed, terms.validate_hostname)).as_bytes());
+        hasher.update(
+            format!("{:?}", (terms.mode, terms.require_ca_signed, terms.validate_hostname)).as_bytes(),
+        );
         hasher.update(terms.server_name.as_deref().unwrap_or("").as_bytes());
         own.iter().for_each(|certificate| {
             hasher.update(certificate);
@@ -68,7 +74,8 @@ impl Tls {
     pub fn opportunistic() -> Self {
         static SHARED: OnceLock<Tls> = OnceLock::new();
         let build = || {
-            Tls::build(&RouteTls::opportunistic(), None).expect("terms without names or files are always valid")
+            Tls::build(&RouteTls::opportunistic(), None)
+                .expect("terms without names or files are always valid")
         };
         SHARED.get_or_init(build).clone()
     }
@@ -80,7 +87,11 @@ fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if certificates.is_empty() { Err(TlsError::NoCertificate) } else { Ok(certificates) }
 }
 
-fn client_config(own: Vec<CertificateDer<'static>>, chain: bool, name: bool) -> Result<ClientConfig, TlsError> {
+fn client_config(
+    own: Vec<CertificateDer<'static>>,
+    chain: bool,
+    name: bool,
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Arc::new(Verifier::new(&provider, own, chain, name)?);
     Ok(ClientConfig::builder_with_provider(provider)
@@ -103,9 +114,10 @@ fn system_roots() -> &'static RootCertStore {
 
 #[derive(Debug)]
 struct Verifier {
-    /// Check who signed: against these, or one of `own` itself.
-    roots: Option<RootCertStore>,
+    check_chain: bool,
+    /// Trusted beside the system's roots: as authorities, or as the very certificate of the server.
     own: Vec<CertificateDer<'static>>,
+    own_roots: RootCertStore,
     check_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -114,19 +126,19 @@ impl Verifier {
     fn new(
         provider: &CryptoProvider,
         own: Vec<CertificateDer<'static>>,
-        chain: bool,
+        check_chain: bool,
         check_name: bool,
     ) -> Result<Self, TlsError> {
-        let roots = if chain {
-            let mut roots = system_roots().clone();
-            for certificate in &own {
-                roots.add(certificate.clone()).map_err(|error| TlsError::BadCaFile(error.to_string()))?;
-            }
-            Some(roots)
-        } else {
-            None
-        };
-        Ok(Self { roots, own, check_name, algorithms: provider.signature_verification_algorithms })
+        let mut own_roots = RootCertStore::empty();
+        for certificate in &own {
+            own_roots.add(certificate.clone()).map_err(|error| TlsError::BadCaFile(error.to_string()))?;
+        }
+        if check_chain {
+            // Read from disk now rather than in the middle of a handshake.
+            system_roots();
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Self { check_chain, own, own_roots, check_name, algorithms })
     }
 
     fn check(
@@ -137,18 +149,28 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<(), Cause> {
-        if self.roots.is_none() && !self.check_name {
+        if !self.check_chain && !self.check_name {
             return Ok(());
         }
-        let parsed = ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
+        let parsed =
+            ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
         let (_, readable) = X509Certificate::from_der(certificate)
             .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
-        if let Some(roots) = &self.roots {
+        if self.check_chain {
             check_dates(&readable, now)?;
             // A self-signed certificate that the route itself names is trusted as it is.
             if !self.own.iter().any(|own| own == certificate) {
-                let algorithms = self.algorithms.all;
-                verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+                let verify = |roots: &RootCertStore| {
+                    let algorithms = self.algorithms.all;
+                    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+                };
+                verify(&self.own_roots)
+                    .or_else(|own| match verify(system_roots()) {
+                        // Whichever knows more than "never heard of it".
+                        Err(system) if is_unknown(&own) => Err(system),
+                        Err(_) => Err(own),
+                        Ok(()) => Ok(()),
+                    })
                     .map_err(|error| chain_cause(&error, &readable))?;
             }
             if must_staple(&readable) && ocsp.is_empty() {
@@ -175,7 +197,9 @@ enum Cause {
     NotYetValid(String),
     #[error("Could not validate certificate: name mismatch: wanted {wanted}, certificate has {has}")]
     Name { wanted: String, has: String },
-    #[error("Could not validate certificate: it demands proof that it is not revoked and the server sent none")]
+    #[error(
+        "Could not validate certificate: it demands proof that it is not revoked and the server sent none"
+    )]
     NotStapled,
     #[error("Could not validate certificate: {0}")]
     Other(String),
@@ -189,9 +213,7 @@ pub fn refusal(error: &std::io::Error) -> Option<String> {
             other.0.downcast_ref::<Cause>().map(Cause::to_string)
         }
         // The signature of the handshake is checked whatever the route demands.
-        rustls::Error::InvalidCertificate(other) => {
-            Some(Cause::Other(format!("{other:?}")).to_string())
-        }
+        rustls::Error::InvalidCertificate(other) => Some(Cause::Other(format!("{other:?}")).to_string()),
         _ => None,
     }
 }
@@ -210,6 +232,10 @@ fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), C
 
 fn moment(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |at| at.to_string())
+}
+
+fn is_unknown(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
 }
 
 fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Cause {

@@ -43,7 +43,11 @@ pub type Answers = Vec<Result<Reply, Trouble>>;
 impl Session {
     /// Sends `letter` to `recipients`. `Err`: the same trouble for all of them. After an error that
     /// [ends the session](Trouble::ends_session) the session must be dropped.
-    pub async fn deliver(&mut self, letter: &Letter<'_>, recipients: &[&Recipient]) -> Result<Answers, Trouble> {
+    pub async fn deliver(
+        &mut self,
+        letter: &Letter<'_>,
+        recipients: &[&Recipient],
+    ) -> Result<Answers, Trouble> {
         let utf8 = self.fits(letter, recipients)?;
         self.used += 1;
         let mail = self.mail_command(letter, utf8);
@@ -119,7 +123,7 @@ impl Session {
                 Some(Ret::Headers) => line.push_str(" RET=HDRS"),
                 None => {}
             }
-            if let Some(envid) = &sender.envid {
+            if let Some(envid) = sender.envid.as_ref().filter(|envid| is_plain(envid)) {
                 write!(line, " ENVID={envid}").expect("a String takes everything");
             }
         }
@@ -134,13 +138,14 @@ impl Session {
                 Notify::Never => line.push_str(" NOTIFY=NEVER"),
                 Notify::On { success, failure, delay } => {
                     let names = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
-                    let names: Vec<&str> = names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+                    let names: Vec<&str> =
+                        names.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
                     if !names.is_empty() {
                         write!(line, " NOTIFY={}", names.join(",")).expect("a String takes everything");
                     }
                 }
             }
-            if let Some(original) = &recipient.original {
+            if let Some(original) = recipient.original.as_ref().filter(|original| is_plain(original)) {
                 write!(line, " ORCPT={original}").expect("a String takes everything");
             }
         }
@@ -276,6 +281,11 @@ impl Session {
 
 fn answer(reply: Reply) -> Result<Reply, Trouble> {
     if (200..300).contains(&reply.code) { Ok(reply) } else { Err(Trouble::Refused(Stage::Rcpt, reply)) }
+}
+
+/// Whether a parameter's value can stand in a command line: the reader checked it, the writer does too.
+fn is_plain(value: &str) -> bool {
+    value.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// An address as the next hop can read it.

@@ -59,7 +59,8 @@ impl Attempt {
         let table = table(vec![self.route.clone()], self.ca.as_deref());
         let route = table.resolve(&via()).expect("the route is usable");
         let host = recipients[0].mailbox.host();
-        let plan = plan::plan(&table, &self.outside.dns, route, host, self.require_tls, MX_PORT).await.unwrap();
+        let plan =
+            plan::plan(&table, &self.outside.dns, route, host, self.require_tls, MX_PORT).await.unwrap();
         let (head, rest) = edit::split(&self.content);
         let letter = Letter::new(&self.sender, head, rest);
         let recipients: Vec<&Recipient> = recipients.iter().collect();
@@ -235,7 +236,8 @@ async fn what_a_host_cannot_take_is_returned_and_never_converted() {
     assert_eq!(attempt.send(&[to("a@bücher.example")]).await.words(), ["delivered"]);
     assert_eq!(sink.accepted()[0].rcpts, ["RCPT TO:<a@xn--bcher-kva.example>"]);
 
-    let (small, attempt) = one(Behaviour { extensions: vec!["SIZE 10".into()], ..Behaviour::default() }).await;
+    let (small, attempt) =
+        one(Behaviour { extensions: vec!["SIZE 10".into()], ..Behaviour::default() }).await;
     assert_eq!(attempt.send(&[to("a@x.example")]).await.words(), ["5.3.4"]);
     assert!(small.mails().is_empty());
 }
@@ -332,8 +334,11 @@ async fn nothing_is_sent_in_clear_text_where_tls_is_required() {
 #[tokio::test]
 async fn clear_text_that_was_injected_behind_starttls_is_never_read_as_a_reply() {
     let authority = Authority::new();
-    let behaviour = Behaviour::with_tls(authority.server(&["127.0.0.1"]))
-        .on_times("STARTTLS", 1, say("220 go\r\n250-evil.example\r\n250 SIZE 1"));
+    let behaviour = Behaviour::with_tls(authority.server(&["127.0.0.1"])).on_times(
+        "STARTTLS",
+        1,
+        say("220 go\r\n250-evil.example\r\n250 SIZE 1"),
+    );
     let (sink, mut attempt) = one(behaviour).await;
     attempt.require_tls = true;
     // The sink never starts TLS here; what matters is that its words were not taken for EHLO's.

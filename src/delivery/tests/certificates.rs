@@ -10,7 +10,12 @@ use crate::delivery::sink::{
 use rustls::ServerConfig;
 
 /// Sends over a route with these switches; the text of a refused certificate, or None when delivered.
-async fn refusal(server: Arc<ServerConfig>, ca: &Authority, name: &str, change: impl FnOnce(&mut RouteTls)) -> Option<String> {
+async fn refusal(
+    server: Arc<ServerConfig>,
+    ca: &Authority,
+    name: &str,
+    change: impl FnOnce(&mut RouteTls),
+) -> Option<String> {
     let sink = Sink::start(Behaviour::with_tls(server)).await;
     let mut attempt = Attempt::to_hosts(&[sink.address]);
     attempt.route.tls = RouteTls { server_name: Some(name.to_owned()), ..strict(true) };
@@ -60,7 +65,11 @@ async fn certificates_are_refused_with_the_precise_cause() {
             "it demands proof that it is not revoked and the server sent none",
         ),
         (ca.server(&[mx]), "127.0.0.1", "name mismatch: wanted 127.0.0.1, certificate has mx.example.org"),
-        (ca.server(&["127.0.0.9"]), "127.0.0.1", "name mismatch: wanted 127.0.0.1, certificate has 127.0.0.9"),
+        (
+            ca.server(&["127.0.0.9"]),
+            "127.0.0.1",
+            "name mismatch: wanted 127.0.0.1, certificate has 127.0.0.9",
+        ),
     ];
     for (server, name, cause) in cases {
         let text = refusal(server, &ca, name, |_| {}).await;

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::bundle::document::Retry;
 use crate::delivery::sink::{Action, Behaviour, Mail, Sink, nobody, say};
-use crate::delivery::{Config, Metrics, Routes, Worker};
+use crate::delivery::{Allowance, Config, Metrics, Routes, Worker};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
@@ -78,7 +78,7 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let (spool, _) = Spool::open(&folder.0, options).unwrap();
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
-    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), config);
+    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), Allowance::default(), config);
     Running { spool, routes, metrics, worker, folder }
 }
 
@@ -160,7 +160,9 @@ async fn mail_is_delivered_with_its_edits_and_leaves_the_spool() {
         Edit::AddHeader { name: "X-Rule".into(), value: "r".into() },
     ]);
     let edited = Target { edits, ..target("b@x.example") };
-    running.submit(Some("app@solarmora.com"), vec![target("a@x.example"), edited, target("c@x.example")]).await;
+    running
+        .submit(Some("app@solarmora.com"), vec![target("a@x.example"), edited, target("c@x.example")])
+        .await;
     running.empty().await;
     let mut mails = sink.accepted();
     mails.sort_by_key(|mail| mail.rcpts.len());
@@ -171,7 +173,10 @@ async fn mail_is_delivered_with_its_edits_and_leaves_the_spool() {
         "Received: x\r\nX-Rule: r\r\nSubject: [Rahasia] Laporan bulanan\r\n\r\nbody\r\n"
     );
     let metrics = running.metrics();
-    assert!(metrics.contains(r#"postern_deliveries_total{route="mail/relay",result="delivered"} 3"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"postern_deliveries_total{route="mail/relay",result="delivered"} 3"#),
+        "{metrics}"
+    );
     assert!(metrics.contains(r#"postern_plaintext_deliveries_total{route="mail/relay"} 3"#));
     running.stop().await;
 }
@@ -309,7 +314,9 @@ async fn a_late_message_is_announced_once_and_returned_when_its_time_is_up() {
     let reports = home.wait_for(2).await;
     running.empty().await;
     let (delayed, failed) = (text(&reports[0]), text(&reports[1]));
-    assert!(delayed.contains("Action: delayed\r\nStatus: 4.4.7\r\n") && delayed.contains("Will-Retry-Until: "));
+    assert!(
+        delayed.contains("Action: delayed\r\nStatus: 4.4.7\r\n") && delayed.contains("Will-Retry-Until: ")
+    );
     assert!(failed.contains("Action: failed\r\nStatus: 5.4.7\r\n"));
     assert!(failed.contains("Diagnostic-Code: smtp; 451 4.3.0 not today\r\n"));
     assert_eq!(home.accepted().len(), 2);

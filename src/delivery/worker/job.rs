@@ -1,6 +1,6 @@
 //! One job: the recipients of one message that go the same way. Attempt, settle, done.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,8 +21,8 @@ use crate::mail::edit;
 use crate::mail::envelope::{Recipient, Via};
 use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
 
-/// How long a message goes back to the spool when the line is too long.
-const POSTPONED: Duration = Duration::from_secs(15);
+/// How long a message goes back to the spool whose content cannot be read now.
+const UNREADABLE: Duration = Duration::from_secs(60);
 /// How long a message waits whose report found no room.
 const NO_ROOM: Duration = Duration::from_secs(120);
 
@@ -34,7 +34,7 @@ pub struct Shared {
     pub metrics: Metrics,
     mx_port: u16,
     stop: CancellationToken,
-    allowance: Mutex<Allowance>,
+    allowance: Allowance,
 }
 
 impl Shared {
@@ -43,10 +43,11 @@ impl Shared {
         routes: Arc<dyn Routes>,
         outside: Outside,
         metrics: Metrics,
+        allowance: Allowance,
         mx_port: u16,
         stop: CancellationToken,
     ) -> Self {
-        Self { spool, routes, outside, metrics, mx_port, stop, allowance: Mutex::default() }
+        Self { spool, routes, outside, metrics, mx_port, stop, allowance }
     }
 }
 
@@ -70,6 +71,8 @@ pub struct Job {
 pub struct Done {
     /// `None`: it was in no lane.
     pub lane: Option<Destination>,
+    /// What [`Job::memory`] said.
+    pub memory: u64,
     /// The destination did not say a word.
     pub silence: Option<Problem>,
 }
@@ -105,10 +108,17 @@ impl Job {
     }
 
     /// Back to the spool for a while, without an attempt.
-    pub fn postpone(self, spool: &Spool) {
-        let at = later(Timestamp::now(), POSTPONED);
+    pub fn postpone(&self, spool: &Spool, by: Duration) {
+        let at = later(Timestamp::now(), by);
         let times: Vec<_> = self.targets.iter().map(|target| (*target, at)).collect();
         spool.release(self.queued.id(), &times);
+    }
+
+    /// Bytes of memory it holds; content that is mapped from disk is the kernel's to keep or drop.
+    pub fn memory(&self) -> u64 {
+        const OVERHEAD: u64 = 1024;
+        let content = self.queued.size();
+        OVERHEAD + if content <= 256 << 10 { content } else { 0 }
     }
 
     fn entry(&self) -> &Entry {
@@ -127,8 +137,8 @@ pub async fn run(shared: Arc<Shared>, lane: Destination, job: Job) -> Done {
         Ok(content) => content,
         Err(error) => {
             error!(queue_id = %job.queued.id(), %error, "the content of a message cannot be read");
-            job.postpone(&shared.spool);
-            return Done { lane: Some(lane), silence: None };
+            job.postpone(&shared.spool, UNREADABLE);
+            return Done { lane: Some(lane), memory: job.memory(), silence: None };
         }
     };
     let (label, outcomes) = outcomes(&shared, &table, &job, &content).await;
@@ -138,7 +148,7 @@ pub async fn run(shared: Arc<Shared>, lane: Destination, job: Job) -> Done {
         _ => None,
     };
     conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
-    Done { lane: Some(lane), silence }
+    Done { lane: Some(lane), memory: job.memory(), silence }
 }
 
 /// Settles a job whose destination was found silent by another: no need to wait for that again.
@@ -151,9 +161,9 @@ pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Do
             let outcomes = vec![Outcome::Later(problem); job.targets.len()];
             conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
         }
-        Err(_) => job.postpone(&shared.spool),
+        Err(_) => job.postpone(&shared.spool, UNREADABLE),
     }
-    Done { lane: None, silence: None }
+    Done { lane: None, memory: 0, silence: None }
 }
 
 async fn outcomes(
@@ -305,11 +315,7 @@ fn report(
 ) -> Option<Submission> {
     let action = fates.first()?.action;
     let sender = about.entry.sender.mailbox.as_ref()?.folded();
-    let allowed = {
-        let mut allowance = shared.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        allowance.take(&sender, now)
-    };
-    if !allowed {
+    if !shared.allowance.take(&sender, now) {
         shared.metrics.reports_suppressed.inc();
         warn!("a report is not written: its sender got too many");
         return None;

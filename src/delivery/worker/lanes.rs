@@ -1,16 +1,25 @@
 //! Who may go next: a line per destination, a limit for each and one for all. No IO.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use super::Config;
 use super::job::{Destination, Done, Job};
 use crate::delivery::outcome::Problem;
+
+/// Jobs that a destination may have in line even when memory is short, so that a long line for
+/// another cannot keep it out.
+const ALWAYS: usize = 4;
+/// The longest time a message goes back to the spool.
+const LONGEST: Duration = Duration::from_secs(60);
 
 pub struct Lanes {
     lanes: HashMap<Destination, Lane>,
     /// Destinations that have somebody waiting and a free place, in the order of their turn.
     ready: VecDeque<Destination>,
     running: usize,
+    /// Bytes held by jobs in line and running.
+    memory: u64,
     config: Config,
 }
 
@@ -19,23 +28,31 @@ struct Lane {
     waiting: VecDeque<Job>,
     running: usize,
     is_ready: bool,
+    /// Jobs sent back since there was room.
+    sent_back: usize,
 }
 
 impl Lanes {
     pub fn new(config: Config) -> Self {
-        Self { lanes: HashMap::new(), ready: VecDeque::new(), running: 0, config }
+        Self { lanes: HashMap::new(), ready: VecDeque::new(), running: 0, memory: 0, config }
     }
 
-    /// Puts a job in line; gives it back when the line is too long.
-    pub fn push(&mut self, job: Job) -> Result<(), Job> {
+    /// Puts a job in line; gives it back when the line is too long, with the time after which to try
+    /// again: the more were sent back, the later, so that a large backlog is not handed out in circles.
+    pub fn push(&mut self, job: Job) -> Option<(Job, Duration)> {
         let destination = job.destination.clone();
         let lane = self.lanes.entry(destination.clone()).or_default();
-        if lane.waiting.len() >= self.config.waiting {
-            return Err(job);
+        let short = self.memory >= self.config.memory && lane.waiting.len() >= ALWAYS;
+        if short || lane.waiting.len() >= self.config.waiting {
+            let rounds = lane.sent_back / self.config.waiting.max(1);
+            lane.sent_back += 1;
+            let by = Duration::from_millis(250).saturating_mul(u32::try_from(rounds + 1).unwrap_or(u32::MAX));
+            return Some((job, by.min(LONGEST)));
         }
+        self.memory += job.memory();
         lane.waiting.push_back(job);
         self.wake(destination);
-        Ok(())
+        None
     }
 
     /// The next job that may run, destinations by turns.
@@ -47,6 +64,9 @@ impl Lanes {
         let lane = self.lanes.get_mut(&destination)?;
         lane.is_ready = false;
         let job = lane.waiting.pop_front()?;
+        if lane.waiting.len() < self.config.waiting / 2 {
+            lane.sent_back = 0;
+        }
         lane.running += 1;
         self.running += 1;
         self.wake(destination.clone());
@@ -55,14 +75,16 @@ impl Lanes {
 
     /// A job ended. When its destination did not say a word, those in line have had their turn too.
     pub fn done(&mut self, done: Done) -> Vec<(Job, Problem)> {
-        let Done { lane: Some(destination), silence } = done else { return Vec::new() };
+        let Done { lane: Some(destination), memory, silence } = done else { return Vec::new() };
         self.running -= 1;
+        self.memory -= memory;
         let Some(lane) = self.lanes.get_mut(&destination) else { return Vec::new() };
         lane.running -= 1;
-        let passed_over = match silence {
+        let passed_over: Vec<_> = match silence {
             Some(problem) => lane.waiting.drain(..).map(|job| (job, problem.clone())).collect(),
             None => Vec::new(),
         };
+        self.memory -= passed_over.iter().map(|(job, _)| job.memory()).sum::<u64>();
         if lane.running == 0 && lane.waiting.is_empty() && !lane.is_ready {
             self.lanes.remove(&destination);
         } else {
@@ -71,7 +93,8 @@ impl Lanes {
         passed_over
     }
 
-    /// A job ended without saying whose it was.
+    /// A job ended without saying whose it was. Its place in its own line stays taken: whatever broke
+    /// there shall not break at full speed.
     pub fn lost(&mut self) {
         self.running = self.running.saturating_sub(1);
     }

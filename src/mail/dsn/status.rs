@@ -19,7 +19,9 @@ pub(super) fn fields(report: &Report<'_>, utf8: bool) -> String {
         out.text.push_str("\r\n");
         if let Some(original) = &fate.recipient.original {
             match original.split_once(';') {
-                Some((kind, address)) => out.add("Original-Recipient", &format!("{kind}; {}", xtext(address))),
+                Some((kind, address)) => {
+                    out.add("Original-Recipient", &format!("{kind}; {}", xtext(address)));
+                }
                 None => out.add("Original-Recipient", &format!("rfc822; {}", xtext(original))),
             }
         }

@@ -85,7 +85,9 @@ fn the_whole_message_comes_back_only_on_demand_and_when_it_is_not_huge() {
     let report = composed(&full, &content, &fates);
     assert!(report.content.windows(content.len()).any(|window| window == content));
     assert_eq!(report.sender, Sender { body: BodyType::EightBitMime, ..Sender::default() });
-    for (sender, content) in [(sender(), content.clone()), (full, [content, vec![b'x'; MAX_RETURNED]].concat())] {
+    for (sender, content) in
+        [(sender(), content.clone()), (full, [content, vec![b'x'; MAX_RETURNED]].concat())]
+    {
         let report = composed(&sender, &content, &fates);
         assert!(report.content.is_ascii() && report.content.len() < 4000);
         assert!(!report.content.windows(4).any(|window| window == b"body"));

@@ -64,7 +64,11 @@ fn a_prefix_in_another_script_is_encoded_and_the_blank_behind_it_is_seen() {
 
 #[test]
 fn a_missing_subject_is_created_below_our_received_field() {
-    check("To: a@b.example\r\n", &[prefix("X"), header("X-A", "1")], "X-A: 1\r\nSubject: [X]\r\nTo: a@b.example\r\n");
+    check(
+        "To: a@b.example\r\n",
+        &[prefix("X"), header("X-A", "1")],
+        "X-A: 1\r\nSubject: [X]\r\nTo: a@b.example\r\n",
+    );
 }
 
 #[test]

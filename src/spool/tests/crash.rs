@@ -371,3 +371,67 @@ async fn a_full_disk_refuses_mail_and_takes_fates() {
     }
     spool.commit(vec![submission(&spool, 1, b"after")]).await.expect("committed");
 }
+
+/// Commits and delivers mail until this segment has come and gone.
+async fn pass_by(spool: &Spool, sim: &Sim, segment: u64) {
+    let mut seen = false;
+    for n in 0..10_000 {
+        match sim.names().contains(&segment::name(segment)) {
+            true => seen = true,
+            false if seen => return,
+            false => {}
+        }
+        let mail = submission(spool, 1, &bytes(n, 4000));
+        let id = mail.id;
+        spool.commit(vec![mail]).await.expect("committed");
+        spool.settle(id, vec![(0, Fate::Delivered)], vec![]).await.expect("settled");
+    }
+    panic!("segment {segment} was never removed");
+}
+
+#[tokio::test]
+async fn a_segment_goes_only_after_those_it_has_news_of_are_gone_for_good() {
+    for seed in 0..40 {
+        let sim = Sim::default();
+        let (spool, _) = open(&sim);
+        let early = submission(&spool, 1, b"early");
+        let id = early.id;
+        spool.commit(vec![early]).await.expect("committed");
+        // On to the next segment, where its end will be told.
+        let filler: Vec<Submission> = (0..16).map(|n| submission(&spool, 1, &bytes(n, 4000))).collect();
+        let mut ids: Vec<QueueId> = filler.iter().map(|mail| mail.id).collect();
+        spool.commit(filler).await.expect("committed");
+        ids.push(id);
+        for id in ids {
+            spool.settle(id, vec![(0, Fate::Delivered)], vec![]).await.expect("settled");
+        }
+        pass_by(&spool, &sim, 2).await;
+        sim.cut_power_at(0);
+        spool.close().await;
+        let (spool, _) = open(&sim.after_power_cut(&mut Dice::new(seed)));
+        assert!(
+            spool.get(id).await.expect("it can be read").is_none(),
+            "seed {seed}: delivered mail is back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_stays_refused() {
+    let sim = Sim::default();
+    let (spool, _) = open(&sim);
+    let stays = submission(&spool, 1, b"stays");
+    let stays_id = stays.id;
+    spool.commit(vec![stays]).await.expect("committed");
+    let refused = submission(&spool, 1, b"refused");
+    sim.fail_syncs_at([1]);
+    assert!(spool.commit(vec![refused]).await.is_err());
+    // The segment that says so must outlive the one it is about.
+    pass_by(&spool, &sim, 3).await;
+    sim.cut_power_at(0);
+    spool.close().await;
+    let (spool, recovery) = open(&sim.after_kill());
+    assert_eq!(recovery.damaged, 0);
+    let left: Vec<QueueId> = spool.list().iter().map(|summary| summary.id).collect();
+    assert_eq!(left, [stays_id]);
+}

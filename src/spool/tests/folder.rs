@@ -201,22 +201,33 @@ async fn recipients_of_one_message_are_handed_out_apart() {
     nothing_is_due(&spool).await;
 }
 
-#[tokio::test]
-async fn a_reader_that_goes_away_takes_no_mail_with_it() {
+#[test]
+fn a_reader_that_goes_away_takes_no_mail_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("built");
     let folder = Folder::new();
-    let spool = folder.open();
-    let mail = submission(&spool, 1, b"x");
-    let id = mail.id;
-    spool.commit(vec![mail]).await.expect("committed");
-    spool.close().await;
-    let spool = folder.open();
-    // Polled once, the reader is reading from disk; then it is dropped.
-    tokio::select! {
-        biased;
-        due = spool.next_due() => panic!("the disk was faster than one poll: {due:?}"),
-        () = std::future::ready(()) => {}
-    }
-    assert_eq!(next(&spool).await.queued.id(), id);
+    runtime.block_on(async {
+        let spool = folder.open();
+        let mail = submission(&spool, 1, b"x");
+        let id = mail.id;
+        spool.commit(vec![mail]).await.expect("committed");
+        spool.close().await;
+        let spool = folder.open();
+        // The only thread that could read is busy when the reader gives up.
+        let (go, busy) = mpsc::channel::<()>();
+        let blocker = task::spawn_blocking(move || busy.recv());
+        tokio::select! {
+            biased;
+            due = spool.next_due() => panic!("nobody could have read it: {due:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(go);
+        blocker.await.expect("it ended").expect_err("nothing was sent");
+        assert_eq!(next(&spool).await.queued.id(), id);
+    });
 }
 
 #[tokio::test]

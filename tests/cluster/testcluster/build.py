@@ -28,6 +28,7 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "swaks": "swaks",
     "smtp-sink": "postfix",
+    "lua5.1": "lua5.1",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 os.environ["PATH"] += f":{SBIN}"

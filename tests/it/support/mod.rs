@@ -3,8 +3,8 @@
 pub mod client;
 pub mod cluster;
 pub mod gateway;
-pub mod postfix;
 pub mod inbox;
+pub mod postfix;
 
 use std::time::{Duration, Instant};
 

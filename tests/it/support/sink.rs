@@ -255,7 +255,11 @@ impl Line<'_> {
         };
         match action {
             Action::Say(text) => {
-                if self.say(&text).await.is_some() { Answer::Done } else { Answer::Close }
+                if self.say(&text).await.is_some() {
+                    Answer::Done
+                } else {
+                    Answer::Close
+                }
             }
             Action::SayAndClose(text) => {
                 self.say(&text).await;
@@ -405,7 +409,11 @@ impl Authority {
         self.server_with(names, |_| {})
     }
 
-    pub fn server_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+    pub fn server_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
         let (params, key) = leaf(names, change);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         config(vec![certificate.der().clone()], &key)
@@ -454,6 +462,7 @@ fn named(name: &str) -> DistinguishedName {
 fn config(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Arc<ServerConfig> {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
