@@ -333,7 +333,8 @@ impl Driver {
         self.restored = None;
         self.press.copy_materials(&subject.gateway, materials).await?;
         self.apply(subject, &bundle).await?;
-        self.press.publish(&subject.gateway, plan, bundle).await?;
+        let push = self.press.publish(&subject.gateway, plan, bundle).await?;
+        self.acks.push(&push);
         self.published_at = Some(Instant::now());
         let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
         self.failure = None;
