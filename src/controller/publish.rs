@@ -377,3 +377,6 @@ fn version<K: Resource>(object: &K) -> Version {
         resource_version: object.resource_version().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;
