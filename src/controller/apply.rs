@@ -203,7 +203,7 @@ impl Applier {
                 ChildKind::StatefulSet => self.delete::<StatefulSet>(namespace, &name, version.uid).await?,
                 ChildKind::Service => self.delete::<Service>(namespace, &name, version.uid).await?,
                 ChildKind::NetworkPolicy => {
-                    self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?
+                    self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?;
                 }
                 ChildKind::PodDisruptionBudget => {
                     self.delete::<PodDisruptionBudget>(namespace, &name, version.uid).await?;
