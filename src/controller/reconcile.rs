@@ -23,7 +23,7 @@ use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
 use super::build::{self, Site};
-use super::control;
+use super::control::{self, ControlError};
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
@@ -220,7 +220,11 @@ impl Driver {
                     look_again = wake;
                 }
                 Err(error) => {
-                    warn!(gateway = %self.key, %error, "the pass failed; it is tried again");
+                    let PassError::Publish(cause) = &error;
+                    match cause {
+                        PublishError::Write(cause) if cause.is_namespace_going() => {}
+                        _ => warn!(gateway = %self.key, %error, "the pass failed; it is tried again"),
+                    }
                     self.press.distrust();
                     decide = true;
                     failures.one_more();
@@ -408,19 +412,21 @@ impl Driver {
                 self.apply_failures = Failures::default();
                 self.trouble.take_if(|trouble| trouble.reason == Reason::PublishFailed);
             }
-            Err(message) => {
-                warn!(gateway = %self.key, message, "cannot bring its objects about; it is tried again");
+            Err(ControlError::Api(error)) if error.is_namespace_going() => self.apply_failures.one_more(),
+            Err(error) => {
+                warn!(gateway = %self.key, %error, "cannot bring its objects about; it is tried again");
                 self.apply_failures.one_more();
+                let message = error.to_string();
                 self.trouble = Some(Failure { reason: Reason::PublishFailed, message });
             }
         }
     }
 
-    async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), String> {
-        self.control.uphold(&self.ctx, &subject.gateway).await.map_err(|error| error.to_string())?;
+    async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
+        self.control.uphold(&self.ctx, &subject.gateway).await?;
         let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
-        let applied = self.applier.apply(objects, &self.key.namespace, &subject.uid).await;
-        applied.map_err(|error| error.to_string())
+        self.applier.apply(objects, &self.key.namespace, &subject.uid).await?;
+        Ok(())
     }
 
     /// Puts right what somebody else changed.

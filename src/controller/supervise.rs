@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::apply::{ApplyError, MANAGER, bounded};
+use super::apply::{MANAGER, bounded};
 use super::reconcile::{Context, Driver};
 use super::status;
 use super::statuses::{Change, resource};
@@ -142,9 +142,8 @@ impl Supervisor {
                 self.ctx.world.absorb(ObjectKind::OutboundGateway, made);
                 true
             }
-            // A namespace that is going away takes nothing new, and its objects go with it.
-            Err(ApplyError::Api { source, .. }) if is_forbidden(&source) => {
-                debug!(namespace, error = %source, "no default gateway here");
+            Err(error) if error.is_namespace_going() || error.is_not_found() => {
+                debug!(namespace, %error, "no default gateway here: the namespace is going");
                 false
             }
             Err(error) => {
@@ -175,10 +174,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn is_forbidden(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_forbidden() || status.is_not_found())
 }
 
 impl super::world::World {
