@@ -54,7 +54,9 @@ pub struct Press {
     watched: BTreeSet<u8>,
     copies: Shelves,
     copy_versions: HashMap<u8, Version>,
-    loaded_for: Option<String>,
+    /// The gateway object whose publication this is.
+    owner: Option<String>,
+    trusted: bool,
 }
 
 impl Press {
@@ -70,7 +72,8 @@ impl Press {
             watched: BTreeSet::new(),
             copies: Shelves::default(),
             copy_versions: HashMap::new(),
-            loaded_for: None,
+            owner: None,
+            trusted: false,
         }
     }
 
@@ -84,12 +87,18 @@ impl Press {
 
     /// Everything has to be read again, because a write was refused.
     pub fn distrust(&mut self) {
-        self.loaded_for = None;
+        self.trusted = false;
     }
 
     /// Reads what is published, unless it is known and nobody has touched it. True if it was read.
     pub async fn load(&mut self, owner: &str) -> Result<bool, PublishError> {
-        if self.loaded_for.as_deref() == Some(owner) && !self.is_touched() {
+        if self.owner.as_deref() != Some(owner) {
+            // Another gateway of the same name: nothing of the old one holds for it.
+            let Self { client, world, metrics, gateway, .. } = &*self;
+            *self = Self::new(client.clone(), world.clone(), metrics.clone(), gateway.clone());
+            self.owner = Some(owner.to_owned());
+        }
+        if self.trusted && !self.is_touched() {
             return Ok(false);
         }
         let known = |number: &u8| {
@@ -120,7 +129,7 @@ impl Press {
         }
         self.read_back(&files, shelves);
         self.load_copies(owner).await?;
-        self.loaded_for = Some(owner.to_owned());
+        self.trusted = true;
         self.watched.clear();
         Ok(true)
     }
@@ -385,3 +394,6 @@ fn version<K: Resource>(object: &K) -> Version {
 fn text(manifest: &Manifest) -> String {
     serde_json::to_string(manifest).expect("a manifest has string keys only")
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::acks::Acks;
-use super::apply::{Applier, ApplyError, bounded};
+use super::apply::{Applier, bounded};
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
 use super::build::{self, Site};
-use super::control;
+use super::control::{self, ControlError};
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
@@ -66,11 +66,14 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error(transparent)]
     Publish(#[from] PublishError),
-    #[error(transparent)]
-    Control(#[from] control::ControlError),
+}
+
+impl PassError {
+    /// Somebody else wrote in between.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Publish(PublishError::Write(error)) if error.is_conflict())
+    }
 }
 
 pub struct Driver {
@@ -96,7 +99,32 @@ pub struct Driver {
     born: Instant,
     published_at: Option<Instant>,
     control: control::Keeper,
+    apply_failures: Failures,
     storage_seen: Option<(Instant, bool)>,
+}
+
+/// How often the last passes failed, and when the next one may be tried.
+struct Failures {
+    count: u32,
+    not_before: Instant,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { count: 0, not_before: Instant::now() }
+    }
+}
+
+impl Failures {
+    fn one_more(&mut self) {
+        let pause = (FIRST_RETRY * 2u32.saturating_pow(self.count)).min(LONGEST_RETRY);
+        self.not_before = Instant::now() + pause;
+        self.count += 1;
+    }
+
+    fn lasting(&self) -> bool {
+        self.count >= 3
+    }
 }
 
 struct Restored {
@@ -135,6 +163,7 @@ impl Driver {
             born: Instant::now(),
             published_at: None,
             control: control::Keeper::default(),
+            apply_failures: Failures::default(),
             storage_seen: None,
             ctx,
             key,
@@ -160,36 +189,51 @@ impl Driver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut decide = false;
         let mut look_again = Instant::now() + ROUND;
-        let mut retry = FIRST_RETRY;
+        let mut failures = Failures::default();
         loop {
-            let due = self.published_at.map(|at| at + PACE).filter(|_| decide);
+            let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
+            let due = if decide { paced_until.min(look_again) } else { look_again };
             let changed = tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.bell.wait() => changed,
-                () = sleep_until(due.unwrap_or(look_again).min(look_again)) => Changed::default(),
+                () = sleep_until(due.max(failures.not_before)) => Changed::default(),
             };
             decide |= changed.spec;
             let now = Instant::now();
-            let round = now >= look_again;
-            let paced = self.published_at.is_none_or(|at| now >= at + PACE);
+            if now < failures.not_before {
+                // What fails is not tried faster because something rings.
+                continue;
+            }
+            let paced = now >= paced_until;
             // A pass is never cut short: half a publication would have to be read back.
-            let result = self.pass((decide || round) && paced).await;
-            let took = now.elapsed();
+            let result = self.pass((decide || now >= look_again) && paced).await;
+            let outcome = match &result {
+                Ok(_) => "ok",
+                Err(error) if error.is_conflict() => "conflict",
+                Err(_) => "error",
+            };
+            self.ctx.metrics.passed(outcome, now.elapsed());
             match result {
                 Ok(wake) => {
-                    self.ctx.metrics.passed("ok", took);
                     decide &= !paced;
-                    retry = FIRST_RETRY;
+                    failures = Failures::default();
                     look_again = wake;
                 }
                 Err(error) => {
-                    let conflict = matches!(&error, PassError::Apply(e) | PassError::Publish(PublishError::Write(e)) if e.is_conflict());
-                    self.ctx.metrics.passed(if conflict { "conflict" } else { "error" }, took);
-                    warn!(gateway = %self.key, %error, "the pass failed; it is tried again");
+                    let PassError::Publish(cause) = &error;
+                    match cause {
+                        PublishError::Write(cause) if cause.is_namespace_going() => {}
+                        _ => warn!(gateway = %self.key, %error, "the pass failed; it is tried again"),
+                    }
                     self.press.distrust();
                     decide = true;
-                    look_again = Instant::now() + retry;
-                    retry = (retry * 2).min(LONGEST_RETRY);
+                    failures.one_more();
+                    // A race or a hiccup is nobody's business; what lasts is said.
+                    if failures.lasting() && !error.is_conflict() {
+                        let message = error.to_string();
+                        self.failure = Some(Failure { reason: Reason::PublishFailed, message });
+                        self.report();
+                    }
                 }
             }
         }
@@ -203,9 +247,12 @@ impl Driver {
         if decide || reread || self.is_behind() {
             self.decide(&subject).await?;
         }
-        self.uphold(&subject).await?;
-        let wake = self.follow(&subject).await?;
-        Ok(wake.min(self.report()))
+        self.uphold(&subject).await;
+        let mut wake = self.follow(&subject).await?.min(self.report());
+        if self.apply_failures.count > 0 {
+            wake = wake.min(self.apply_failures.not_before);
+        }
+        Ok(wake)
     }
 
     fn id(&self) -> ObjectId {
@@ -253,14 +300,17 @@ impl Driver {
         let Translation { bundle, materials, outcomes } = translation;
         self.set_out(&outcomes);
         self.outcomes = outcomes;
-        let Some(bundle) = bundle else { return Ok(()) };
+        let Some(bundle) = bundle else {
+            self.failure = None;
+            return Ok(());
+        };
         if let Some(error) = refused {
             self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
             return Ok(());
         }
         match publication::plan(&self.press.published, segments, materials.clone(), now()) {
             Err(full) => self.failure = Some(too_large(&full)),
-            Ok(None) => self.arrange(subject, &bundle).await?,
+            Ok(None) => self.arrange(subject, &bundle).await,
             Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
         }
         Ok(())
@@ -309,7 +359,7 @@ impl Driver {
     }
 
     /// Just this is published already.
-    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
+    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) {
         self.failure = None;
         if let Some(manifest) = &self.press.published.manifest {
             self.journeys.published(manifest);
@@ -319,7 +369,7 @@ impl Driver {
                 (self.started, self.arrived) = (restored.started, restored.arrival);
             }
         }
-        self.apply(subject, bundle).await
+        self.apply(subject, bundle).await;
     }
 
     async fn publish(
@@ -331,8 +381,14 @@ impl Driver {
     ) -> Result<(), PassError> {
         let changed = self.journeys.unpublished_since().unwrap_or_else(now);
         self.restored = None;
-        self.press.copy_materials(&subject.gateway, materials).await?;
-        self.apply(subject, &bundle).await?;
+        match self.press.copy_materials(&subject.gateway, materials).await {
+            Err(error @ PublishError::TooManySecrets(_)) => {
+                self.failure = Some(Failure { reason: Reason::BundleTooLarge, message: error.to_string() });
+                return Ok(());
+            }
+            other => other?,
+        }
+        self.apply(subject, &bundle).await;
         let push = self.press.publish(&subject.gateway, plan, bundle).await?;
         self.acks.push(&push);
         self.published_at = Some(Instant::now());
@@ -346,34 +402,40 @@ impl Driver {
         Ok(())
     }
 
-    /// Applies the objects that run the pods. What goes wrong here does not stop a publication to those pods
-    /// that run already.
-    async fn apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
-        if subject.malformed {
-            return Ok(());
+    /// Applies the objects that run the pods. What goes wrong here (a quota, a node selector that cannot be)
+    /// does not stop a publication to pods that run already.
+    async fn apply(&mut self, subject: &Subject, bundle: &Bundle) {
+        if subject.malformed || self.apply_failures.not_before > Instant::now() {
+            return;
         }
-        self.control.uphold(&self.ctx, &subject.gateway).await?;
-        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
-        match self.applier.apply(objects, &self.key.namespace, &subject.uid).await {
+        match self.try_apply(subject, bundle).await {
             Ok(()) => {
-                self.trouble = None;
-                Ok(())
+                self.apply_failures = Failures::default();
+                self.trouble.take_if(|trouble| trouble.reason == Reason::PublishFailed);
             }
-            Err(error @ ApplyError::Foreign { .. }) => {
-                self.trouble = Some(Failure { reason: Reason::PublishFailed, message: error.to_string() });
-                Ok(())
+            Err(ControlError::Api(error)) if error.is_namespace_going() => self.apply_failures.one_more(),
+            Err(error) => {
+                warn!(gateway = %self.key, %error, "cannot bring its objects about; it is tried again");
+                self.apply_failures.one_more();
+                let message = error.to_string();
+                self.trouble = Some(Failure { reason: Reason::PublishFailed, message });
             }
-            Err(error) => Err(error.into()),
         }
     }
 
+    async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
+        self.control.uphold(&self.ctx, &subject.gateway).await?;
+        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        self.applier.apply(objects, &self.key.namespace, &subject.uid).await?;
+        Ok(())
+    }
+
     /// Puts right what somebody else changed.
-    async fn uphold(&mut self, subject: &Subject) -> Result<(), PassError> {
-        let Some(last_good) = self.press.last_good.clone() else { return Ok(()) };
-        if self.press.published.manifest.is_none() {
-            return Ok(());
+    async fn uphold(&mut self, subject: &Subject) {
+        let published = self.press.published.manifest.is_some();
+        if let Some(last_good) = self.press.last_good.clone().filter(|_| published) {
+            self.apply(subject, &last_good.bundle).await;
         }
-        self.apply(subject, &last_good.bundle).await
     }
 
     /// Where pods are, and pushing those that lag. Returns when to look again.

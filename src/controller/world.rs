@@ -260,6 +260,12 @@ impl World {
         self.state().config_maps.get(key).cloned()
     }
 
+    /// As if the watch had shown it.
+    #[cfg(test)]
+    pub fn show_config_map(&self, key: ObjectKey, version: Version) {
+        self.state().config_maps.insert(key, version);
+    }
+
     /// Takes in what we wrote ourselves, before the watch tells us.
     pub fn absorb(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
         objects::apply(&mut self.state(), &self.outline, kind, object, now());

@@ -80,6 +80,11 @@ pub struct Listed {
 }
 
 impl Listed {
+    #[cfg(test)]
+    pub fn of(namespace: Option<&str>, keys: impl IntoIterator<Item = ObjectKey>) -> Self {
+        Self { namespace: namespace.map(str::to_owned), keys: keys.into_iter().collect() }
+    }
+
     /// Whether this object would be in the list and is not: it is gone.
     pub fn lacks(&self, key: &ObjectKey) -> bool {
         self.namespace.as_ref().is_none_or(|own| *own == key.namespace) && !self.keys.contains(key)
