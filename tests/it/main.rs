@@ -2,8 +2,11 @@
 
 mod architecture;
 mod cluster;
+mod fates;
 mod generated;
 mod kill;
 mod mounted;
+mod relayed;
+mod secured;
 mod standalone;
 mod support;

@@ -28,6 +28,8 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "swaks": "swaks",
     "smtp-sink": "postfix",
+    "dkimverify": "python3-dkim",
+    "strace": "strace",
     "lua5.1": "lua5.1",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
