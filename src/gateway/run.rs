@@ -138,6 +138,7 @@ impl Gateway {
             &mut registry,
         );
         live.listeners().attach(&intake);
+        live.listeners().open_early().await;
         let no_more = CancellationToken::new();
         let delivery =
             tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, allowance, no_more.clone()));
