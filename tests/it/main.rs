@@ -1,7 +1,9 @@
 //! The one integration binary: rules of the house, whole gateways, and the real cluster.
 
+mod abuse;
 mod architecture;
 mod cluster;
+mod dialogue;
 mod fates;
 mod generated;
 mod kill;
