@@ -46,6 +46,9 @@ def missing_packages():
         missing.add("containernetworking-plugins")
     if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
         missing.add("ca-certificates")
+    # Without it swaks knows no TLS.
+    if not shutil.which("perl") or subprocess.run(["perl", "-MNet::SSLeay", "-e1"], capture_output=True).returncode:
+        missing.add("libnet-ssleay-perl")
     return sorted(missing)
 
 
