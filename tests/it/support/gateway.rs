@@ -84,8 +84,6 @@ impl Standalone {
         });
     }
 
-<<<<<<< HEAD
-=======
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -112,7 +110,6 @@ impl Standalone {
         wait_for("the spool is empty", Duration::from_secs(60), || (self.queued() == 0).then_some(()));
     }
 
->>>>>>> faults
     /// SIGKILL, as a power switch for the process.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
