@@ -22,7 +22,7 @@ use crate::api::OutboundGateway;
 use crate::bundle::manifest::MANIFEST;
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment;
-use crate::bundle::{Bundle, Manifest};
+use crate::bundle::{Bundle, Manifest, Push};
 use crate::translate::{LastGood, ObjectKey};
 
 /// Copies of secrets and CA files.
@@ -275,14 +275,18 @@ impl Press {
         Ok(())
     }
 
-    /// Carries out a plan. Afterwards `bundle` is what is published.
+    /// Carries out a plan. Afterwards `bundle` is what is published; returns it in the form to hand over to pods.
     pub async fn publish(
         &mut self,
         gateway: &OutboundGateway,
         plan: Plan,
         bundle: Bundle,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Push, PublishError> {
         let Plan { manifest, writes } = plan;
+        let push = Push {
+            manifest: text(&manifest).into_bytes(),
+            pieces: writes.iter().flat_map(|write| write.add.clone()).collect(),
+        };
         for write in &writes {
             let with = (write.number == 0).then_some(&manifest);
             self.write_map(gateway, write, with).await?;
@@ -299,7 +303,7 @@ impl Press {
         self.published.floor = self.published.floor.max(manifest.sequence);
         self.published.manifest = Some(manifest);
         self.published.settled = false;
-        Ok(())
+        Ok(push)
     }
 
     async fn write_map(
@@ -312,7 +316,7 @@ impl Press {
         let mut empty = bundle_map(gateway, *number);
         let name = empty.name_any();
         let what = format!("ConfigMap {}/{name}", self.gateway.namespace);
-        let text = manifest.map(|m| serde_json::to_string(m).expect("a manifest has string keys only"));
+        let text = manifest.map(text);
         self.metrics.wrote();
         let written = match self.versions.get(number) {
             None => {
@@ -385,6 +389,10 @@ fn version<K: Resource>(object: &K) -> Version {
         uid: object.uid().unwrap_or_default(),
         resource_version: object.resource_version().unwrap_or_default(),
     }
+}
+
+fn text(manifest: &Manifest) -> String {
+    serde_json::to_string(manifest).expect("a manifest has string keys only")
 }
 
 #[cfg(test)]

@@ -389,7 +389,8 @@ impl Driver {
             other => other?,
         }
         self.apply(subject, &bundle).await;
-        self.press.publish(&subject.gateway, plan, bundle).await?;
+        let push = self.press.publish(&subject.gateway, plan, bundle).await?;
+        self.acks.push(&push);
         self.published_at = Some(Instant::now());
         let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
         self.failure = None;

@@ -77,10 +77,6 @@ impl Standalone {
         });
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// SIGKILL, as a power switch for the process.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
