@@ -184,9 +184,17 @@ struct Threads {
 
 /// A message that cannot be read is tried again this much later.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+/// The same when nothing is wrong with the message: the process had no descriptor or memory left.
+const EXHAUSTED_RETRY: Duration = Duration::from_secs(1);
 /// Wall clocks jump: what is due is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 const DEFAULT_WARM: u64 = 64 << 20;
+
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&errno))
+}
 
 impl Spool {
     /// Locks the folder (one process), recovers what is in it. Blocks; call before serving.
@@ -370,7 +378,7 @@ impl Spool {
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::error!(queue_id = %id, %error, "a message cannot be read; it is tried again later");
-                    back.delay = UNREADABLE_RETRY;
+                    back.delay = if is_exhausted(&error) { EXHAUSTED_RETRY } else { UNREADABLE_RETRY };
                     return None;
                 }
             },

@@ -47,17 +47,39 @@ impl Budget {
     }
 }
 
-/// The cgroup's memory limit (v2, then v1), or the machine's memory, in bytes.
+/// The least of what the cgroups of this process and the machine allow, in bytes.
 fn memory_limit() -> Option<u64> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
     });
-    let limit = number("/sys/fs/cgroup/memory.max")
-        .or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-        .unwrap_or(u64::MAX);
-    total.map(|total| total.min(limit)).or((limit < u64::MAX).then_some(limit))
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    limit_files(&own).iter().filter_map(|path| number(path)).chain(machine).min()
+}
+
+/// Where limits of this process may stand (cgroup v2, then v1), from `/proc/self/cgroup`: its own group's and
+/// those of all groups around it. In a container the own group is usually shown as `/`.
+fn limit_files(own: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let mut group = path.trim_end_matches('/');
+        loop {
+            files.push(format!("{root}{group}/{name}"));
+            let Some((around, _)) = group.rsplit_once('/') else { break };
+            group = around;
+        }
+    }
+    files
 }
 
 #[cfg(test)]
@@ -75,5 +97,16 @@ mod tests {
         assert!(budget.take(UNIT).await.is_none());
         drop(held);
         assert!(budget.take(UNIT).await.is_some());
+    }
+
+    #[test]
+    fn limits_are_looked_for_in_the_own_group_and_all_around_it() {
+        let v2 = limit_files("0::/pods/mail\n");
+        let names = ["/pods/mail/memory.max", "/pods/memory.max", "/memory.max"];
+        assert_eq!(v2, names.map(|name| format!("/sys/fs/cgroup{name}")));
+        let v1 = limit_files("4:cpu,memory:/a\n3:cpuset:/b\n");
+        let names = ["/a/memory.limit_in_bytes", "/memory.limit_in_bytes"];
+        assert_eq!(v1, names.map(|name| format!("/sys/fs/cgroup/memory{name}")));
+        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
     }
 }

@@ -12,8 +12,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
-use crate::delivery::Allowance;
 use crate::delivery::bounce::{self, About};
+use crate::delivery::metrics::{ByKind, ReportKind};
+use crate::delivery::{self, Allowance};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::live::{Live, Running};
@@ -62,24 +63,35 @@ struct Shared {
     metrics: Metrics,
 }
 
-#[derive(Clone, Default)]
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
+    recipients: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Reports are counted with those of delivery.
+    delivery: delivery::Metrics,
 }
 
 impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+    fn register(delivery: delivery::Metrics, registry: &mut Registry) -> Self {
+        let metrics = Self { replies: Family::default(), recipients: Family::default(), delivery };
         registry.register(
             "postern_messages",
             "Messages by what was answered after the data: accepted, rejected, deferred, refused",
             metrics.replies.clone(),
+        );
+        registry.register(
+            "postern_recipients",
+            "Recipients of the accepted messages: accepted for delivery, or rejected by policy",
+            metrics.recipients.clone(),
         );
         metrics
     }
 
     fn count(&self, result: &'static str) {
         self.replies.get_or_create(&[("result", result)]).inc();
+    }
+
+    fn count_recipients(&self, result: &'static str, count: usize) {
+        self.recipients.get_or_create(&[("result", result)]).inc_by(count as u64);
     }
 }
 
@@ -90,6 +102,7 @@ impl Intake {
         spool: Spool,
         budget: Budget,
         allowance: Allowance,
+        delivery: delivery::Metrics,
         hostname: String,
         registry: &mut Registry,
     ) -> Self {
@@ -103,7 +116,7 @@ impl Intake {
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
-            metrics: Metrics::register(registry),
+            metrics: Metrics::register(delivery, registry),
         }))
     }
 
@@ -241,11 +254,23 @@ impl Mail for Incoming {
             Settlement::Accept { deliveries, refused, unreported } => {
                 let targets = deliveries.into_iter().map(target).collect();
                 let entry = self.entry(targets);
-                let size = content.len();
-                let mut submissions = Vec::from_iter(self.report(&entry, &content, &refused));
+                let (size, accepted) = (content.len(), entry.targets.len());
+                let report = self.report(&entry, &content, &refused);
+                let reported = report.is_some();
+                let mut submissions = Vec::from_iter(report);
                 submissions.push(Submission { id, entry, content });
                 match self.shared.spool.commit(submissions).await {
                     Ok(_) => {
+                        let metrics = &self.shared.metrics;
+                        metrics.count_recipients("accepted", accepted);
+                        metrics.count_recipients("rejected", refused.len() + unreported);
+                        if reported {
+                            metrics
+                                .delivery
+                                .reports
+                                .get_or_create(&ByKind { kind: ReportKind::failed })
+                                .inc();
+                        }
                         tracing::info!(
                             %id, size, revision = %self.running.revision, client = %self.peer.address.ip(),
                             refused = refused.len(), unreported, "message accepted"
@@ -304,7 +329,11 @@ impl Incoming {
     ) -> Option<Submission> {
         let sender = entry.sender.mailbox.as_ref()?;
         let now = Timestamp::now();
-        if refused.is_empty() || !self.shared.allowance.take(&sender.folded(), now) {
+        if refused.is_empty() {
+            return None;
+        }
+        if !self.shared.allowance.take(&sender.folded(), now) {
+            self.shared.metrics.delivery.reports_suppressed.inc();
             return None;
         }
         let fates: Vec<Fate> = refused

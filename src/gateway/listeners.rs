@@ -47,11 +47,11 @@ pub struct Listeners {
     intake: OnceLock<WeakIntake>,
     settings: Arc<ArcSwap<Settings>>,
     connections: Arc<Connections>,
-    open: Mutex<HashMap<Place, Open>>,
+    open: Mutex<HashMap<SocketAddr, Open>>,
 }
 
-/// What makes a listener another one; a new certificate does not.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A listener at one of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     name: String,
     address: SocketAddr,
@@ -59,6 +59,9 @@ struct Place {
 }
 
 struct Open {
+    place: Place,
+    /// The listening socket: it stays, and nobody is turned away, when the listener at it changes.
+    socket: std::net::TcpListener,
     certificate: Arc<LiveCertificate>,
     /// What the certificate was made of, to notice a change.
     made_of: CertificateSource,
@@ -70,6 +73,28 @@ struct Open {
 enum CertificateSource {
     SelfSigned { hostname: String },
     Pem { chain: Arc<[u8]>, key: Arc<[u8]> },
+}
+
+/// A server that does not run yet, and its socket.
+type Bound = (std::net::TcpListener, Server<Intake>);
+
+impl Open {
+    fn start(
+        place: Place,
+        (socket, server): Bound,
+        certificate: Arc<LiveCertificate>,
+        made_of: CertificateSource,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.run(stop.clone()));
+        Self { place, socket, certificate, made_of, stop, task }
+    }
+
+    /// Its sessions end by themselves within the drain limit; nothing waits for them here.
+    fn close(self) {
+        self.stop.cancel();
+        tokio::spawn(self.task);
+    }
 }
 
 impl Listeners {
@@ -91,6 +116,22 @@ impl Listeners {
         let _ = self.intake.set(intake.downgrade());
     }
 
+    /// Opens the fixed addresses before there is a policy: until then every client is told 421 there. An address
+    /// that cannot be bound is the first policy's to report.
+    pub async fn open_early(&self) {
+        let Some(intake) = self.intake.get().and_then(WeakIntake::upgrade) else { return };
+        let listener =
+            Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate: None };
+        let made_of = CertificateSource::SelfSigned { hostname: self.hostname.clone() };
+        let mut open = self.open.lock().await;
+        for place in self.places(&listener).into_iter().filter(|place| self.fixed.contains(&place.address)) {
+            let Ok(certificate) = make(&listener, &made_of).map(Arc::new) else { return };
+            if let Ok(bound) = self.bind(&place, Arc::clone(&certificate), &intake) {
+                open.insert(place.address, Open::start(place, bound, certificate, made_of.clone()));
+            }
+        }
+    }
+
     /// Makes the open listeners those of `gateway`. After an error everything is as it was.
     pub async fn apply(&self, gateway: &Gateway, materials: &Materials) -> Result<(), ListenError> {
         let Some(intake) = self.intake.get().and_then(WeakIntake::upgrade) else { return Ok(()) };
@@ -104,14 +145,19 @@ impl Listeners {
         for listener in self.meant(gateway) {
             let made_of = source(listener, hostname, materials)?;
             for place in self.places(listener) {
-                wanted.push(place.clone());
-                match open.get(&place) {
-                    Some(known) if known.made_of == made_of => {}
-                    Some(_) => certificates.push((place, make(listener, &made_of)?, made_of.clone())),
-                    None => {
+                wanted.push(place.address);
+                match open.get(&place.address) {
+                    Some(known) if known.place == place && known.made_of == made_of => {}
+                    Some(known) if known.place == place => {
+                        certificates.push((place, make(listener, &made_of)?, made_of.clone()));
+                    }
+                    other => {
                         let certificate = Arc::new(make(listener, &made_of)?);
-                        let server = self.bind(&place, Arc::clone(&certificate), &intake)?;
-                        fresh.push((place, server, certificate, made_of.clone()));
+                        let bound = match other {
+                            Some(known) => self.take_over(&known.socket, &place, &certificate, &intake)?,
+                            None => self.bind(&place, Arc::clone(&certificate), &intake)?,
+                        };
+                        fresh.push((place, bound, certificate, made_of.clone()));
                     }
                 }
             }
@@ -127,24 +173,18 @@ impl Listeners {
         };
         self.settings.store(Arc::new(settings(hostname, limits)));
         for (place, certificate, made_of) in certificates {
-            if let Some(known) = open.get_mut(&place) {
+            if let Some(known) = open.get_mut(&place.address) {
                 known.certificate.replace_by(&certificate);
                 known.made_of = made_of;
             }
         }
-        for (place, server, certificate, made_of) in fresh {
-            let stop = CancellationToken::new();
-            let task = tokio::spawn(server.run(stop.clone()));
-            open.insert(place, Open { certificate, made_of, stop, task });
+        for (place, bound, certificate, made_of) in fresh {
+            let changed = open.insert(place.address, Open::start(place, bound, certificate, made_of));
+            changed.into_iter().for_each(Open::close);
         }
-        let gone: Vec<Place> = open.keys().filter(|place| !wanted.contains(place)).cloned().collect();
-        for place in gone {
-            if let Some(closed) = open.remove(&place) {
-                closed.stop.cancel();
-                // Its sessions end by themselves within the drain limit; nothing waits for them here.
-                tokio::spawn(closed.task);
-            }
-        }
+        let gone: Vec<SocketAddr> =
+            open.keys().filter(|address| !wanted.contains(address)).copied().collect();
+        gone.iter().filter_map(|address| open.remove(address)).for_each(Open::close);
         Ok(())
     }
 
@@ -181,20 +221,40 @@ impl Listeners {
         self.fixed.iter().map(|address| place(*address)).collect()
     }
 
+    fn config(&self, place: &Place, addr: SocketAddr, certificate: &Arc<LiveCertificate>) -> ListenerConfig {
+        ListenerConfig {
+            name: place.name.clone(),
+            addr,
+            tls: place.tls,
+            certificate: Arc::clone(certificate),
+            settings: Arc::clone(&self.settings),
+            connections: Arc::clone(&self.connections),
+        }
+    }
+
+    /// Another listener at a socket that is open: whoever connects meanwhile waits in its queue.
+    fn take_over(
+        &self,
+        socket: &std::net::TcpListener,
+        place: &Place,
+        certificate: &Arc<LiveCertificate>,
+        intake: &Intake,
+    ) -> Result<Bound, ListenError> {
+        let config = self.config(place, place.address, certificate);
+        let server =
+            socket.try_clone().and_then(|socket| Server::on(socket, config, Arc::new(intake.clone())));
+        let bound = server.and_then(|server| Ok((server.socket()?, server)));
+        let (name, address) = (place.name.clone(), place.address);
+        bound.map_err(|source| ListenError::Bind { name, address, source })
+    }
+
     fn bind(
         &self,
         place: &Place,
         certificate: Arc<LiveCertificate>,
         intake: &Intake,
-    ) -> Result<Server<Intake>, ListenError> {
-        let config = |addr| ListenerConfig {
-            name: place.name.clone(),
-            addr,
-            tls: place.tls,
-            certificate: Arc::clone(&certificate),
-            settings: Arc::clone(&self.settings),
-            connections: Arc::clone(&self.connections),
-        };
+    ) -> Result<Bound, ListenError> {
+        let config = |addr| self.config(place, addr, &certificate);
         let handler = Arc::new(intake.clone());
         let bound = Server::bind(config(place.address), Arc::clone(&handler)).or_else(|error| {
             // A machine without IPv6 has no `[::]`.
@@ -204,16 +264,22 @@ impl Listeners {
             Err(error)
         });
         let (name, address) = (place.name.clone(), place.address);
-        bound.map_err(|source| ListenError::Bind { name, address, source })
+        bound.and_then(|server| Ok((server.socket()?, server))).map_err(|source| ListenError::Bind {
+            name,
+            address,
+            source,
+        })
     }
 
     /// Closes all listeners and waits for their sessions, at most `limit`.
     pub async fn shut_down(&self, limit: Duration) {
         let open = std::mem::take(&mut *self.open.lock().await);
-        for listener in open.values() {
+        let tasks = open.into_values().map(|listener| {
             listener.stop.cancel();
-        }
-        let ended = futures::future::join_all(open.into_values().map(|listener| listener.task));
+            // With the value goes the socket: nobody is left waiting in its queue.
+            listener.task
+        });
+        let ended = futures::future::join_all(tasks.collect::<Vec<_>>());
         let _ = tokio::time::timeout(limit, ended).await;
     }
 }

@@ -117,6 +117,9 @@ impl Mount {
         let Ok(manifest) = segment::read_manifest(&read) else { return false };
         // What came before and is still named may not be in the mount either.
         if let Some(before) = self.pushed.load_full() {
+            if before.manifest.sequence > manifest.sequence {
+                return true;
+            }
             let named = manifest.segments.iter().flat_map(SegmentRef::keys);
             for key in named.filter(|key| !pieces.contains_key(key)).collect::<Vec<_>>() {
                 if let Some(piece) = before.pieces.get(&key) {
@@ -248,3 +251,6 @@ fn read_file(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

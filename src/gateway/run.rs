@@ -124,6 +124,8 @@ impl Gateway {
         };
         let live = Arc::new(Live::new(pod, instance, listeners, memory));
         let allowance = Allowance::default();
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
         let budget = Budget::of_this_machine();
         let intake = Intake::new(
             Arc::clone(&live),
@@ -131,12 +133,12 @@ impl Gateway {
             spool.clone(),
             budget,
             allowance.clone(),
+            metrics.clone(),
             hostname.clone(),
             &mut registry,
         );
         live.listeners().attach(&intake);
-        let metrics = Metrics::default();
-        metrics.register(&mut registry);
+        live.listeners().open_early().await;
         let no_more = CancellationToken::new();
         let delivery =
             tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, allowance, no_more.clone()));

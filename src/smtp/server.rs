@@ -60,9 +60,22 @@ impl<H: Handler> Server<H> {
         };
         socket.set_reuseaddr(true)?;
         socket.bind(config.addr)?;
-        let listener = socket.listen(BACKLOG)?;
+        Self::over(socket.listen(BACKLOG)?, config, handler)
+    }
+
+    /// Serves a socket that listens already, as [`socket`](Self::socket) of another server gave it.
+    pub fn on(socket: std::net::TcpListener, config: ListenerConfig, handler: Arc<H>) -> io::Result<Self> {
+        Self::over(TcpListener::from_std(socket)?, config, handler)
+    }
+
+    fn over(listener: TcpListener, config: ListenerConfig, handler: Arc<H>) -> io::Result<Self> {
         let local = listener.local_addr()?;
         Ok(Self { listener, local, config: Arc::new(config), handler })
+    }
+
+    /// Another handle of the listening socket: it stays open as long as one of them does.
+    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
+        Ok(rustix::io::dup(&self.listener)?.into())
     }
 
     pub fn local_addr(&self) -> SocketAddr {

@@ -12,7 +12,7 @@ use postern::bundle::document::{self, Listener, ListenerTls};
 use postern::bundle::manifest::{MANIFEST, SegmentRef};
 use postern::bundle::{Bundle, Manifest, Revision, Sequence, segment};
 
-use crate::support::client::send;
+use crate::support::client::{Client, send};
 use crate::support::gateway::{Folder, POSTERN, free_address, http_get};
 use crate::support::inbox::Inbox;
 use crate::support::wait_for;
@@ -282,4 +282,49 @@ fn a_lonely_pod_becomes_ready_with_what_it_has() {
     pod.wait_running(1);
     assert!(!pod.ready());
     wait_for("no controller polled for 10 s", Duration::from_secs(20), || pod.ready().then_some(()));
+}
+
+/// E32: whatever happens to the files, no mail is judged by half a policy or by none.
+#[test]
+fn e32_a_damaged_segment_is_never_run_and_the_last_good_policy_goes_on_until_the_end_of_the_process() {
+    let sink = Inbox::start();
+    let mut mount = Mount::new("damaged");
+    let port = free_address().port();
+    mount.publish(1, &bundle(&sink, port, "word"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    pod.ack("?published=1").unwrap();
+    mount.publish(2, &bundle(&sink, port, "absent"));
+    pod.wait_running(2);
+    assert!(mail(port).starts_with("250"));
+
+    // A new set, one of whose segments has a wrong byte.
+    let data = mount.folder.0.join("bundle/..data");
+    let mut manifest: Manifest = serde_json::from_slice(&fs::read(data.join(MANIFEST)).unwrap()).unwrap();
+    manifest.sequence = Sequence(3);
+    let segments: Vec<_> = fs::read_dir(&data).unwrap().map(|file| file.unwrap().path()).collect();
+    for segment in segments.iter().filter(|path| !path.ends_with(MANIFEST)) {
+        let mut bytes = fs::read(segment).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x20;
+        fs::write(segment, bytes).unwrap();
+    }
+    fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let nack = wait_for("the damage is told", Duration::from_secs(20), || {
+        let ack = pod.ack("?published=2")?;
+        ack["refused"].is_object().then(|| ack["refused"].clone())
+    });
+    assert_eq!(nack["sequence"], 3, "{nack}");
+    assert_eq!(pod.ack("").unwrap()["running"]["sequence"], 2);
+    assert!(mail(port).starts_with("250") && pod.ready(), "the last good policy goes on");
+
+    // A process that has never seen a good one takes nothing.
+    drop(pod);
+    let pod = mount.start();
+    wait_for("the damage is told again", Duration::from_secs(20), || {
+        pod.ack("?published=3")?["refused"].is_object().then_some(())
+    });
+    assert!(!pod.ready() && pod.ack("").unwrap()["running"].is_null());
+    let greeting = Client::connect(SocketAddr::from(([127, 0, 0, 1], port))).map(|client| client.greeting);
+    assert!(greeting.as_ref().map_or(true, |text| text.starts_with("421 4.3.2")), "{greeting:?}");
 }

@@ -163,7 +163,7 @@ fn bundle(word: &str) -> Bundle {
 async fn publish(press: &mut Press, word: &str) -> Result<(), PublishError> {
     let bundle = bundle(word);
     let plan = plan(&press.published, cut(&bundle), Vec::new(), Timestamp::UNIX_EPOCH).unwrap().unwrap();
-    press.publish(&gateway(), plan, bundle).await.map(drop)
+    press.publish(&gateway(), plan, bundle).await.map(|_push| ())
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "swaks": "swaks",
     "smtp-sink": "postfix",
+    "dkimverify": "python3-dkim",
+    "strace": "strace",
     "lua5.1": "lua5.1",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -47,6 +49,9 @@ def missing_packages():
         missing.add("containernetworking-plugins")
     if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
         missing.add("ca-certificates")
+    # Without it swaks knows no TLS.
+    if not shutil.which("perl") or subprocess.run(["perl", "-MNet::SSLeay", "-e1"], capture_output=True).returncode:
+        missing.add("libnet-ssleay-perl")
     return sorted(missing)
 
 

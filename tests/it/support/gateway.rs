@@ -54,10 +54,17 @@ impl Standalone {
     }
 
     pub fn launch(config: &Path, state: &Path) -> Self {
+        Self::launch_by(&[], config, state)
+    }
+
+    /// Started by another program, which must become the gateway by `exec` (its pid is ours to end).
+    pub fn launch_by(launcher: &[&str], config: &Path, state: &Path) -> Self {
         let (smtp, admin) = (free_address(), free_address());
         let log = state.with_extension("log");
         let file = fs::File::options().create(true).append(true).open(&log).expect("the log is writable");
-        let child = Command::new(POSTERN)
+        let mut line = launcher.iter().copied().chain([POSTERN]);
+        let child = Command::new(line.next().expect("POSTERN is there"))
+            .args(line)
             .arg("standalone")
             .arg(config)
             .args(["--smtp", &smtp.to_string(), "--admin", &admin.to_string(), "--state"])
@@ -77,6 +84,35 @@ impl Standalone {
         });
     }
 
+<<<<<<< HEAD
+=======
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A counter or gauge of /metrics: the sum of all its series that have this text in their labels.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let (_, text) = self.get("/metrics").expect("metrics are served");
+        let of_name = |line: &&str| {
+            let rest = line.strip_prefix(name).map(|rest| rest.strip_prefix("_total").unwrap_or(rest));
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        };
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_name).filter(|line| line.contains(label)).filter_map(value).sum::<f64>() as u64
+    }
+
+    /// Messages in the spool.
+    pub fn queued(&self) -> u64 {
+        let (_, ack) = self.get("/ack").expect("the ack is served");
+        let ack: serde_json::Value = serde_json::from_str(&ack).expect("it is JSON");
+        ack["queued"].as_u64().expect("it says how much mail waits")
+    }
+
+    pub fn wait_empty(&self) {
+        wait_for("the spool is empty", Duration::from_secs(60), || (self.queued() == 0).then_some(()));
+    }
+
+>>>>>>> faults
     /// SIGKILL, as a power switch for the process.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");

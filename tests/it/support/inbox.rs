@@ -35,6 +35,8 @@ struct Mailbox {
     arrived: Condvar,
     /// Answer 451 to every RCPT.
     busy: AtomicBool,
+    /// Keep the header section only.
+    forgetful: AtomicBool,
 }
 
 /// Listens until the test ends.
@@ -65,6 +67,11 @@ impl Inbox {
     /// From now on every recipient is told to come later, or is taken again.
     pub fn set_busy(&self, busy: bool) {
         self.mailbox.busy.store(busy, Ordering::SeqCst);
+    }
+
+    /// From now on only header sections are kept.
+    pub fn set_forgetful(&self) {
+        self.mailbox.forgetful.store(true, Ordering::SeqCst);
     }
 
     pub fn mail(&self) -> Vec<Delivered> {
@@ -124,7 +131,12 @@ fn dialogue(stream: &TcpStream, mailbox: &Mailbox) -> std::io::Result<()> {
             "DATA" if to.is_empty() => out.write_all(b"554 5.5.1 No valid recipients\r\n")?,
             "DATA" => {
                 out.write_all(b"354 Go on\r\n")?;
-                let content = data(&mut lines)?;
+                let mut content = data(&mut lines)?;
+                if mailbox.forgetful.load(Ordering::SeqCst) {
+                    let head = content.windows(4).position(|octets| octets == b"\r\n\r\n");
+                    content.truncate(head.unwrap_or(content.len()));
+                    content.shrink_to_fit();
+                }
                 let delivered = Delivered { from: from.clone(), to: std::mem::take(&mut to), content };
                 mailbox.mail.lock().expect("no test thread panicked").push(delivered);
                 mailbox.arrived.notify_all();

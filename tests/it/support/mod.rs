@@ -5,8 +5,14 @@ pub mod cluster;
 pub mod gateway;
 pub mod inbox;
 pub mod postfix;
+pub mod sink;
+pub mod site;
 
+use std::future::Future;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
 
 /// Waits until `what` holds, looking often; fails with `name` after `limit`.
 pub fn wait_for<T>(name: &str, limit: Duration, mut what: impl FnMut() -> Option<T>) -> T {
@@ -18,4 +24,10 @@ pub fn wait_for<T>(name: &str, limit: Duration, mut what: impl FnMut() -> Option
         assert!(start.elapsed() < limit, "{name}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs what is asynchronous in a test that is not: the [`sink::Sink`]s live on a runtime of their own.
+pub fn wait<T>(what: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().expect("threads can be started")).block_on(what)
 }

@@ -160,11 +160,12 @@ fn master(address: SocketAddr) -> String {
         ("relay", "smtp"),
         ("error", "error"),
         ("retry", "error"),
-        ("tlsmgr", "tlsmgr"),
-        ("anvil", "anvil"),
-        ("scache", "scache"),
     ] {
         text += &service(name, "unix", "-", "-", "-", program);
+    }
+    // These insist on being alone.
+    for name in ["tlsmgr", "anvil", "scache"] {
+        text += &service(name, "unix", "-", "-", "1", name);
     }
     text += &service("cleanup", "unix", "n", "-", "0", "cleanup");
     text += &service("qmgr", "unix", "n", "300", "1", "qmgr");
