@@ -3,22 +3,22 @@
 //! Rules mean something only together, so every change leads to a pass over the whole set (design decision
 //! 4): the first at once, further ones at most every 250 ms.
 
+mod report;
+mod storage;
 mod touch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::acks::Acks;
-use super::apply::{Applier, bounded};
+use super::apply::Applier;
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
@@ -26,16 +26,16 @@ use super::build::{self, Site};
 use super::control::{self, ControlError};
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
-use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
-use super::status::{self, Failure, Live, Situation};
-use super::statuses::{Change, Statuses};
+use super::rollout::{self, Arrival, Journeys, Pod, Wish};
+use super::status::Failure;
+use super::statuses::Statuses;
 use super::world::{Bell, Changed, World, Written, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Segment, cut};
-use crate::bundle::{Bundle, Revision, Sequence};
+use crate::bundle::{Bundle, Revision};
 use crate::policy::compile::{CompileError, compile};
 use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
 
@@ -464,88 +464,6 @@ impl Driver {
         }
         Ok(wake)
     }
-
-    /// Claims without a class wait for ever where the cluster has no default one.
-    async fn look_at_storage(&mut self, subject: &Subject, pods: &[Pod]) -> Option<Instant> {
-        const EVERY: Duration = Duration::from_secs(10);
-        let storage = &subject.gateway.spec.storage;
-        let waits = pods.iter().any(|pod| !pod.scheduled && !pod.terminating);
-        let needs_default = !subject.malformed && !storage.ephemeral && storage.storage_class_name.is_none();
-        if !waits || !needs_default {
-            self.storage_seen = None;
-            self.trouble.take_if(|trouble| trouble.reason == Reason::NoStorageClass);
-            return None;
-        }
-        let missing = match self.storage_seen {
-            Some((at, missing)) if at.elapsed() < EVERY => missing,
-            _ => {
-                let api: Api<StorageClass> = Api::all(self.ctx.client.clone());
-                // Without the right to look, there may be one.
-                let missing = match bounded("storage classes", api.list(&ListParams::default())).await {
-                    Ok(classes) => !classes.iter().any(is_default),
-                    Err(_) => false,
-                };
-                self.storage_seen = Some((Instant::now(), missing));
-                missing
-            }
-        };
-        if missing {
-            let message = "the cluster has no default StorageClass: set storage.storageClassName, or storage.ephemeral: true where mail may be lost";
-            self.trouble = Some(Failure { reason: Reason::NoStorageClass, message: message.to_owned() });
-        }
-        Some(Instant::now() + EVERY)
-    }
-
-    /// Has statuses written that say something new. Returns when those that were held back are due.
-    fn report(&mut self) -> Instant {
-        let (pods, heard) = (self.pods(), self.acks.heard());
-        let now = now();
-        let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
-        let progress = remember(&progress);
-        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
-        let entries = self.ctx.world.entries(&self.key);
-        let manifest = self.press.published.manifest.as_ref();
-        let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
-        let hold = Some(hold).filter(|until| *until > Instant::now());
-        let in_time =
-            |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
-        let mut held_back = false;
-        let mut changes = Vec::new();
-        for outcome in &self.outcomes {
-            let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
-                continue;
-            };
-            let journey = self.journeys.get(object);
-            let gateway = object.kind == ObjectKind::OutboundGateway;
-            let waits_for = match journey {
-                _ if gateway => manifest.map(|manifest| manifest.sequence),
-                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
-                _ => None,
-            };
-            if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
-                held_back = true;
-                continue;
-            }
-            let after = if gateway {
-                let live = Live {
-                    manifest,
-                    started: self.started,
-                    arrived: self.arrived.as_ref(),
-                    bundle: self.press.last_good.as_ref().map(|good| &good.bundle),
-                    replicas: pods.len(),
-                    selector: build::selector_text(&self.key.name),
-                    trouble: self.trouble.as_ref(),
-                };
-                status::of_gateway(outcome, &live, &entry.status, &situation)
-            } else {
-                status::of_object(outcome, journey, entry.action(), &entry.status, &situation)
-            };
-            changes.extend(Change::new(&outcome.origin, &entry.status, after));
-        }
-        self.ctx.statuses.submit(changes);
-        hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
-    }
 }
 
 /// What a pass has decided, before anything is written.
@@ -580,17 +498,4 @@ fn too_large(full: &Full) -> Failure {
         kib(full.total)
     );
     Failure { reason: Reason::BundleTooLarge, message }
-}
-
-fn is_default(class: &StorageClass) -> bool {
-    class
-        .annotations()
-        .get("storageclass.kubernetes.io/is-default-class")
-        .is_some_and(|value| value == "true")
-}
-
-/// Thousands of objects wait for the same few sequences.
-fn remember(progress: &dyn Fn(Sequence) -> Progress) -> impl Fn(Sequence) -> Progress + '_ {
-    let known = std::cell::RefCell::new(std::collections::HashMap::new());
-    move |sequence| known.borrow_mut().entry(sequence).or_insert_with(|| progress(sequence)).clone()
 }

@@ -266,9 +266,18 @@ impl World {
         self.state().config_maps.insert(key, version);
     }
 
-    /// Takes in what we wrote ourselves, before the watch tells us.
+    /// Takes in an object we wrote ourselves, before the watch tells us.
     pub fn absorb(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
         objects::apply(&mut self.state(), &self.outline, kind, object, now());
+    }
+
+    /// Takes in a status we wrote ourselves. Nobody has to look again because of it.
+    pub fn absorb_status(&self, object: &ObjectId, uid: &str, resource_version: String, status: Status) {
+        let mut state = self.state();
+        let Some(entry) = state.objects.get_mut(object) else { return };
+        if entry.uid == uid && older(&entry.resource_version, &resource_version) {
+            (entry.resource_version, entry.status) = (resource_version, status);
+        }
     }
 }
 
