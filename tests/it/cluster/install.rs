@@ -48,6 +48,7 @@ fn a_changed_rule_acts_on_the_first_message_after_ready() {
     namespace.apply(&gateway(2, &sink, ""));
     namespace.apply(&reject("word", "one"));
     namespace.wait_ready(&["obg,cpr", "--all"]);
+    namespace.wait_pods(2);
     let pods = [namespace.pod_ip("default-0"), namespace.pod_ip("default-1")];
     for word in ["two", "three", "four"] {
         namespace.apply(&reject("word", word));

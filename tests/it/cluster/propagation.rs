@@ -38,6 +38,7 @@ fn thirty_changes_with_three_pods_are_ready_in_time() {
     namespace.apply(&gateway(3, &sink, ""));
     namespace.apply(&reject("word", "one"));
     namespace.wait_ready(&["obg,cpr", "--all"]);
+    namespace.wait_pods(3);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut times: Vec<Duration> = runtime.block_on(async {

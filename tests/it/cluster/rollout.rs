@@ -21,6 +21,7 @@ fn e13_a_paused_pod_is_named_and_ready_waits_for_it() {
     namespace.apply(&gateway(3, &sink, ""));
     namespace.apply(&reject("word", "one"));
     namespace.wait_ready(&["obg,cpr", "--all"]);
+    namespace.wait_pods(3);
     let paused = namespace.pod_ip("default-1");
     cluster.script(&["pause-pod", &namespace.name, "default-1"]);
     namespace.apply(&reject("word", "two"));
@@ -82,6 +83,7 @@ fn e14_a_revision_that_one_pod_refuses_is_not_ready_and_says_why() {
     namespace.apply(&gateway(2, &sink, ""));
     namespace.apply(&reject("word", "one"));
     namespace.wait_ready(&["obg,cpr", "--all"]);
+    namespace.wait_pods(2);
     let ip = namespace.pod_ip("default-0");
     let thief = PortThief::steal(&namespace, "default-0", 2626);
     std::thread::sleep(Duration::from_secs(1));

@@ -176,6 +176,14 @@ impl Namespace<'_> {
         }
     }
 
+    /// Waits until all of a gateway's pods serve: Ready speaks of those that do already.
+    pub fn wait_pods(&self, count: u32) {
+        wait_for(&format!("{count} pods serve"), Duration::from_secs(90), || {
+            let rollout = self.get("obg/default")["status"]["rollout"].clone();
+            (rollout["podsTotal"] == count && rollout["podsUpdated"] == count).then_some(())
+        });
+    }
+
     pub fn wait_condition(&self, what: &str, kind: &str, status: &str, reason: &str) -> String {
         wait_for(&format!("{what} {kind}={status}/{reason}"), Duration::from_secs(60), || {
             let object = self.get(what);

@@ -63,6 +63,7 @@ impl Authority {
 
 /// A private Postfix instance; stopped when dropped.
 pub struct Postfix {
+    pub address: SocketAddr,
     config: PathBuf,
     root: PathBuf,
 }
@@ -103,6 +104,7 @@ inet_protocols = ipv4
 mynetworks = 0.0.0.0/0
 relayhost = [{next_ip}]:{next_port}
 smtp_tls_security_level = none
+smtpd_peername_lookup = no
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
 maillog_file = {root}/maillog
@@ -115,7 +117,7 @@ maillog_file_prefixes = {root}
         );
         fs::write(config.join("main.cf"), main).expect("writable");
         fs::write(config.join("master.cf"), master(address)).expect("writable");
-        let postfix = Self { config, root };
+        let postfix = Self { address, config, root };
         postfix.command("start");
         wait_for("Postfix listens", Duration::from_secs(20), || TcpStream::connect(address).ok());
         postfix
