@@ -2,8 +2,9 @@
 //!
 //! Takes the path of the `postern` binary. Uses no cluster and no root.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks to people")]
+
 #[path = "../tests/it/support/client.rs"]
-#[allow(dead_code)]
 mod client;
 #[path = "../tests/it/support/inbox.rs"]
 #[allow(dead_code)]

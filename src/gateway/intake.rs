@@ -95,17 +95,24 @@ impl Metrics {
     }
 }
 
+/// What an intake works with.
+pub struct Parts {
+    pub live: Arc<Live>,
+    /// To look again when its watcher is late; `None` in standalone mode.
+    pub mount: Option<Arc<Mount>>,
+    pub spool: Spool,
+    pub budget: Budget,
+    /// Reports to a sender, those of delivery included.
+    pub allowance: Allowance,
+    /// Counts the reports that policy causes beside those of delivery.
+    pub delivery: delivery::Metrics,
+    /// Used when the gateway has no `hostname`.
+    pub hostname: String,
+}
+
 impl Intake {
-    pub fn new(
-        live: Arc<Live>,
-        mount: Option<Arc<Mount>>,
-        spool: Spool,
-        budget: Budget,
-        allowance: Allowance,
-        delivery: delivery::Metrics,
-        hostname: String,
-        registry: &mut Registry,
-    ) -> Self {
+    pub fn new(parts: Parts, registry: &mut Registry) -> Self {
+        let Parts { live, mount, spool, budget, allowance, delivery, hostname } = parts;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self(Arc::new(Shared {
             live,

@@ -19,7 +19,7 @@ use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
-use crate::gateway::intake::Intake;
+use crate::gateway::intake::{Intake, Parts};
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
@@ -126,17 +126,16 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
-        let budget = Budget::of_this_machine();
-        let intake = Intake::new(
-            Arc::clone(&live),
-            mount.clone(),
-            spool.clone(),
-            budget,
-            allowance.clone(),
-            metrics.clone(),
-            hostname.clone(),
-            &mut registry,
-        );
+        let parts = Parts {
+            live: Arc::clone(&live),
+            mount: mount.clone(),
+            spool: spool.clone(),
+            budget: Budget::of_this_machine(),
+            allowance: allowance.clone(),
+            delivery: metrics.clone(),
+            hostname,
+        };
+        let intake = Intake::new(parts, &mut registry);
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();

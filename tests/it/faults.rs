@@ -255,7 +255,11 @@ fn e3_sigterm_under_load_ends_in_time_and_loses_nothing() {
     let accepted = accepted.lock().unwrap();
     let lost: Vec<_> = accepted.iter().filter(|subject| !copies.contains_key(*subject)).collect();
     let twice = copies.values().filter(|count| **count > 1).count();
-    println!("accepted {}, lost {}, delivered more than once {twice}", accepted.len(), lost.len());
+    crate::support::tell(&format!(
+        "accepted {}, lost {}, delivered more than once {twice}",
+        accepted.len(),
+        lost.len()
+    ));
     assert!(lost.is_empty(), "{lost:?}");
     assert_eq!(twice, 0, "an orderly end repeats nothing");
 }

@@ -99,7 +99,11 @@ spec:
     let accepted = accepted.lock().expect("no client panicked");
     let lost: Vec<_> = accepted.iter().filter(|subject| !copies.contains_key(*subject)).collect();
     let duplicates: usize = copies.values().map(|count| count - 1).sum();
-    println!("{KILLS} kills: accepted {}, lost {}, duplicates {duplicates}", accepted.len(), lost.len());
+    crate::support::tell(&format!(
+        "{KILLS} kills: accepted {}, lost {}, duplicates {duplicates}",
+        accepted.len(),
+        lost.len()
+    ));
     assert!(accepted.len() > KILLS * 10, "too little load to mean anything: {}", accepted.len());
     assert!(lost.is_empty(), "lost: {lost:?}");
 }

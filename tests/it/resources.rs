@@ -502,7 +502,11 @@ fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
         most = most.max(own_memory(gateway.pid()));
         (gateway.queued() == 0).then_some(())
     });
-    println!("{taken} of {SESSIONS} taken, at most {} MiB of {} MiB", most >> 20, Memory::LIMIT >> 20);
+    crate::support::tell(&format!(
+        "{taken} of {SESSIONS} taken, at most {} MiB of {} MiB",
+        most >> 20,
+        Memory::LIMIT >> 20
+    ));
     assert_eq!(sink.wait(taken).len(), taken);
     assert!(taken > 0);
     alive(&gateway);

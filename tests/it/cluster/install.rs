@@ -19,10 +19,17 @@ fn the_quickstart_works_as_written() {
     let (postfix, sink) = relay(cluster, 25);
     namespace.apply(&sample("quickstart.yaml"));
     namespace.wait_ready(&["obg,obr,rtr,cpr", "--all"]);
-    println!("{}", namespace.kubectl(&["get", "obg,obr,rtr,cpr"]));
+    crate::support::tell(&namespace.kubectl(&["get", "obg,obr,rtr,cpr"]));
 
     let server = namespace.service("default");
-    let letter = ["--from", "ani@solarmora.com", "--to", "budi@partner.example", "--header", "Subject: Laporan bulanan"];
+    let letter = [
+        "--from",
+        "ani@solarmora.com",
+        "--to",
+        "budi@partner.example",
+        "--header",
+        "Subject: Laporan bulanan",
+    ];
     let send = |body: &str| namespace.swaks(&server, 25, &[&letter[..], &["--tls", "--body", body]].concat());
     let harmless = send("Terlampir laporan bulan ini.");
     assert!(harmless.contains("250 2.0.0 Ok: queued as"), "{harmless}");

@@ -69,7 +69,9 @@ fn thirty_changes_with_three_pods_are_ready_in_time() {
     });
     times.sort();
     let (p50, p99) = (times[CHANGES / 2], times[CHANGES - 1]);
-    println!("{CHANGES} changes, 3 pods, acceptance to Ready: p50 {p50:?}, p99 {p99:?}, all {times:?}");
+    crate::support::tell(&format!(
+        "{CHANGES} changes, 3 pods, acceptance to Ready: p50 {p50:?}, p99 {p99:?}, all {times:?}"
+    ));
     // A generous bound for a busy machine: without the touch a change takes a minute. The figures are in the report.
     assert!(p50 < Duration::from_secs(5), "p50 {p50:?}");
 }

@@ -34,7 +34,7 @@ fn every_static_mistake_fails_at_kubectl_apply_with_its_text() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(refused >= 20, "only {refused} mistakes were tried");
-    println!("{refused} static mistakes refused by the API server");
+    crate::support::tell(&format!("{refused} static mistakes refused by the API server"));
 }
 
 #[test]

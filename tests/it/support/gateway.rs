@@ -162,8 +162,8 @@ impl Drop for Standalone {
         if std::thread::panicking() {
             let log = self.log();
             let tail = log.lines().rev().take(40).collect::<Vec<_>>();
-            eprintln!("--- log of the gateway");
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            crate::support::tell("--- log of the gateway");
+            tail.iter().rev().for_each(|line| crate::support::tell(line));
         }
     }
 }

@@ -31,3 +31,9 @@ pub fn wait<T>(what: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("threads can be started")).block_on(what)
 }
+
+/// Says something to whoever reads the run, a figure above all. Not captured, so it shows in a run that passes.
+pub fn tell(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
