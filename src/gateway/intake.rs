@@ -63,6 +63,12 @@ struct Shared {
     metrics: Metrics,
 }
 
+/// How reports are limited and counted: with those of delivery.
+pub struct Reporting {
+    pub allowance: Allowance,
+    pub metrics: delivery::Metrics,
+}
+
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
     recipients: Family<[(&'static str, &'static str); 1], Counter>,
@@ -101,11 +107,11 @@ impl Intake {
         mount: Option<Arc<Mount>>,
         spool: Spool,
         budget: Budget,
-        allowance: Allowance,
-        delivery: delivery::Metrics,
+        reporting: Reporting,
         hostname: String,
         registry: &mut Registry,
     ) -> Self {
+        let Reporting { allowance, metrics } = reporting;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self(Arc::new(Shared {
             live,
@@ -116,7 +122,7 @@ impl Intake {
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
-            metrics: Metrics::register(delivery, registry),
+            metrics: Metrics::register(metrics, registry),
         }))
     }
 

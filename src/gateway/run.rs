@@ -19,7 +19,7 @@ use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
-use crate::gateway::intake::Intake;
+use crate::gateway::intake::{Intake, Reporting};
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
@@ -132,8 +132,7 @@ impl Gateway {
             mount.clone(),
             spool.clone(),
             budget,
-            allowance.clone(),
-            metrics.clone(),
+            Reporting { allowance: allowance.clone(), metrics: metrics.clone() },
             hostname.clone(),
             &mut registry,
         );

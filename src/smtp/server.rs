@@ -104,7 +104,8 @@ impl<H: Handler> Server<H> {
         };
         let grace = async {
             shutdown.cancelled().await;
-            tokio::time::sleep(config.settings.load().timeouts.drain_grace).await;
+            let grace = config.settings.load().timeouts.drain_grace;
+            tokio::time::sleep(grace).await;
         };
         tokio::select! {
             () = accepting => {}
