@@ -14,7 +14,8 @@ build:
 
 ## demo: a standalone gateway and a sink on loopback; sends sample mail and shows what happened
 demo: build
-	$(CARGO) run --release --quiet --example demo -- target/release/postern
+	rustc --edition 2024 -O -o target/release/postern-demo examples/demo.rs
+	target/release/postern-demo target/release/postern
 
 ## deps: installs what the tests need (Debian packages) and builds the cluster's binaries, once
 deps:

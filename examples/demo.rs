@@ -219,14 +219,14 @@ fn row(a: &str, b: &str, c: &str, d: &str) -> Row {
 
 fn print_table(rows: &[Row]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1)];
+    let (first, second) = (width(0), width(1));
     for (number, [what, subject, answer, delivered]) in rows.iter().enumerate() {
         if number == 0 {
-            println!("  {what:<0$}  {subject:<1$}  {answer} → {delivered}", widths[0], widths[1]);
+            println!("  {what:<first$}  {subject:<second$}  {answer}, and {delivered}");
             continue;
         }
-        println!("  {what:<0$}  {subject:<1$}  {answer}", widths[0], widths[1]);
-        println!("  {:<0$}  {:<1$}  → {delivered}", "", "", widths[0], widths[1]);
+        println!("  {what:<first$}  {subject:<second$}  {answer}");
+        println!("  {:<first$}  {:<second$}  → {delivered}", "", "");
     }
 }
 

@@ -7,9 +7,11 @@ pub mod ack;
 pub mod document;
 pub mod manifest;
 pub mod material;
+pub mod push;
 pub mod segment;
 
 pub use ack::{Ack, Nack, NackReason};
 pub use document::Bundle;
 pub use manifest::{Manifest, Revision, Sequence};
 pub use material::{Material, MaterialKind, Materials};
+pub use push::Push;

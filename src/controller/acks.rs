@@ -1,52 +1,31 @@
 //! What each gateway pod says of itself: a long poll on its control port, one task per pod, mutual TLS both
 //! ways. Only the newest answer of a pod is kept.
 
+mod line;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::time::sleep;
 use tracing::debug;
 
-use super::authority::gateway_name;
-use super::build::CONTROL_PORT;
+use self::line::{Caller, Line, LineError};
 use super::rollout::Pod;
 use super::world::Bell;
-use crate::bundle::{Ack, Sequence};
+use crate::bundle::{Ack, Push, Sequence};
 use crate::translate::ObjectKey;
 
 /// A pod answers within 25 s; later it is taken for lost.
 const ANSWER: Duration = Duration::from_secs(35);
-const CONNECT: Duration = Duration::from_secs(3);
-const LARGEST_ANSWER: usize = 1 << 20;
+/// A pod that has not taken a publication by then gets it through its mount.
+const HAND_OVER: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-enum PollError {
-    #[error("cannot connect: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("no answer in time")]
-    Slow,
-    #[error("answered {0}")]
-    Status(hyper::StatusCode),
-    #[error("the answer does not read: {0}")]
-    Unreadable(String),
-}
 
 /// The polls of one gateway's pods. Dropping it ends them.
 pub struct Acks {
@@ -55,6 +34,8 @@ pub struct Acks {
     bell: Arc<Bell>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
+    /// The newest publication, for pods that can take it at once.
+    pushes: watch::Sender<Bytes>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
     polls: HashMap<String, (String, AbortHandle)>,
     tasks: JoinSet<()>,
@@ -67,6 +48,7 @@ impl Acks {
             tls,
             bell,
             published: watch::Sender::new(Sequence::default()),
+            pushes: watch::Sender::new(Bytes::new()),
             heard: Arc::default(),
             polls: HashMap::new(),
             tasks: JoinSet::new(),
@@ -87,16 +69,22 @@ impl Acks {
         self.lock().retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         for (uid, address) in wanted {
             if !self.polls.contains_key(uid) {
-                let poll = Poll {
+                let line = Line {
                     gateway: self.gateway.clone(),
-                    uid: uid.to_owned(),
                     address: address.to_owned(),
                     tls: self.tls.clone(),
+                };
+                let poll = Poll {
+                    line: line.clone(),
+                    uid: uid.to_owned(),
                     published: self.published.subscribe(),
                     heard: self.heard.clone(),
                     bell: self.bell.clone(),
                 };
-                let task = self.tasks.spawn(poll.run());
+                let pushes = self.pushes.subscribe();
+                let task = self.tasks.spawn(async move {
+                    tokio::join!(poll.run(), hand_over(line, pushes));
+                });
                 self.polls.insert(uid.to_owned(), (address.to_owned(), task));
             }
         }
@@ -106,6 +94,12 @@ impl Acks {
 
     pub fn publish(&self, sequence: Sequence) {
         self.published.send_replace(sequence);
+    }
+
+    /// Hands a publication to every pod directly. It is written already: who does not get it this way gets it
+    /// through its mount.
+    pub fn push(&self, push: &Push) {
+        self.pushes.send_replace(push.encode().into());
     }
 
     /// The newest answer of each pod, by its uid.
@@ -118,12 +112,21 @@ impl Acks {
     }
 }
 
+/// Hands over each new publication, over a connection of its own: the other one waits for an answer.
+async fn hand_over(line: Line, mut pushes: watch::Receiver<Bytes>) {
+    while pushes.changed().await.is_ok() {
+        let push = pushes.borrow_and_update().clone();
+        let talk = async |mut caller: Caller| caller.post("/bundle", push, HAND_OVER).await;
+        if let Err(error) = line.open(talk).await {
+            debug!(gateway = %line.gateway, address = line.address, %error, "not handed over; the mount will do");
+        }
+    }
+}
+
 /// The poll of one pod.
 struct Poll {
-    gateway: ObjectKey,
+    line: Line,
     uid: String,
-    address: String,
-    tls: watch::Receiver<Arc<ClientConfig>>,
     published: watch::Receiver<Sequence>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
     bell: Arc<Bell>,
@@ -133,86 +136,43 @@ impl Poll {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.converse().await {
-                Ok(0) | Err(_) if pause < LONGEST_PAUSE => pause = (pause * 2).min(LONGEST_PAUSE),
-                Ok(0) | Err(_) => {}
-                Ok(_) => pause = FIRST_PAUSE,
-            }
+            pause = match self.converse().await {
+                0 => (pause * 2).min(LONGEST_PAUSE),
+                _ => FIRST_PAUSE,
+            };
             sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
         }
     }
 
     /// One connection, as long as it lasts; says how many answers it gave.
-    async fn converse(&self) -> Result<u64, PollError> {
+    async fn converse(&self) -> u64 {
         let mut answers = 0;
-        let result = self.answers(&mut answers).await;
-        if let Err(error) = result {
-            debug!(gateway = %self.gateway, pod = self.uid, %error, answers, "the control connection ended");
+        let talk = async |caller: Caller| self.ask(caller, &mut answers).await;
+        if let Err(error) = self.line.open(talk).await {
+            debug!(gateway = %self.line.gateway, pod = self.uid, %error, answers, "the control connection ended");
         }
-        Ok(answers)
+        answers
     }
 
-    async fn answers(&self, answers: &mut u64) -> Result<(), PollError> {
-        let (mut sender, connection) =
-            timeout(CONNECT, self.connect()).await.map_err(|_| PollError::Slow)??;
-        let talk = async {
-            // The first question is answered at once; each further one when there is news.
-            let mut known = String::new();
-            loop {
-                let path = format!("/ack?published={}{known}", self.published.borrow().0);
-                let ack = timeout(ANSWER, ask(&mut sender, &self.gateway, &path))
-                    .await
-                    .map_err(|_| PollError::Slow)??;
-                *answers += 1;
-                let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
-                let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
-                known = format!("&after={after}&refused={refused}");
-                let last = self
-                    .heard
-                    .lock()
-                    .expect("no code panics while it holds this lock")
-                    .insert(self.uid.clone(), ack.clone());
-                if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
-                    self.bell.cluster();
-                }
+    /// The first question is answered at once; each further one when there is news.
+    async fn ask(&self, mut caller: Caller, answers: &mut u64) -> Result<(), LineError> {
+        let mut known = String::new();
+        loop {
+            let path = format!("/ack?published={}{known}", self.published.borrow().0);
+            let ack = caller.get(&path, ANSWER).await?;
+            let ack: Ack = serde_json::from_slice(&ack).map_err(|e| LineError::Unreadable(e.to_string()))?;
+            *answers += 1;
+            let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
+            let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
+            known = format!("&after={after}&refused={refused}");
+            let last = self
+                .heard
+                .lock()
+                .expect("no code panics while it holds this lock")
+                .insert(self.uid.clone(), ack.clone());
+            if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
+                self.bell.cluster();
             }
-        };
-        tokio::select! {
-            result = talk => result,
-            result = connection => Ok(result?),
         }
     }
-
-    async fn connect(
-        &self,
-    ) -> Result<(SendRequest<Empty<Bytes>>, impl Future<Output = hyper::Result<()>>), PollError> {
-        let address: std::net::IpAddr =
-            self.address.parse().map_err(|_| PollError::Unreadable(self.address.clone()))?;
-        let stream = TcpStream::connect((address, CONTROL_PORT)).await?;
-        stream.set_nodelay(true)?;
-        let name = gateway_name(&self.gateway.namespace, &self.gateway.name);
-        let name = ServerName::try_from(name).map_err(|error| PollError::Unreadable(error.to_string()))?;
-        let tls = TlsConnector::from(self.tls.borrow().clone());
-        let stream = tls.connect(name, stream).await?;
-        Ok(handshake(TokioIo::new(stream)).await?)
-    }
-}
-
-async fn ask(
-    sender: &mut SendRequest<Empty<Bytes>>,
-    gateway: &ObjectKey,
-    path: &str,
-) -> Result<Ack, PollError> {
-    let request = Request::get(path)
-        .header(HOST, gateway_name(&gateway.namespace, &gateway.name))
-        .body(Empty::new())
-        .expect("method, path and header are well-formed");
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(PollError::Status(status));
-    }
-    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-    let body = body.map_err(|error| PollError::Unreadable(error.to_string()))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| PollError::Unreadable(error.to_string()))
 }

@@ -33,9 +33,9 @@ pub const LIMIT: Duration = Duration::from_secs(15);
 pub enum ApplyError {
     #[error("{kind:?} {name} exists and does not belong to this OutboundGateway: rename or delete it")]
     Foreign { kind: ChildKind, name: String },
-    #[error("cannot write {what}: {source}")]
+    #[error("cannot read or write {what}: {}", told(source))]
     Api { what: String, source: Box<kube::Error> },
-    #[error("cannot write {what}: the API server did not answer in time")]
+    #[error("cannot read or write {what}: the API server did not answer in time")]
     Slow { what: String },
 }
 
@@ -203,7 +203,7 @@ impl Applier {
                 ChildKind::StatefulSet => self.delete::<StatefulSet>(namespace, &name, version.uid).await?,
                 ChildKind::Service => self.delete::<Service>(namespace, &name, version.uid).await?,
                 ChildKind::NetworkPolicy => {
-                    self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?
+                    self.delete::<NetworkPolicy>(namespace, &name, version.uid).await?;
                 }
                 ChildKind::PodDisruptionBudget => {
                     self.delete::<PodDisruptionBudget>(namespace, &name, version.uid).await?;
@@ -243,9 +243,29 @@ pub async fn bounded<T>(
 }
 
 impl ApplyError {
+    /// The namespace is going away and takes nothing new; everything in it goes as well.
+    pub fn is_namespace_going(&self) -> bool {
+        let Self::Api { source, .. } = self else { return false };
+        let kube::Error::Api(status) = &**source else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        status.is_forbidden() && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_not_found(source))
+    }
+
     /// Somebody wrote in between: look again.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists()))
+    }
+}
+
+/// What the API server said, without the rest of its answer.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -255,34 +255,4 @@ fn jittered(base: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(holder: &str, since: Instant) -> Observed {
-        let spec = LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: Some(15),
-            ..Default::default()
-        };
-        Observed { spec, since }
-    }
-
-    #[test]
-    fn a_lease_is_taken_only_when_nobody_can_still_hold_it() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(step(None, "a", start), Step::Create);
-        assert_eq!(step(Some(&seen("", start)), "a", start), Step::Take);
-        assert_eq!(step(Some(&seen("a", start)), "a", start), Step::Take);
-        assert_eq!(step(Some(&seen("b", start)), "a", after(14)), Step::Wait);
-        assert_eq!(step(Some(&seen("b", start)), "a", after(15)), Step::Take);
-    }
-
-    #[test]
-    fn a_leader_stops_before_its_lease_can_be_taken() {
-        let Terms { lease, renew, give_up } = Terms::default();
-        // A renewal that hangs, and the time work gets to end, still fit into the lease.
-        assert!(give_up + (lease - give_up) / 2 < lease);
-        assert!(renew * 3 < give_up);
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ use crate::api::OutboundGateway;
 use crate::bundle::manifest::MANIFEST;
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment;
-use crate::bundle::{Bundle, Manifest};
+use crate::bundle::{Bundle, Manifest, Push};
 use crate::translate::{LastGood, ObjectKey};
 
 /// Copies of secrets and CA files.
@@ -54,7 +54,9 @@ pub struct Press {
     watched: BTreeSet<u8>,
     copies: Shelves,
     copy_versions: HashMap<u8, Version>,
-    loaded_for: Option<String>,
+    /// The gateway object whose publication this is.
+    owner: Option<String>,
+    trusted: bool,
 }
 
 impl Press {
@@ -70,7 +72,8 @@ impl Press {
             watched: BTreeSet::new(),
             copies: Shelves::default(),
             copy_versions: HashMap::new(),
-            loaded_for: None,
+            owner: None,
+            trusted: false,
         }
     }
 
@@ -84,12 +87,18 @@ impl Press {
 
     /// Everything has to be read again, because a write was refused.
     pub fn distrust(&mut self) {
-        self.loaded_for = None;
+        self.trusted = false;
     }
 
     /// Reads what is published, unless it is known and nobody has touched it. True if it was read.
     pub async fn load(&mut self, owner: &str) -> Result<bool, PublishError> {
-        if self.loaded_for.as_deref() == Some(owner) && !self.is_touched() {
+        if self.owner.as_deref() != Some(owner) {
+            // Another gateway of the same name: nothing of the old one holds for it.
+            let Self { client, world, metrics, gateway, .. } = &*self;
+            *self = Self::new(client.clone(), world.clone(), metrics.clone(), gateway.clone());
+            self.owner = Some(owner.to_owned());
+        }
+        if self.trusted && !self.is_touched() {
             return Ok(false);
         }
         let known = |number: &u8| {
@@ -120,7 +129,7 @@ impl Press {
         }
         self.read_back(&files, shelves);
         self.load_copies(owner).await?;
-        self.loaded_for = Some(owner.to_owned());
+        self.trusted = true;
         self.watched.clear();
         Ok(true)
     }
@@ -266,14 +275,18 @@ impl Press {
         Ok(())
     }
 
-    /// Carries out a plan. Afterwards `bundle` is what is published.
+    /// Carries out a plan. Afterwards `bundle` is what is published; returns it in the form to hand over to pods.
     pub async fn publish(
         &mut self,
         gateway: &OutboundGateway,
         plan: Plan,
         bundle: Bundle,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Push, PublishError> {
         let Plan { manifest, writes } = plan;
+        let push = Push {
+            manifest: text(&manifest).into_bytes(),
+            pieces: writes.iter().flat_map(|write| write.add.clone()).collect(),
+        };
         for write in &writes {
             let with = (write.number == 0).then_some(&manifest);
             self.write_map(gateway, write, with).await?;
@@ -290,7 +303,7 @@ impl Press {
         self.published.floor = self.published.floor.max(manifest.sequence);
         self.published.manifest = Some(manifest);
         self.published.settled = false;
-        Ok(())
+        Ok(push)
     }
 
     async fn write_map(
@@ -303,7 +316,7 @@ impl Press {
         let mut empty = bundle_map(gateway, *number);
         let name = empty.name_any();
         let what = format!("ConfigMap {}/{name}", self.gateway.namespace);
-        let text = manifest.map(|m| serde_json::to_string(m).expect("a manifest has string keys only"));
+        let text = manifest.map(text);
         self.metrics.wrote();
         let written = match self.versions.get(number) {
             None => {
@@ -377,3 +390,10 @@ fn version<K: Resource>(object: &K) -> Version {
         resource_version: object.resource_version().unwrap_or_default(),
     }
 }
+
+fn text(manifest: &Manifest) -> String {
+    serde_json::to_string(manifest).expect("a manifest has string keys only")
+}
+
+#[cfg(test)]
+mod tests;

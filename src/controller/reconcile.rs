@@ -3,39 +3,39 @@
 //! Rules mean something only together, so every change leads to a pass over the whole set (design decision
 //! 4): the first at once, further ones at most every 250 ms.
 
+mod report;
+mod storage;
 mod touch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::acks::Acks;
-use super::apply::{Applier, ApplyError, bounded};
+use super::apply::Applier;
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
 use super::build::{self, Site};
-use super::control;
+use super::control::{self, ControlError};
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
-use super::rollout::{self, Arrival, Journeys, Pod, Progress, Wish};
-use super::status::{self, Failure, Live, Situation};
-use super::statuses::{Change, Statuses};
-use super::world::{Bell, Changed, World, Written};
+use super::rollout::{self, Arrival, Journeys, Pod, Wish};
+use super::status::Failure;
+use super::statuses::Statuses;
+use super::world::{Bell, Changed, World, Written, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Segment, cut};
-use crate::bundle::{Bundle, Revision, Sequence};
+use crate::bundle::{Bundle, Revision};
 use crate::policy::compile::{CompileError, compile};
 use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
 
@@ -45,6 +45,8 @@ use touch::Touches;
 const PACE: Duration = Duration::from_millis(250);
 /// How long a status waits for the pods, so that most changes need one write and not two.
 const HOLD: Duration = Duration::from_millis(300);
+/// How long a new driver waits to hear from the pods before it says that they lag.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Everything is looked at again after this, whatever the watches said.
 const ROUND: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
@@ -64,11 +66,14 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error(transparent)]
     Publish(#[from] PublishError),
-    #[error(transparent)]
-    Control(#[from] control::ControlError),
+}
+
+impl PassError {
+    /// Somebody else wrote in between.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Publish(PublishError::Write(error)) if error.is_conflict())
+    }
 }
 
 pub struct Driver {
@@ -88,9 +93,44 @@ pub struct Driver {
     trouble: Option<Failure>,
     started: Timestamp,
     arrived: Option<Arrival>,
+    /// What an earlier controller wrote of the revision named there.
+    restored: Option<Restored>,
+    /// When this driver began, and pods had not been asked yet.
+    born: Instant,
     published_at: Option<Instant>,
     control: control::Keeper,
+    apply_failures: Failures,
     storage_seen: Option<(Instant, bool)>,
+}
+
+/// How often the last passes failed, and when the next one may be tried.
+struct Failures {
+    count: u32,
+    not_before: Instant,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { count: 0, not_before: Instant::now() }
+    }
+}
+
+impl Failures {
+    fn one_more(&mut self) {
+        let pause = (FIRST_RETRY * 2u32.saturating_pow(self.count)).min(LONGEST_RETRY);
+        self.not_before = Instant::now() + pause;
+        self.count += 1;
+    }
+
+    fn lasting(&self) -> bool {
+        self.count >= 3
+    }
+}
+
+struct Restored {
+    revision: String,
+    started: Timestamp,
+    arrival: Option<Arrival>,
 }
 
 /// The gateway a pass is about.
@@ -108,7 +148,7 @@ impl Driver {
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
         let acks = Acks::new(key.clone(), tls.clone(), bell.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
-        Self {
+        let mut driver = Self {
             press,
             applier,
             acks,
@@ -117,51 +157,83 @@ impl Driver {
             outcomes: Vec::new(),
             failure: None,
             trouble: None,
-            started: Timestamp::now(),
+            started: now(),
             arrived: None,
+            restored: None,
+            born: Instant::now(),
             published_at: None,
             control: control::Keeper::default(),
+            apply_failures: Failures::default(),
             storage_seen: None,
             ctx,
             key,
             bell,
-        }
+        };
+        driver.restored = driver.restore();
+        driver
+    }
+
+    /// The rollout of a revision that has not changed since goes on as it was told.
+    fn restore(&self) -> Option<Restored> {
+        let rollout = self.ctx.world.entry(&self.id())?.status.rollout?;
+        let pods = rollout.pods_total;
+        let arrival = |at| Arrival { at, pods, not_counting: rollout.stale_pods.clone() };
+        Some(Restored {
+            arrival: rollout.completed_at.map(arrival),
+            revision: rollout.revision,
+            started: rollout.started_at?,
+        })
     }
 
     /// Looks after its gateway until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut decide = false;
         let mut look_again = Instant::now() + ROUND;
-        let mut retry = FIRST_RETRY;
+        let mut failures = Failures::default();
         loop {
-            let due = self.published_at.map(|at| at + PACE).filter(|_| decide);
+            let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
+            let due = if decide { paced_until.min(look_again) } else { look_again };
             let changed = tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.bell.wait() => changed,
-                () = sleep_until(due.unwrap_or(look_again).min(look_again)) => Changed::default(),
+                () = sleep_until(due.max(failures.not_before)) => Changed::default(),
             };
             decide |= changed.spec;
             let now = Instant::now();
-            let round = now >= look_again;
-            let paced = self.published_at.is_none_or(|at| now >= at + PACE);
+            if now < failures.not_before {
+                // What fails is not tried faster because something rings.
+                continue;
+            }
+            let paced = now >= paced_until;
             // A pass is never cut short: half a publication would have to be read back.
-            let result = self.pass((decide || round) && paced).await;
-            let took = now.elapsed();
+            let result = self.pass((decide || now >= look_again) && paced).await;
+            let outcome = match &result {
+                Ok(_) => "ok",
+                Err(error) if error.is_conflict() => "conflict",
+                Err(_) => "error",
+            };
+            self.ctx.metrics.passed(outcome, now.elapsed());
             match result {
                 Ok(wake) => {
-                    self.ctx.metrics.passed("ok", took);
                     decide &= !paced;
-                    retry = FIRST_RETRY;
+                    failures = Failures::default();
                     look_again = wake;
                 }
                 Err(error) => {
-                    let conflict = matches!(&error, PassError::Apply(e) | PassError::Publish(PublishError::Write(e)) if e.is_conflict());
-                    self.ctx.metrics.passed(if conflict { "conflict" } else { "error" }, took);
-                    warn!(gateway = %self.key, %error, "the pass failed; it is tried again");
+                    let PassError::Publish(cause) = &error;
+                    match cause {
+                        PublishError::Write(cause) if cause.is_namespace_going() => {}
+                        _ => warn!(gateway = %self.key, %error, "the pass failed; it is tried again"),
+                    }
                     self.press.distrust();
                     decide = true;
-                    look_again = Instant::now() + retry;
-                    retry = (retry * 2).min(LONGEST_RETRY);
+                    failures.one_more();
+                    // A race or a hiccup is nobody's business; what lasts is said.
+                    if failures.lasting() && !error.is_conflict() {
+                        let message = error.to_string();
+                        self.failure = Some(Failure { reason: Reason::PublishFailed, message });
+                        self.report();
+                    }
                 }
             }
         }
@@ -175,9 +247,12 @@ impl Driver {
         if decide || reread || self.is_behind() {
             self.decide(&subject).await?;
         }
-        self.uphold(&subject).await?;
-        let wake = self.follow(&subject).await?;
-        Ok(wake.min(self.report()))
+        self.uphold(&subject).await;
+        let mut wake = self.follow(&subject).await?.min(self.report());
+        if self.apply_failures.count > 0 {
+            wake = wake.min(self.apply_failures.not_before);
+        }
+        Ok(wake)
     }
 
     fn id(&self) -> ObjectId {
@@ -225,14 +300,17 @@ impl Driver {
         let Translation { bundle, materials, outcomes } = translation;
         self.set_out(&outcomes);
         self.outcomes = outcomes;
-        let Some(bundle) = bundle else { return Ok(()) };
+        let Some(bundle) = bundle else {
+            self.failure = None;
+            return Ok(());
+        };
         if let Some(error) = refused {
             self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
             return Ok(());
         }
-        match publication::plan(&self.press.published, segments, materials.clone(), Timestamp::now()) {
+        match publication::plan(&self.press.published, segments, materials.clone(), now()) {
             Err(full) => self.failure = Some(too_large(&full)),
-            Ok(None) => self.arrange(subject, &bundle).await?,
+            Ok(None) => self.arrange(subject, &bundle).await,
             Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
         }
         Ok(())
@@ -271,7 +349,7 @@ impl Driver {
                 // What was spoken of before began then, or begins now if it was out of force.
                 let rollout = entry.status.rollout.as_ref();
                 let started = if entry.status.observed_generation == Some(generation) {
-                    rollout.and_then(|rollout| rollout.started_at).unwrap_or_else(Timestamp::now)
+                    rollout.and_then(|rollout| rollout.started_at).unwrap_or_else(now)
                 } else {
                     entry.seen
                 };
@@ -281,13 +359,17 @@ impl Driver {
     }
 
     /// Just this is published already.
-    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
+    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) {
         self.failure = None;
         if let Some(manifest) = &self.press.published.manifest {
             self.journeys.published(manifest);
             self.acks.publish(manifest.sequence);
+            if let Some(restored) = self.restored.take_if(|last| last.revision == manifest.revision.as_str())
+            {
+                (self.started, self.arrived) = (restored.started, restored.arrival);
+            }
         }
-        self.apply(subject, bundle).await
+        self.apply(subject, bundle).await;
     }
 
     async fn publish(
@@ -297,10 +379,18 @@ impl Driver {
         bundle: Bundle,
         materials: &[MaterialVersion],
     ) -> Result<(), PassError> {
-        let changed = self.journeys.unpublished_since().unwrap_or_else(Timestamp::now);
-        self.press.copy_materials(&subject.gateway, materials).await?;
-        self.apply(subject, &bundle).await?;
-        self.press.publish(&subject.gateway, plan, bundle).await?;
+        let changed = self.journeys.unpublished_since().unwrap_or_else(now);
+        self.restored = None;
+        match self.press.copy_materials(&subject.gateway, materials).await {
+            Err(error @ PublishError::TooManySecrets(_)) => {
+                self.failure = Some(Failure { reason: Reason::BundleTooLarge, message: error.to_string() });
+                return Ok(());
+            }
+            other => other?,
+        }
+        self.apply(subject, &bundle).await;
+        let push = self.press.publish(&subject.gateway, plan, bundle).await?;
+        self.acks.push(&push);
         self.published_at = Some(Instant::now());
         let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
         self.failure = None;
@@ -312,34 +402,40 @@ impl Driver {
         Ok(())
     }
 
-    /// Applies the objects that run the pods. What goes wrong here does not stop a publication to those pods
-    /// that run already.
-    async fn apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), PassError> {
-        if subject.malformed {
-            return Ok(());
+    /// Applies the objects that run the pods. What goes wrong here (a quota, a node selector that cannot be)
+    /// does not stop a publication to pods that run already.
+    async fn apply(&mut self, subject: &Subject, bundle: &Bundle) {
+        if subject.malformed || self.apply_failures.not_before > Instant::now() {
+            return;
         }
-        self.control.uphold(&self.ctx, &subject.gateway).await?;
-        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
-        match self.applier.apply(objects, &self.key.namespace, &subject.uid).await {
+        match self.try_apply(subject, bundle).await {
             Ok(()) => {
-                self.trouble = None;
-                Ok(())
+                self.apply_failures = Failures::default();
+                self.trouble.take_if(|trouble| trouble.reason == Reason::PublishFailed);
             }
-            Err(error @ ApplyError::Foreign { .. }) => {
-                self.trouble = Some(Failure { reason: Reason::PublishFailed, message: error.to_string() });
-                Ok(())
+            Err(ControlError::Api(error)) if error.is_namespace_going() => self.apply_failures.one_more(),
+            Err(error) => {
+                warn!(gateway = %self.key, %error, "cannot bring its objects about; it is tried again");
+                self.apply_failures.one_more();
+                let message = error.to_string();
+                self.trouble = Some(Failure { reason: Reason::PublishFailed, message });
             }
-            Err(error) => Err(error.into()),
         }
     }
 
+    async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
+        self.control.uphold(&self.ctx, &subject.gateway).await?;
+        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        self.applier.apply(objects, &self.key.namespace, &subject.uid).await?;
+        Ok(())
+    }
+
     /// Puts right what somebody else changed.
-    async fn uphold(&mut self, subject: &Subject) -> Result<(), PassError> {
-        let Some(last_good) = self.press.last_good.clone() else { return Ok(()) };
-        if self.press.published.manifest.is_none() {
-            return Ok(());
+    async fn uphold(&mut self, subject: &Subject) {
+        let published = self.press.published.manifest.is_some();
+        if let Some(last_good) = self.press.last_good.clone().filter(|_| published) {
+            self.apply(subject, &last_good.bundle).await;
         }
-        self.apply(subject, &last_good.bundle).await
     }
 
     /// Where pods are, and pushing those that lag. Returns when to look again.
@@ -347,16 +443,13 @@ impl Driver {
         let mut wake = Instant::now() + ROUND;
         let Some(manifest) = self.press.published.manifest.clone() else { return Ok(wake) };
         let (pods, heard) = (self.pods(), self.acks.heard());
-        let now = Timestamp::now();
+        let now = now();
         self.journeys.advance(&pods, &heard, now);
         let progress = rollout::progress(manifest.sequence, &pods, &heard);
         if self.arrived.is_none() && progress.complete() {
-            let arrival = self.restore_arrival(&manifest.revision).unwrap_or_else(|| {
-                let arrival = Arrival { at: now, pods: progress.total, not_counting: progress.stale.clone() };
-                let took = Duration::from_millis(arrival.after(self.started));
-                self.ctx.metrics.propagated(took);
-                arrival
-            });
+            let not_counting = progress.stale.clone();
+            let arrival = Arrival { at: now, pods: progress.total, not_counting };
+            self.ctx.metrics.propagated(Duration::from_millis(arrival.after(self.started)));
             self.arrived = Some(arrival);
         }
         if !self.press.published.settled && rollout::settled(&manifest, &pods, &heard) {
@@ -370,101 +463,6 @@ impl Driver {
             wake = wake.min(at);
         }
         Ok(wake)
-    }
-
-    /// What an earlier controller wrote of the same revision still stands.
-    fn restore_arrival(&mut self, revision: &Revision) -> Option<Arrival> {
-        if self.published_at.is_some() {
-            return None;
-        }
-        let status = self.ctx.world.entry(&self.id())?.status;
-        let rollout = status.rollout.filter(|rollout| rollout.revision == revision.as_str())?;
-        self.started = rollout.started_at?;
-        Some(Arrival {
-            at: rollout.completed_at?,
-            pods: rollout.pods_total,
-            not_counting: rollout.stale_pods,
-        })
-    }
-
-    /// Claims without a class wait for ever where the cluster has no default one.
-    async fn look_at_storage(&mut self, subject: &Subject, pods: &[Pod]) -> Option<Instant> {
-        const EVERY: Duration = Duration::from_secs(10);
-        let storage = &subject.gateway.spec.storage;
-        let waits = pods.iter().any(|pod| !pod.scheduled && !pod.terminating);
-        let needs_default = !subject.malformed && !storage.ephemeral && storage.storage_class_name.is_none();
-        if !waits || !needs_default {
-            self.storage_seen = None;
-            self.trouble.take_if(|trouble| trouble.reason == Reason::NoStorageClass);
-            return None;
-        }
-        let missing = match self.storage_seen {
-            Some((at, missing)) if at.elapsed() < EVERY => missing,
-            _ => {
-                let api: Api<StorageClass> = Api::all(self.ctx.client.clone());
-                // Without the right to look, there may be one.
-                let missing = match bounded("storage classes", api.list(&ListParams::default())).await {
-                    Ok(classes) => !classes.iter().any(is_default),
-                    Err(_) => false,
-                };
-                self.storage_seen = Some((Instant::now(), missing));
-                missing
-            }
-        };
-        if missing {
-            let message = "the cluster has no default StorageClass: set storage.storageClassName, or storage.ephemeral: true where mail may be lost";
-            self.trouble = Some(Failure { reason: Reason::NoStorageClass, message: message.to_owned() });
-        }
-        Some(Instant::now() + EVERY)
-    }
-
-    /// Has statuses written that say something new. Returns when those that were held back are due.
-    fn report(&mut self) -> Instant {
-        let (pods, heard) = (self.pods(), self.acks.heard());
-        let now = Timestamp::now();
-        let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
-        let progress = remember(&progress);
-        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
-        let entries = self.ctx.world.entries(&self.key);
-        let manifest = self.press.published.manifest.as_ref();
-        let hold = self.published_at.map(|at| at + HOLD).filter(|until| *until > Instant::now());
-        let in_time = |progress: &Progress| progress.total > 0 && progress.refused.is_empty();
-        let mut held_back = false;
-        let mut changes = Vec::new();
-        for outcome in &self.outcomes {
-            let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
-                continue;
-            };
-            let journey = self.journeys.get(object);
-            let gateway = object.kind == ObjectKind::OutboundGateway;
-            let waits_for = match journey {
-                _ if gateway => manifest.filter(|_| self.arrived.is_none()).map(|manifest| manifest.sequence),
-                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
-                _ => None,
-            };
-            if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
-                held_back = true;
-                continue;
-            }
-            let after = if gateway {
-                let live = Live {
-                    manifest,
-                    started: self.started,
-                    arrived: self.arrived.as_ref(),
-                    bundle: self.press.last_good.as_ref().map(|good| &good.bundle),
-                    replicas: pods.len(),
-                    selector: build::selector_text(&self.key.name),
-                    trouble: self.trouble.as_ref(),
-                };
-                status::of_gateway(outcome, &live, &entry.status, &situation)
-            } else {
-                status::of_object(outcome, journey, entry.action(), &entry.status, &situation)
-            };
-            changes.extend(Change::new(&outcome.origin, &entry.status, after));
-        }
-        self.ctx.statuses.submit(changes);
-        hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
     }
 }
 
@@ -500,17 +498,4 @@ fn too_large(full: &Full) -> Failure {
         kib(full.total)
     );
     Failure { reason: Reason::BundleTooLarge, message }
-}
-
-fn is_default(class: &StorageClass) -> bool {
-    class
-        .annotations()
-        .get("storageclass.kubernetes.io/is-default-class")
-        .is_some_and(|value| value == "true")
-}
-
-/// Thousands of objects wait for the same few sequences.
-fn remember(progress: &dyn Fn(Sequence) -> Progress) -> impl Fn(Sequence) -> Progress + '_ {
-    let known = std::cell::RefCell::new(std::collections::HashMap::new());
-    move |sequence| known.borrow_mut().entry(sequence).or_insert_with(|| progress(sequence)).clone()
 }

@@ -125,6 +125,8 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
             None => programmed(published, None),
         });
         verdicts.push(match &journey {
+            // Some of it, such as the size of its volumes, is not as written.
+            _ if live.trouble.is_some() => pending(ConditionType::Ready, live.trouble),
             Some(journey) => live_ready(journey, live.arrived, situation),
             None => pending(ConditionType::Ready, situation.failure),
         });
@@ -215,7 +217,7 @@ fn programmed(publication: Option<&Publication>, failure: Option<&Failure>) -> V
 
 fn pending(kind: ConditionType, failure: Option<&Failure>) -> Verdict {
     match failure {
-        Some(_) => Verdict::new(kind, State::False, Reason::Pending, "not published; see Programmed"),
+        Some(_) => Verdict::new(kind, State::False, Reason::Pending, "not as written yet; see Programmed"),
         None => Verdict::new(kind, State::Unknown, Reason::Pending, "not published yet"),
     }
 }

@@ -10,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -145,7 +146,10 @@ impl Statuses {
         let (outcome, done) =
             match bounded(&what, api.patch_status(&object.name, &params, &Patch::Apply(&patch))).await {
                 Ok(written) => {
-                    self.world.absorb(object.kind, written);
+                    let version = written.metadata.resource_version.unwrap_or_default();
+                    let status = written.data.get("status").map(Status::deserialize);
+                    let status = status.and_then(Result::ok).unwrap_or_default();
+                    self.world.absorb_status(object, uid, version, status);
                     ("ok", true)
                 }
                 Err(ApplyError::Api { source, .. }) => match *source {

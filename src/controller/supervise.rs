@@ -5,20 +5,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use serde_json::json;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::apply::{ApplyError, MANAGER, bounded};
+use super::apply::{MANAGER, bounded};
 use super::reconcile::{Context, Driver};
 use super::status;
 use super::statuses::{Change, resource};
-use super::world::{Entry, Written};
+use super::world::{Entry, Written, now};
 use crate::api::{DEFAULT_GATEWAY, GROUP, VERSION};
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::{ObjectKey, unattached};
@@ -29,13 +28,14 @@ const RETRY: Duration = Duration::from_secs(5);
 
 pub struct Supervisor {
     ctx: Arc<Context>,
-    drivers: JoinSet<ObjectKey>,
+    drivers: JoinSet<()>,
+    tasks: HashMap<Id, ObjectKey>,
     stops: HashMap<ObjectKey, CancellationToken>,
 }
 
 impl Supervisor {
     pub fn new(ctx: Arc<Context>) -> Self {
-        Self { ctx, drivers: JoinSet::new(), stops: HashMap::new() }
+        Self { ctx, drivers: JoinSet::new(), tasks: HashMap::new(), stops: HashMap::new() }
     }
 
     /// Works until `stop`, then waits until every driver has ended its pass.
@@ -47,7 +47,7 @@ impl Supervisor {
                 _ = self.ctx.world.outline.wait() => {}
                 () = sleep(RETRY), if again => {}
                 Some(ended) = self.drivers.join_next_with_id() => {
-                    self.ended(ended.map(|(_, key)| key));
+                    self.ended(ended.map(|(id, ())| id));
                     continue;
                 }
             }
@@ -60,19 +60,19 @@ impl Supervisor {
         while self.drivers.join_next().await.is_some() {}
     }
 
-    fn ended(&mut self, ended: Result<ObjectKey, JoinError>) {
+    fn ended(&mut self, ended: Result<Id, JoinError>) {
+        let id = match &ended {
+            Ok(id) => *id,
+            Err(failure) => failure.id(),
+        };
+        let Some(key) = self.tasks.remove(&id) else { return };
         match ended {
             // It was told to.
-            Ok(key) => debug!(gateway = %key, "no longer looked after"),
+            Ok(_) => debug!(gateway = %key, "no longer looked after"),
             Err(failure) => {
                 // One gateway's bug must not stop the others: it gets a new driver.
-                error!(%failure, "a driver broke down");
-                let running: Vec<ObjectKey> = self.stops.keys().cloned().collect();
-                for key in running {
-                    if let Some(stop) = self.stops.remove(&key) {
-                        stop.cancel();
-                    }
-                }
+                error!(gateway = %key, %failure, "the driver broke down");
+                self.stops.remove(&key);
                 self.ctx.world.outline.spec();
             }
         }
@@ -96,17 +96,15 @@ impl Supervisor {
             let bell = self.ctx.world.listen(&key);
             let own = stop.child_token();
             let driver = Driver::new(self.ctx.clone(), key.clone(), bell);
-            self.stops.insert(key.clone(), own.clone());
-            self.drivers.spawn(async move {
-                driver.run(own).await;
-                key
-            });
+            let task = self.drivers.spawn(driver.run(own.clone()));
+            self.tasks.insert(task.id(), key.clone());
+            self.stops.insert(key, own);
         }
     }
 
     /// Objects without a gateway: their statuses, and the default gateways they wait for. False: try again.
     async fn strays(&self) -> bool {
-        let now = Timestamp::now();
+        let now = now();
         let strays = unattached(&self.ctx.world.resources());
         let mut changes = Vec::new();
         for outcome in &strays.outcomes {
@@ -144,9 +142,8 @@ impl Supervisor {
                 self.ctx.world.absorb(ObjectKind::OutboundGateway, made);
                 true
             }
-            // A namespace that is going away takes nothing new, and its objects go with it.
-            Err(ApplyError::Api { source, .. }) if is_forbidden(&source) => {
-                debug!(namespace, error = %source, "no default gateway here");
+            Err(error) if error.is_namespace_going() || error.is_not_found() => {
+                debug!(namespace, %error, "no default gateway here: the namespace is going");
                 false
             }
             Err(error) => {
@@ -177,10 +174,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-fn is_forbidden(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_forbidden() || status.is_not_found())
 }
 
 impl super::world::World {

@@ -110,6 +110,12 @@ fn older(a: &str, b: &str) -> bool {
     matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
 }
 
+/// To the millisecond, as statuses show it.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// Wakes one task and says what for.
 #[derive(Debug, Default)]
 pub struct Bell {
@@ -254,9 +260,24 @@ impl World {
         self.state().config_maps.get(key).cloned()
     }
 
-    /// Takes in what we wrote ourselves, before the watch tells us.
+    /// As if the watch had shown it.
+    #[cfg(test)]
+    pub fn show_config_map(&self, key: ObjectKey, version: Version) {
+        self.state().config_maps.insert(key, version);
+    }
+
+    /// Takes in an object we wrote ourselves, before the watch tells us.
     pub fn absorb(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
-        objects::apply(&mut self.state(), &self.outline, kind, object, Timestamp::now());
+        objects::apply(&mut self.state(), &self.outline, kind, object, now());
+    }
+
+    /// Takes in a status we wrote ourselves. Nobody has to look again because of it.
+    pub fn absorb_status(&self, object: &ObjectId, uid: &str, resource_version: String, status: Status) {
+        let mut state = self.state();
+        let Some(entry) = state.objects.get_mut(object) else { return };
+        if entry.uid == uid && older(&entry.resource_version, &resource_version) {
+            (entry.resource_version, entry.status) = (resource_version, status);
+        }
     }
 }
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::extract::{Query, State};
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,12 +18,15 @@ use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
 
 use crate::admin;
-use crate::bundle::{Ack, Sequence};
+use crate::bundle::{Ack, Push, Sequence};
 use crate::gateway::live::Live;
+use crate::gateway::mount::Mount;
 use crate::spool::Spool;
 
 /// A poll without news is answered after this.
 const LONGEST_POLL: Duration = Duration::from_secs(25);
+/// A bundle fits into 32 ConfigMaps of 1 MiB.
+const LARGEST_PUSH: usize = 40 << 20;
 
 #[derive(Clone)]
 struct Shared {
@@ -43,6 +48,19 @@ struct Known {
 
 pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
+}
+
+/// Where the controller hands over a publication. Only behind mutual TLS.
+pub fn pushes(mount: Arc<Mount>, live: Arc<Live>) -> Router {
+    Router::new()
+        .route("/bundle", post(push))
+        .layer(DefaultBodyLimit::max(LARGEST_PUSH))
+        .with_state((mount, live))
+}
+
+async fn push(State((mount, live)): State<(Arc<Mount>, Arc<Live>)>, body: Bytes) -> StatusCode {
+    let Some(push) = Push::decode(&body) else { return StatusCode::BAD_REQUEST };
+    if mount.push(push, &live).await { StatusCode::NO_CONTENT } else { StatusCode::BAD_REQUEST }
 }
 
 async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<Ack> {

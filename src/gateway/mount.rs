@@ -1,18 +1,21 @@
 //! The mounted bundle: reads a complete, consistent set from the folders that kubelet keeps, offers it to
 //! [`Live`], and watches for the next.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use notify::Watcher;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::manifest::{MANIFEST, SegmentRef};
 use crate::bundle::segment::{self, LoadError};
-use crate::bundle::{Manifest, Materials, Nack, NackReason, Sequence};
+use crate::bundle::{Manifest, Materials, Nack, NackReason, Push, Sequence};
 use crate::gateway::live::{Found, Live};
 
 /// Without any event we look this often: the watch may have missed one, and `Live` wants a heartbeat.
@@ -28,6 +31,15 @@ pub struct Mount {
     secrets: PathBuf,
     pod: String,
     notes: Mutex<Notes>,
+    /// What the controller handed over, until the mount has it too.
+    pushed: ArcSwapOption<Pushed>,
+}
+
+/// A publication that came directly.
+struct Pushed {
+    manifest: Manifest,
+    bytes: Vec<u8>,
+    pieces: BTreeMap<String, Vec<u8>>,
 }
 
 /// What earlier looks found, so that the next one neither repeats itself nor gives up.
@@ -55,7 +67,7 @@ impl Notes {
 
 impl Mount {
     pub fn new(bundle: PathBuf, secrets: PathBuf, pod: String) -> Self {
-        Self { bundle, secrets, pod, notes: Mutex::default() }
+        Self { bundle, secrets, pod, notes: Mutex::default(), pushed: ArcSwapOption::empty() }
     }
 
     /// Looks once and offers what it finds. Also called by a session that cannot trust the watcher.
@@ -98,9 +110,47 @@ impl Mount {
         live.beat();
     }
 
-    /// Reads what the folders hold now; `None` when that runs already.
+    /// Takes what the controller hands over and offers it at once. `false`: these bytes are no publication.
+    pub async fn push(self: &Arc<Self>, push: Push, live: &Live) -> bool {
+        let Push { manifest: bytes, mut pieces } = push;
+        let read = |_: &str| Ok(Some(bytes.clone()));
+        let Ok(manifest) = segment::read_manifest(&read) else { return false };
+        // What came before and is still named may not be in the mount either.
+        if let Some(before) = self.pushed.load_full() {
+            if before.manifest.sequence > manifest.sequence {
+                return true;
+            }
+            let named = manifest.segments.iter().flat_map(SegmentRef::keys);
+            for key in named.filter(|key| !pieces.contains_key(key)).collect::<Vec<_>>() {
+                if let Some(piece) = before.pieces.get(&key) {
+                    pieces.insert(key, piece.clone());
+                }
+            }
+        }
+        self.pushed.store(Some(Arc::new(Pushed { manifest, bytes, pieces })));
+        self.refresh(live).await;
+        true
+    }
+
+    /// What was handed over, as long as it is newer than what the mount holds.
+    fn ahead(&self) -> Option<Arc<Pushed>> {
+        let pushed = self.pushed.load_full()?;
+        let mounted = segment::read_manifest(&|name: &str| read_file(&self.bundle, name)).ok();
+        if mounted.is_some_and(|mounted| mounted.sequence >= pushed.manifest.sequence) {
+            self.pushed.compare_and_swap(&pushed, None);
+            return None;
+        }
+        Some(pushed)
+    }
+
+    /// Reads what was handed over or what the folders hold now; `None` when that runs already.
     fn read(&self, running: Option<Sequence>) -> Result<Option<Found>, Trouble> {
-        let file = |name: &str| read_file(&self.bundle, name);
+        let ahead = self.ahead();
+        let file = |name: &str| match &ahead {
+            Some(pushed) if name == MANIFEST => Ok(Some(pushed.bytes.clone())),
+            Some(pushed) if pushed.pieces.contains_key(name) => Ok(pushed.pieces.get(name).cloned()),
+            _ => read_file(&self.bundle, name),
+        };
         let manifest = match segment::read_manifest(&file) {
             Ok(manifest) => manifest,
             Err(LoadError::Incomplete(_)) => return Err(Trouble::Nothing),
@@ -201,3 +251,6 @@ fn read_file(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,10 @@ impl Gateway {
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
             let listener = bind("control", address).await?;
+            let control_pages = match &mount {
+                Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
+                None => control_pages,
+            };
             tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
         } else {
             admin_pages = admin_pages.merge(control_pages);

@@ -280,8 +280,7 @@ mod tests {
         publish(&mut published, vec![segment("gateway", "a", 10)]);
         let before = published.shelves.clone();
         let piece = |n: u8| segment(&format!("rules-{n}"), &char::from(n).to_string(), 480 << 10);
-        let full =
-            plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).err().expect("too large");
+        let full = plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).expect_err("too large");
         assert!(full.wanted > full.free && full.total == ROOM.total());
         assert_eq!(published.shelves, before);
     }

@@ -157,9 +157,9 @@ fn the_arrival_of_a_generation_is_said_once_and_for_all() {
     let here = pod("a", Some(true));
     journeys.begin(&object(), wish(1, 0));
     journeys.published(&manifest(5));
-    journeys.advance(&[here.clone()], &HashMap::from([ack(&here, Some(4), None)]), at(100));
+    journeys.advance(std::slice::from_ref(&here), &HashMap::from([ack(&here, Some(4), None)]), at(100));
     assert_eq!(journeys.get(&object()).unwrap().arrived, None);
-    journeys.advance(&[here.clone()], &HashMap::from([ack(&here, Some(5), None)]), at(143));
+    journeys.advance(std::slice::from_ref(&here), &HashMap::from([ack(&here, Some(5), None)]), at(143));
     let arrived = journeys.get(&object()).unwrap().arrived.clone().unwrap();
     assert_eq!(arrived.after(at(0)), 143);
     // A later publication and a pod that lags do not reopen it.
@@ -181,7 +181,7 @@ fn a_later_publication_carries_earlier_generations_along() {
     journeys.begin(&object(), wish(1, 0));
     journeys.published(&manifest(5));
     // The pod skipped 5 and runs 7.
-    journeys.advance(&[here.clone()], &HashMap::from([ack(&here, Some(7), None)]), at(50));
+    journeys.advance(std::slice::from_ref(&here), &HashMap::from([ack(&here, Some(7), None)]), at(50));
     assert!(journeys.get(&object()).unwrap().arrived.is_some());
     assert!(!journeys.waiting());
 }

@@ -179,7 +179,7 @@ fn what_could_not_be_published_says_why() {
     given.failure = Some(Failure { reason: Reason::BundleTooLarge, message: "2 of 1 KiB".to_owned() });
     let text = show(&given.status());
     assert!(text.contains("Programmed=False BundleTooLarge: 2 of 1 KiB\n"), "{text}");
-    assert!(text.contains("Ready=False Pending: not published; see Programmed\n"), "{text}");
+    assert!(text.contains("Ready=False Pending: not as written yet; see Programmed\n"), "{text}");
     given.failure = None;
     assert!(show(&given.status()).contains("Programmed=Unknown Pending: not published yet\n"));
 }

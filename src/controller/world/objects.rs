@@ -147,3 +147,6 @@ impl Entry {
         Some(if action.reject.is_some() { "Reject" } else { "Modify" }.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Child, ChildKind, State, Version, World, objects};
+use super::{Child, ChildKind, State, Version, World, now, objects};
 use crate::api::{ComplianceRule, OutboundGateway, OutboundRoute, RoutingRule};
 use crate::bundle::document::ObjectKind;
 use crate::bundle::{MaterialKind, Sequence};
@@ -81,6 +80,11 @@ pub struct Listed {
 }
 
 impl Listed {
+    #[cfg(test)]
+    pub fn of(namespace: Option<&str>, keys: impl IntoIterator<Item = ObjectKey>) -> Self {
+        Self { namespace: namespace.map(str::to_owned), keys: keys.into_iter().collect() }
+    }
+
     /// Whether this object would be in the list and is not: it is gone.
     pub fn lacks(&self, key: &ObjectKey) -> bool {
         self.namespace.as_ref().is_none_or(|own| *own == key.namespace) && !self.keys.contains(key)
@@ -120,7 +124,7 @@ impl Run {
         let world = self.world.clone();
         self.follow(
             stream,
-            |state, object| objects::apply(state, &world.outline, kind, object, Timestamp::now()),
+            |state, object| objects::apply(state, &world.outline, kind, object, now()),
             |state, object| objects::delete(state, &world.outline, kind, &object),
             |state, listed| objects::keep(state, &world.outline, kind, listed),
         )

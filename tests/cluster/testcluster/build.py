@@ -42,6 +42,9 @@ def cni_directory():
 
 def missing_packages():
     missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
+    # swaks speaks TLS only with it.
+    if subprocess.run(["perl", "-MNet::SSLeay", "-e1"], stderr=subprocess.DEVNULL).returncode != 0:
+        missing.add("libnet-ssleay-perl")
     if not cni_directory():
         missing.add("containernetworking-plugins")
     if not Path("/etc/ssl/certs/ca-certificates.crt").exists():

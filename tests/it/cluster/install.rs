@@ -22,22 +22,8 @@ fn the_quickstart_works_as_written() {
     println!("{}", namespace.kubectl(&["get", "obg,obr,rtr,cpr"]));
 
     let server = namespace.service("default");
-    let send = |body: &str| {
-        namespace.swaks(
-            &server,
-            25,
-            &[
-                "--from",
-                "ani@solarmora.com",
-                "--to",
-                "budi@partner.example",
-                "--header",
-                "Subject: Laporan bulanan",
-                "--body",
-                body,
-            ],
-        )
-    };
+    let letter = ["--from", "ani@solarmora.com", "--to", "budi@partner.example", "--header", "Subject: Laporan bulanan"];
+    let send = |body: &str| namespace.swaks(&server, 25, &[&letter[..], &["--tls", "--body", body]].concat());
     let harmless = send("Terlampir laporan bulan ini.");
     assert!(harmless.contains("250 2.0.0 Ok: queued as"), "{harmless}");
     let mail = sink.wait(1).remove(0);
@@ -47,6 +33,10 @@ fn the_quickstart_works_as_written() {
 
     let refused = send("This is confidential.");
     assert!(refused.contains("550") && refused.contains("5.7.1"), "{refused}");
+
+    // The rule requires TLS on both legs: what came in clear text does not leave.
+    let clear = namespace.swaks(&server, 25, &[&letter[..], &["--body", "In clear text."]].concat());
+    assert!(clear.contains("550 5.7.1 Secure transport required by policy"), "{clear}");
     assert_eq!(sink.mail().len(), 1);
 }
 

@@ -204,7 +204,7 @@ impl Namespace<'_> {
             .args(arguments)
             .output()
             .expect("swaks is installed");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 }
 

@@ -1,0 +1,114 @@
+//! A connection to a pod's control port: HTTP over mutual TLS, the pod's certificate checked by its gateway's name.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::controller::authority::gateway_name;
+use crate::controller::build::CONTROL_PORT;
+use crate::translate::ObjectKey;
+
+const CONNECT: Duration = Duration::from_secs(3);
+const LARGEST_ANSWER: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("no answer in time")]
+    Slow,
+    #[error("answered {0}")]
+    Status(hyper::StatusCode),
+    #[error("the answer does not read: {0}")]
+    Unreadable(String),
+}
+
+/// Where a pod is and how to trust it.
+#[derive(Clone)]
+pub struct Line {
+    pub gateway: ObjectKey,
+    pub address: String,
+    pub tls: watch::Receiver<Arc<ClientConfig>>,
+}
+
+impl Line {
+    /// Connects, and lets `talk` ask over the connection until it ends by itself.
+    pub async fn open<T, F>(&self, talk: impl FnOnce(Caller) -> F) -> Result<T, LineError>
+    where
+        F: Future<Output = Result<T, LineError>>,
+    {
+        let (sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| LineError::Slow)??;
+        let host = gateway_name(&self.gateway.namespace, &self.gateway.name);
+        tokio::select! {
+            result = talk(Caller { sender, host }) => result,
+            ended = connection => Err(ended.err().map_or(LineError::Unreadable("it hung up".to_owned()), Into::into)),
+        }
+    }
+
+    async fn connect(
+        &self,
+    ) -> Result<(SendRequest<Full<Bytes>>, impl Future<Output = hyper::Result<()>> + use<>), LineError> {
+        let address: std::net::IpAddr =
+            self.address.parse().map_err(|_| LineError::Unreadable(self.address.clone()))?;
+        let stream = TcpStream::connect((address, CONTROL_PORT)).await?;
+        stream.set_nodelay(true)?;
+        let name = gateway_name(&self.gateway.namespace, &self.gateway.name);
+        let name = ServerName::try_from(name).map_err(|error| LineError::Unreadable(error.to_string()))?;
+        let tls = TlsConnector::from(self.tls.borrow().clone());
+        let stream = tls.connect(name, stream).await?;
+        Ok(handshake(TokioIo::new(stream)).await?)
+    }
+}
+
+/// Asks over an open connection.
+pub struct Caller {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+impl Caller {
+    pub async fn get(&mut self, path: &str, limit: Duration) -> Result<Bytes, LineError> {
+        self.ask(Request::get(path), Bytes::new(), limit).await
+    }
+
+    pub async fn post(&mut self, path: &str, body: Bytes, limit: Duration) -> Result<Bytes, LineError> {
+        self.ask(Request::post(path), body, limit).await
+    }
+
+    async fn ask(
+        &mut self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, LineError> {
+        let request = request
+            .header(HOST, &self.host)
+            .body(Full::new(body))
+            .expect("method, path and header are well-formed");
+        let answer = async {
+            let response = self.sender.send_request(request).await?;
+            let status = response.status();
+            if !status.is_success() {
+                return Err(LineError::Status(status));
+            }
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+            Ok(body.map_err(|error| LineError::Unreadable(error.to_string()))?.to_bytes())
+        };
+        timeout(limit, answer).await.map_err(|_| LineError::Slow)?
+    }
+}

@@ -1,0 +1,71 @@
+//! The last step of a pass: what there is to say of each object, handed to those who write it.
+
+use tokio::time::Instant;
+
+use super::{Driver, FIRST_WORD, HOLD, ROUND};
+use crate::bundle::Sequence;
+use crate::bundle::document::ObjectKind;
+use crate::controller::build;
+use crate::controller::rollout::{self, Progress};
+use crate::controller::status::{self, Live, Situation};
+use crate::controller::statuses::Change;
+use crate::controller::world::now;
+
+impl Driver {
+    /// Has statuses written that say something new. Returns when those that were held back are due.
+    pub(super) fn report(&mut self) -> Instant {
+        let (pods, heard) = (self.pods(), self.acks.heard());
+        let now = now();
+        let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
+        let progress = remember(&progress);
+        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
+        let entries = self.ctx.world.entries(&self.key);
+        let manifest = self.press.published.manifest.as_ref();
+        let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
+        let hold = Some(hold).filter(|until| *until > Instant::now());
+        let in_time =
+            |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
+        let mut held_back = false;
+        let mut changes = Vec::new();
+        for outcome in &self.outcomes {
+            let object = &outcome.origin.object;
+            let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
+                continue;
+            };
+            let journey = self.journeys.get(object);
+            let gateway = object.kind == ObjectKind::OutboundGateway;
+            let waits_for = match journey {
+                _ if gateway => manifest.map(|manifest| manifest.sequence),
+                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
+                _ => None,
+            };
+            if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
+                held_back = true;
+                continue;
+            }
+            let after = if gateway {
+                let live = Live {
+                    manifest,
+                    started: self.started,
+                    arrived: self.arrived.as_ref(),
+                    bundle: self.press.last_good.as_ref().map(|good| &good.bundle),
+                    replicas: pods.len(),
+                    selector: build::selector_text(&self.key.name),
+                    trouble: self.trouble.as_ref(),
+                };
+                status::of_gateway(outcome, &live, &entry.status, &situation)
+            } else {
+                status::of_object(outcome, journey, entry.action(), &entry.status, &situation)
+            };
+            changes.extend(Change::new(&outcome.origin, &entry.status, after));
+        }
+        self.ctx.statuses.submit(changes);
+        hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
+    }
+}
+
+/// Thousands of objects wait for the same few sequences.
+fn remember(progress: &dyn Fn(Sequence) -> Progress) -> impl Fn(Sequence) -> Progress + '_ {
+    let known = std::cell::RefCell::new(std::collections::HashMap::new());
+    move |sequence| known.borrow_mut().entry(sequence).or_insert_with(|| progress(sequence)).clone()
+}
