@@ -4,19 +4,17 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks to people")]
 
-#[path = "../tests/it/support/client.rs"]
-mod client;
 #[path = "../tests/it/support/inbox.rs"]
 #[allow(dead_code)]
 mod inbox;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use client::Client;
 use inbox::{Delivered, Inbox};
 
 struct Letter {
@@ -200,9 +198,52 @@ fn content(letter: &Letter) -> String {
 }
 
 fn send(gateway: SocketAddr, letter: &Letter) -> std::io::Result<String> {
-    let mut client = Client::connect(gateway)?;
-    client.say("EHLO mua.solarmora.com")?;
-    client.send("ani@solarmora.com", &[letter.to], &content(letter))
+    let to = format!("RCPT TO:<{}>", letter.to);
+    let hello = ["EHLO mua.solarmora.com", "MAIL FROM:<ani@solarmora.com>", &to, "DATA"].map(str::to_owned);
+    Client::connect(gateway)?.say(&[&hello[..], &[content(letter) + "."]].concat())
+}
+
+/// Just enough of an SMTP client, in lock-step.
+struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn connect(to: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut client = Self { stream: BufReader::new(stream) };
+        let greeting = client.reply()?;
+        if greeting.starts_with("220") { Ok(client) } else { Err(std::io::Error::other(greeting)) }
+    }
+
+    fn reply(&mut self) -> std::io::Result<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let last = line.as_bytes().get(3) != Some(&b'-');
+            lines.push(line.trim_end().to_owned());
+            if last {
+                return Ok(lines.join("\n"));
+            }
+        }
+    }
+
+    /// Says each line in turn; the reply to the last, or the first refusal.
+    fn say(&mut self, lines: &[String]) -> std::io::Result<String> {
+        let mut reply = String::new();
+        for line in lines {
+            self.stream.get_mut().write_all(format!("{line}\r\n").as_bytes())?;
+            reply = self.reply()?;
+            if !reply.starts_with(['2', '3']) {
+                break;
+            }
+        }
+        Ok(reply)
+    }
 }
 
 fn describe(delivered: Option<&Delivered>) -> String {
@@ -250,7 +291,7 @@ impl Gateway {
             .spawn()?;
         let gateway = Self { smtp, child };
         let start = Instant::now();
-        while !Client::connect(smtp).is_ok_and(|client| client.greeting.starts_with("220")) {
+        while Client::connect(smtp).is_err() {
             if start.elapsed() > Duration::from_secs(10) {
                 return Err(format!("the gateway did not start:\n{}", fs::read_to_string(&log)?).into());
             }

@@ -1,4 +1,6 @@
 //! The one integration binary: rules of the house, whole gateways, and the real cluster.
+// Tests print what they measured.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod abuse;
 mod architecture;

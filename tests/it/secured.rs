@@ -122,13 +122,14 @@ fn e9_an_unknown_authority_returns_the_mail_and_without_the_demand_any_certifica
 fn mail_reaches_a_real_postfix_over_verified_tls() {
     let (inbox, folder) = (Inbox::start(), Folder::new("postfix-ca"));
     let authority = postfix::Authority::new(&folder.0);
-    let postfix = Postfix::start(free_address(), Some(authority.issue(&["localhost"])), inbox.address);
-    let site = Site::new("postfix", postfix.address);
+    let address = free_address();
+    let postfix = Postfix::start(address, Some(authority.issue(&["localhost"])), inbox.address);
+    let site = Site::new("postfix", address);
     site.ca("ca", &authority.certificate());
     site.route_by_name(
         "relay",
         "localhost",
-        postfix.address.port(),
+        address.port(),
         "require: true, requireCaSigned: true, validateHostname: true, caRef: {kind: ConfigMap, name: ca, key: ca.crt}",
     );
     site.rule("mark", "{modify: {subjectPrefix: Rahasia, headers: [{name: X-Rule, value: '{rule}'}]}}");

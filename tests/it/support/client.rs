@@ -1,5 +1,4 @@
 //! A blocking SMTP client that says exactly what a test tells it to.
-#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

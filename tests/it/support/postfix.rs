@@ -63,7 +63,6 @@ impl Authority {
 
 /// A private Postfix instance; stopped when dropped.
 pub struct Postfix {
-    pub address: SocketAddr,
     config: PathBuf,
     root: PathBuf,
 }
@@ -117,7 +116,7 @@ maillog_file_prefixes = {root}
         );
         fs::write(config.join("main.cf"), main).expect("writable");
         fs::write(config.join("master.cf"), master(address)).expect("writable");
-        let postfix = Self { address, config, root };
+        let postfix = Self { config, root };
         postfix.command("start");
         wait_for("Postfix listens", Duration::from_secs(20), || TcpStream::connect(address).ok());
         postfix
