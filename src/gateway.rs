@@ -6,6 +6,7 @@ pub mod admission;
 pub mod budget;
 pub mod control;
 pub mod files;
+pub mod gauges;
 pub mod intake;
 pub mod listeners;
 pub mod live;

@@ -188,6 +188,11 @@ impl Listeners {
         Ok(())
     }
 
+    /// SMTP sessions that are open, of all listeners.
+    pub fn sessions(&self) -> usize {
+        self.connections.open()
+    }
+
     /// The name of this machine.
     pub fn hostname(&self) -> &str {
         &self.hostname

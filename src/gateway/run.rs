@@ -19,6 +19,7 @@ use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
+use crate::gateway::gauges::Gauges;
 use crate::gateway::intake::{Intake, Parts};
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
@@ -136,6 +137,7 @@ impl Gateway {
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
+        registry.register_collector(Box::new(Gauges { live: Arc::clone(&live), spool: spool.clone() }));
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();

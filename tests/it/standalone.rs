@@ -264,3 +264,15 @@ fn a_drain_finishes_and_says_421_to_newcomers() {
     setup.sink.wait(1);
     gateway.stop();
 }
+
+#[test]
+fn mail_that_waits_shows_in_the_metrics() {
+    let setup = Setup::new("gauges");
+    setup.sink.set_busy(true);
+    let gateway = setup.start();
+    assert_eq!(gateway.metric("postern_queue_messages", ""), 0);
+    assert!(send(gateway.smtp, "ani@solarmora.com", &["b@partner.example"], MAIL).starts_with("250"));
+    assert_eq!(gateway.metric("postern_queue_messages", ""), 1);
+    assert_eq!(gateway.metric("postern_messages", "accepted"), 1);
+    assert_eq!(gateway.metric("postern_policy_sequence", ""), 1);
+}

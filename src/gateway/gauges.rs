@@ -1,0 +1,54 @@
+//! What is measured at the moment of a scrape: the queue, the spool's disk, the policy that runs, the sessions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::gateway::live::Live;
+use crate::spool::Spool;
+
+pub struct Gauges {
+    pub live: Arc<Live>,
+    pub spool: Spool,
+}
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gauges")
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.spool.stats();
+        let sequence = self.live.current().map_or(0, |running| running.sequence.0);
+        let sessions = self.live.listeners().sessions() as u64;
+        let gauges = [
+            ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
+            ("postern_queue_bytes", "Bytes of these messages", stats.bytes_live),
+            ("postern_spool_disk_bytes", "Bytes that the spool takes on its disk", stats.bytes_on_disk),
+            ("postern_spool_free_bytes", "Bytes that the spool may still take", self.spool.free()),
+            ("postern_policy_sequence", "Sequence of the policy that runs; 0 without one", sequence),
+            ("postern_sessions", "SMTP sessions that are open", sessions),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let counters = [
+            ("postern_spool_commits", "Calls of the spool that made something durable", stats.commits),
+            ("postern_spool_syncs", "Times the spool synced its log to the disk", stats.syncs),
+            ("postern_spool_failures", "Times the spool's disk refused or failed", stats.failures),
+            ("postern_spool_damaged", "Damaged places found in the spool and set aside", stats.damaged),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
