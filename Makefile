@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CLUSTER := tests/cluster/cluster
 
-.PHONY: build demo test test-gateway test-cluster lint generate bench cluster cluster-down image deps clean
+.PHONY: build demo test test-unit lint generate bench cluster cluster-down deps
 
 ## build: target/release/postern, one static file
 build:
@@ -25,7 +25,11 @@ deps:
 test: deps
 	$(CARGO) build --bin postern
 	$(CLUSTER) up >/dev/null
-	$(CARGO) test --no-fail-fast --benches --lib --bins --examples --test it; status=$$?; $(CLUSTER) down; exit $$status
+	$(CARGO) test --no-fail-fast --lib --test it; status=$$?; $(CLUSTER) down 2>/dev/null; exit $$status
+
+## test-unit: the fast ones, without root and without a cluster
+test-unit:
+	$(CARGO) test --lib
 
 ## lint: format, clippy, generated files
 lint:
