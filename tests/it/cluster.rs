@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use crate::support::cluster::{Cluster, HOST, RELAY};
 use crate::support::inbox::Inbox;
 use crate::support::postfix::Postfix;
+use crate::support::site::reject;
 
 /// A gateway for a namespace without a volume of its own; `{extra}` goes into its spec.
 fn gateway(replicas: u32, sink: &Inbox, extra: &str) -> String {
@@ -28,20 +29,6 @@ spec:
 {extra}",
         sink.address.ip(),
         sink.address.port()
-    )
-}
-
-fn reject(name: &str, word: &str) -> String {
-    format!(
-        "apiVersion: postern.dev/v1alpha1
-kind: ComplianceRule
-metadata: {{name: {name}}}
-spec:
-  description: A word that must not leave
-  messages: [Outbound]
-  match: {{words: [\"{word}\"]}}
-  action: {{reject: {{notice: Not this word}}}}
-"
     )
 }
 

@@ -7,6 +7,7 @@ use crate::support::client::{Client, send};
 use crate::support::gateway::{Folder, POSTERN, Standalone};
 use crate::support::inbox::Inbox;
 use crate::support::site::Site;
+use crate::support::site::reject;
 use crate::support::wait_for;
 
 const MAIL: &str =
@@ -25,20 +26,6 @@ spec:
 ",
         sink.address.ip(),
         sink.address.port()
-    )
-}
-
-fn reject(name: &str, word: &str) -> String {
-    format!(
-        "apiVersion: postern.dev/v1alpha1
-kind: ComplianceRule
-metadata: {{name: {name}}}
-spec:
-  description: A word that must not leave
-  messages: [Outbound]
-  match: {{words: [\"{word}\"]}}
-  action: {{reject: {{notice: Not this word}}}}
-"
     )
 }
 

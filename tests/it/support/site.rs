@@ -99,3 +99,18 @@ spec:
 pub fn message(subject: &str) -> String {
     format!("From: Ani <{OWN}>\r\nTo: <{PARTNER}>\r\nSubject: {subject}\r\n\r\nbody of {subject}\r\n")
 }
+
+/// A rule that refuses outgoing mail with a word.
+pub fn reject(name: &str, word: &str) -> String {
+    format!(
+        "apiVersion: postern.dev/v1alpha1
+kind: ComplianceRule
+metadata: {{name: {name}}}
+spec:
+  description: A word that must not leave
+  messages: [Outbound]
+  match: {{words: [\"{word}\"]}}
+  action: {{reject: {{notice: Not this word}}}}
+"
+    )
+}
