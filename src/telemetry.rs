@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 /// `POSTERN_LOG_FORMAT` is `json` or `text`, by default text on a terminal and JSON elsewhere.
 pub fn start() {
     let filter = EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It reports every answer that is no success as an error, also those we ask for (is it there?) and handle.
+    let filter = filter.add_directive("kube_client::client::builder=off".parse().expect("a directive"));
     let json = match std::env::var("POSTERN_LOG_FORMAT").as_deref() {
         Ok("json") => true,
         Ok("text") => false,
