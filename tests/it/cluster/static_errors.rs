@@ -6,6 +6,7 @@ use std::fs;
 use super::{gateway, letter, reject, sink_for_pods, to_pod};
 use crate::support::client::send;
 use crate::support::cluster::cluster;
+use crate::support::tell;
 
 /// What the first lines of a file of `tests/golden/bad` say: the text that must appear, and whether the API server
 /// refuses it (`check` says the same text with file and line; a test of `manifest` holds it to that).
@@ -34,7 +35,7 @@ fn every_static_mistake_fails_at_kubectl_apply_with_its_text() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(refused >= 20, "only {refused} mistakes were tried");
-    crate::support::tell(&format!("{refused} static mistakes refused by the API server"));
+    tell(&format!("{refused} static mistakes refused by the API server"));
 }
 
 #[test]
@@ -76,4 +77,27 @@ spec:
     assert!(message.contains("nowhere"), "{message}");
     assert!(say("harmless").starts_with("451"), "mail waits, it never leaves another way");
     namespace.kubectl(&["delete", "rtr/all"]);
+}
+
+#[test]
+fn one_and_a_half_megabytes_in_one_rule_are_refused_and_the_last_good_form_stays() {
+    let (_turn, cluster) = cluster();
+    let namespace = cluster.namespace("huge");
+    let sink = sink_for_pods();
+    namespace.apply(&gateway(1, &sink, ""));
+    namespace.apply(&reject("word", "one"));
+    namespace.wait_ready(&["obg,cpr", "--all"]);
+    let words: Vec<String> = (0..125_000).map(|number| format!("word{number:07}")).collect();
+    let huge = reject("word", "one").replace("[\"one\"]", &format!("[{}]", words.join(", ")));
+    assert!(huge.len() > 1_500_000);
+    // `apply` would already stumble over its own annotation.
+    let arguments = ["-n", &namespace.name, "replace", "-f", "-"];
+    let output = cluster.attempt("kubectl", &arguments, Some(&huge));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "the API server took it");
+    tell(said.get(..said.len().min(400)).unwrap_or(&said));
+    assert!(said.contains("must have at most") || said.contains("too large"), "{said}");
+    let ip = namespace.pod_ip("default-0");
+    let reply = send(to_pod(&ip), "ani@solarmora.com", &["b@partner.example"], &letter("one"));
+    assert!(reply.starts_with("550"), "{reply}");
 }
