@@ -179,8 +179,10 @@ impl Listeners {
             }
         }
         for (place, bound, certificate, made_of) in fresh {
-            let changed = open.insert(place.address, Open::start(place, bound, certificate, made_of));
-            changed.into_iter().for_each(Open::close);
+            // The old one first: both accept from one socket, and who connects from now on is a client of the new
+            // one. In between connections wait in the socket's backlog.
+            open.remove(&place.address).into_iter().for_each(Open::close);
+            open.insert(place.address, Open::start(place, bound, certificate, made_of));
         }
         let gone: Vec<SocketAddr> =
             open.keys().filter(|address| !wanted.contains(address)).copied().collect();

@@ -58,7 +58,7 @@ pub struct Live {
     /// Where the highest sequence that ran is kept; `None` in standalone mode.
     memory: Option<PathBuf>,
     started: Instant,
-    /// Milliseconds since `started` when the watcher of the bundle last ran.
+    /// Milliseconds since `started` when the last look at the bundle began.
     heartbeat: AtomicU64,
     /// The highest sequence a controller said is published; 0: none has polled yet.
     published: AtomicU64,
@@ -213,10 +213,11 @@ impl Live {
         crate::gateway::files::replace(path, format!("{gateway_uid} {sequence}").as_bytes())
     }
 
-    /// Called by the watcher of the bundle each time it looked.
-    pub fn beat(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heartbeat.store(now, Ordering::Relaxed);
+    /// Called after each look at the bundle, with the moment at which the look began: a process that was paused in
+    /// the middle of one has seen an old state.
+    pub fn beat(&self, began: Instant) {
+        let began = began.saturating_duration_since(self.started).as_millis();
+        self.heartbeat.fetch_max(u64::try_from(began).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether the watcher ran recently enough that `current` can be trusted: a process that was

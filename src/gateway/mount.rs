@@ -73,6 +73,7 @@ impl Mount {
     /// Looks once and offers what it finds. Also called by a session that cannot trust the watcher.
     pub async fn refresh(self: &Arc<Self>, live: &Live) {
         let mut notes = self.notes.lock().await;
+        let began = Instant::now();
         let this = Arc::clone(self);
         let running = live.current().map(|running| running.sequence);
         let read = tokio::task::spawn_blocking(move || this.read(running)).await;
@@ -107,7 +108,7 @@ impl Mount {
             Err(Trouble::Nothing) => {}
             Err(Trouble::Io(message)) => tracing::warn!(%message, "cannot read the mounted bundle"),
         }
-        live.beat();
+        live.beat(began);
     }
 
     /// Takes what the controller hands over and offers it at once. `false`: these bytes are no publication.

@@ -105,11 +105,16 @@ impl<H: Handler> Server<H> {
         let grace = async {
             shutdown.cancelled().await;
             let grace = config.settings.load().timeouts.drain_grace;
-            tokio::time::sleep(grace).await;
+            // A sleep of no length still ends a tick later.
+            if !grace.is_zero() {
+                tokio::time::sleep(grace).await;
+            }
         };
+        // Whether it is over is asked first: another server may accept from this socket by now.
         tokio::select! {
-            () = accepting => {}
+            biased;
             () = grace => {}
+            () = accepting => {}
         }
         drop(listener);
         closing.cancel();
