@@ -14,13 +14,8 @@ fn bundle(words: usize) -> Bundle {
         uid: String::new(),
         generation: 1,
     };
+    let action = Action::Reject(Reject::default());
     let rule = Rule {
-        origin: origin(ObjectKind::ComplianceRule, "words"),
-        description: String::new(),
-        priority: 500,
-        created: None,
-        messages: vec![Direction::Outbound],
-        envelope: EnvelopeFilter::default(),
         content: Some(Content {
             words: (0..words).map(|n| format!("forbidden{n}")).collect(),
             word_options: WordOptions::default(),
@@ -28,23 +23,13 @@ fn bundle(words: usize) -> Bundle {
             expressions: Vec::new(),
             combine: Combine::Any,
         }),
-        on_scan_limit: OnScanLimit::default(),
-        action: Action::Reject(Reject::default()),
-        broken: None,
+        ..Rule::new(origin(ObjectKind::ComplianceRule, "words"), action)
     };
     let gateway = Gateway {
-        origin: origin(ObjectKind::OutboundGateway, "default"),
-        hostname: None,
         domains: vec!["solarmora.com".parse().expect("a domain")],
-        listeners: Vec::new(),
-        clients: Vec::new(),
-        allow_foreign_senders: false,
-        default_route: None,
-        limits: Limits::default(),
-        notices: Notices::default(),
-        dns_servers: Vec::new(),
+        ..Gateway::new(origin(ObjectKind::OutboundGateway, "default"))
     };
-    Bundle { gateway, routes: Vec::new(), rules: vec![rule] }
+    Bundle { rules: vec![rule], ..Bundle::new(gateway) }
 }
 
 fn message() -> Vec<u8> {
@@ -64,13 +49,7 @@ fn decisions(criterion: &mut Criterion) {
     let sender =
         Sender { mailbox: Some("ani@solarmora.com".parse().expect("an address")), ..Sender::default() };
     let envelope = Envelope { sender, recipients };
-    let transaction = Transaction {
-        id: "B",
-        client: [10, 0, 0, 1].into(),
-        tls: true,
-        utf8_replies: false,
-        envelope: &envelope,
-    };
+    let transaction = Transaction::new("B", &envelope);
     let message = message();
     let mut group = criterion.benchmark_group("decide 4 KiB");
     group.throughput(Throughput::Bytes(message.len() as u64));

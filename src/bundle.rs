@@ -8,7 +8,9 @@ pub mod document;
 pub mod manifest;
 pub mod material;
 pub mod push;
+mod rule;
 pub mod segment;
+mod shared;
 
 pub use ack::{Ack, Nack, NackReason};
 pub use document::Bundle;

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::material::Material;
+pub use super::rule::*;
+pub use super::shared::*;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
 
@@ -22,24 +24,34 @@ pub struct Bundle {
     pub gateway: Gateway,
     pub routes: Vec<Route>,
     pub rules: Vec<Rule>,
+    /// Those that some rule names.
+    #[serde(default)]
+    pub lists: Vec<AddressList>,
+    #[serde(default)]
+    pub directory: Option<Directory>,
+    /// Those that objects declare; `default` is there without one.
+    #[serde(default)]
+    pub quarantines: Vec<Quarantine>,
 }
 
 impl Bundle {
+    pub fn new(gateway: Gateway) -> Self {
+        Self {
+            gateway,
+            routes: Vec::new(),
+            rules: Vec::new(),
+            lists: Vec::new(),
+            directory: None,
+            quarantines: Vec::new(),
+        }
+    }
+
     /// Puts routes and rules into their one order: routes by name, rules by rank.
     pub fn sort(&mut self) {
         self.routes.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
         self.rules.sort_by(|a, b| a.rank().cmp(&b.rank()));
-    }
-}
-
-impl Rule {
-    /// The order of rules (spec R123), a function of the record alone: compliance before routing,
-    /// smaller priority, older, name. Smaller is better.
-    pub fn rank(&self) -> impl Ord + '_ {
-        let object = &self.origin.object;
-        let routing = object.kind != ObjectKind::ComplianceRule;
-        let created = self.created.unwrap_or(Timestamp::MAX);
-        (routing, self.priority, created, &object.namespace, &object.name)
+        self.lists.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
+        self.quarantines.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
     }
 }
 
@@ -49,6 +61,9 @@ pub enum ObjectKind {
     OutboundRoute,
     RoutingRule,
     ComplianceRule,
+    AddressList,
+    Directory,
+    Quarantine,
 }
 
 impl ObjectKind {
@@ -58,6 +73,9 @@ impl ObjectKind {
             ObjectKind::OutboundRoute => "OutboundRoute",
             ObjectKind::RoutingRule => "RoutingRule",
             ObjectKind::ComplianceRule => "ComplianceRule",
+            ObjectKind::AddressList => "AddressList",
+            ObjectKind::Directory => "Directory",
+            ObjectKind::Quarantine => "Quarantine",
         }
     }
 }
@@ -103,6 +121,79 @@ pub struct Gateway {
     /// Resolvers for MX and host look-ups; empty: those of the system.
     #[serde(default)]
     pub dns_servers: Vec<SocketAddr>,
+    /// Keys to sign changed mail and mail of the gateway's own with (spec R33).
+    #[serde(default)]
+    pub dkim: Vec<DkimKey>,
+    /// Where every message is copied to, with its envelope (spec R46).
+    #[serde(default)]
+    pub archive: Option<Archive>,
+    /// Blatant outgoing spam vanishes after a 250 (Google's behaviour); false: 550 (spec R83).
+    #[serde(default)]
+    pub drop_blatant_spam: bool,
+    /// Mail of the default route carries the spam headers too (spec R79).
+    #[serde(default)]
+    pub default_route_spam_headers: bool,
+    /// Base address of an rspamd worker that classifies messages; `None`: nothing is spam.
+    #[serde(default)]
+    pub rspamd: Option<String>,
+    /// Certificates of recipients for S/MIME.
+    #[serde(default)]
+    pub smime: Vec<SmimeCertificate>,
+}
+
+impl Gateway {
+    /// A gateway that takes mail from nobody and delivers by MX.
+    pub fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            hostname: None,
+            domains: Vec::new(),
+            listeners: Vec::new(),
+            clients: Vec::new(),
+            allow_foreign_senders: false,
+            default_route: None,
+            limits: Limits::default(),
+            notices: Notices::default(),
+            dns_servers: Vec::new(),
+            dkim: Vec::new(),
+            archive: None,
+            drop_blatant_spam: false,
+            default_route_spam_headers: false,
+            rspamd: None,
+            smime: Vec::new(),
+        }
+    }
+}
+
+/// A DKIM signing key (RFC 6376, RFC 8463): RSA or Ed25519, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DkimKey {
+    /// Signs for this domain and its subdomains.
+    pub domain: Domain,
+    pub selector: String,
+    pub key: Material,
+}
+
+/// The archive's journal (spec R46): one copy of each message with its envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    pub recipient: Mailbox,
+    pub route: ChangeRoute,
+    /// Messages that policy rejects are recorded too (spec R127).
+    pub include_rejected: bool,
+}
+
+/// A recipient's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmimeCertificate {
+    /// Folded, as [`Mailbox::folded`] gives it.
+    pub address: String,
+    /// X.509 in DER, base64.
+    pub der: String,
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub not_before: Timestamp,
+    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
+    pub not_after: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -315,183 +406,4 @@ mod retry_form {
             warn_after: Duration::from_millis(form.warn_after_ms),
         })
     }
-}
-
-/// A RoutingRule or ComplianceRule (`origin.object.kind` says which). Disabled rules are not here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
-    pub origin: Origin,
-    /// For people; `{rule}` in header values is the object's name.
-    pub description: String,
-    pub priority: u16,
-    pub created: Option<Timestamp>,
-    pub messages: Vec<Direction>,
-    pub envelope: EnvelopeFilter,
-    /// `None` on routing rules: no content condition.
-    pub content: Option<Content>,
-    pub on_scan_limit: OnScanLimit,
-    pub action: Action,
-    /// The rule is invalid and has no last good form: what its readable clauses could match is
-    /// deferred (451), never let through. Says why.
-    pub broken: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Direction {
-    Outbound,
-    Inbound,
-    InternalSending,
-    InternalReceiving,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct EnvelopeFilter {
-    pub senders: Option<AddressFilter>,
-    pub recipients: Option<AddressFilter>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AddressFilter {
-    Address(Mailbox),
-    /// A regular expression over the whole address, as if anchored.
-    Pattern(String),
-}
-
-/// Content conditions of a ComplianceRule. The word list counts as one condition.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Content {
-    /// Inline and referenced words together, as written, without exact duplicates.
-    pub words: Vec<String>,
-    pub word_options: WordOptions,
-    /// Search the source of HTML parts too, not just their visible text.
-    pub search_html_source: bool,
-    pub expressions: Vec<Expression>,
-    pub combine: Combine,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub struct WordOptions {
-    pub ignore_accents: bool,
-    pub confusables: Confusables,
-    pub turkish: bool,
-    /// Entries of the list that match inside longer words too.
-    pub substrings: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum Confusables {
-    Disabled,
-    #[default]
-    MixedScript,
-    All,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expression {
-    pub location: Location,
-    pub kind: ExpressionKind,
-    pub value: String,
-    pub min_count: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Location {
-    HeadersAndBody,
-    FullHeaders,
-    Body,
-    Subject,
-    FromHeader,
-    RecipientsHeader,
-    EnvelopeSender,
-    AnyEnvelopeRecipient,
-    RawMessage,
-    Attachments,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ExpressionKind {
-    StartsWith,
-    EndsWith,
-    Contains,
-    NotContains,
-    Equals,
-    IsEmpty,
-    MatchesRegex,
-    NotMatchesRegex,
-    AnyWord,
-    AllWords,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Combine {
-    #[default]
-    Any,
-    All,
-}
-
-/// What a rule does when the message could not be searched to its end (spec R60).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum OnScanLimit {
-    #[default]
-    TreatAsMatch,
-    TreatAsNoMatch,
-    Defer,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Action {
-    Reject(Reject),
-    Modify(Modify),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Reject {
-    /// At most 1000 characters; `None`: the default notice of spec R68.
-    pub notice: Option<String>,
-    /// Used when the notice is not ASCII and the session has no SMTPUTF8.
-    pub ascii_notice: Option<String>,
-    /// Leave the rule's name out of the default notice.
-    pub hide_rule: bool,
-    /// `5.7.1`, or `5.7.900` to `5.7.999`.
-    pub enhanced_code: EnhancedCode,
-}
-
-/// The enhanced status code of a policy reject (RFC 3463; spec R68).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct EnhancedCode(pub [u16; 3]);
-
-impl Default for EnhancedCode {
-    fn default() -> Self {
-        Self([5, 7, 1])
-    }
-}
-
-impl fmt::Display for EnhancedCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [class, subject, detail] = self.0;
-        write!(f, "{class}.{subject}.{detail}")
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Modify {
-    pub route: Option<ChangeRoute>,
-    pub headers: Vec<Header>,
-    pub subject_prefix: Option<String>,
-    pub require_tls: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ChangeRoute {
-    To(RouteName),
-    /// The route does not exist: where this rule would have decided the route, mail is deferred.
-    Missing(RouteName),
-}
-
-/// `value` may hold the placeholders `{rule}`, `{revision}` and `{id}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Header {
-    pub name: String,
-    pub value: String,
 }

@@ -10,7 +10,7 @@ use std::io;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, Bundle, Gateway, ObjectId, Route, Rule};
+use super::document::{self, AddressList, Bundle, Gateway, ObjectId, Quarantine, Route, Rule};
 use super::manifest::{MANIFEST, Manifest, Revision};
 
 /// Bytes of one stored piece; a ConfigMap (1 MiB) takes at least one beside its own metadata.
@@ -23,6 +23,9 @@ const MAX_SEGMENT: usize = 256 << 20;
 const GATEWAY: &str = "gateway";
 const ROUTES: &str = "routes";
 const RULES: &str = "rules";
+const LISTS: &str = "lists";
+const DIRECTORY: &str = "directory";
+const QUARANTINES: &str = "quarantines";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -49,10 +52,13 @@ pub fn piece_key(hash: &str, piece: usize) -> String {
 
 /// Cuts a bundle. Pure: equal bundles give equal segments.
 pub fn cut(bundle: &Bundle) -> Vec<Segment> {
-    let Bundle { gateway, routes, rules } = bundle;
+    let Bundle { gateway, routes, rules, lists, directory, quarantines } = bundle;
     let mut segments = vec![Segment::new(GATEWAY.to_owned(), gateway)];
     segments.extend(buckets(ROUTES, routes, |route| &route.origin.object));
     segments.extend(buckets(RULES, rules, |rule| &rule.origin.object));
+    segments.extend(buckets(LISTS, lists, |list| &list.origin.object));
+    segments.extend(directory.iter().map(|directory| Segment::new(DIRECTORY.to_owned(), directory)));
+    segments.extend(buckets(QUARANTINES, quarantines, |quarantine| &quarantine.origin.object));
     segments
 }
 
@@ -111,6 +117,9 @@ pub fn assemble(
     let mut gateway: Option<Gateway> = None;
     let mut routes: Vec<Route> = Vec::new();
     let mut rules: Vec<Rule> = Vec::new();
+    let mut lists: Vec<AddressList> = Vec::new();
+    let mut directory = None;
+    let mut quarantines: Vec<Quarantine> = Vec::new();
     for segment in &manifest.segments {
         let mut packed = Vec::new();
         for key in segment.keys() {
@@ -126,6 +135,9 @@ pub fn assemble(
             Some(GATEWAY) => gateway = Some(parse(&content).map_err(damaged)?),
             Some(ROUTES) => routes.extend(parse::<Vec<Route>>(&content).map_err(damaged)?),
             Some(RULES) => rules.extend(parse::<Vec<Rule>>(&content).map_err(damaged)?),
+            Some(LISTS) => lists.extend(parse::<Vec<AddressList>>(&content).map_err(damaged)?),
+            Some(DIRECTORY) => directory = Some(parse(&content).map_err(damaged)?),
+            Some(QUARANTINES) => quarantines.extend(parse::<Vec<Quarantine>>(&content).map_err(damaged)?),
             _ => return Err(damaged("no segment of this name is known".to_owned())),
         }
     }
@@ -133,7 +145,7 @@ pub fn assemble(
         what: MANIFEST.to_owned(),
         why: "it names no gateway segment".to_owned(),
     })?;
-    let mut bundle = Bundle { gateway, routes, rules };
+    let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
     Ok(bundle)
 }

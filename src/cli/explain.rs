@@ -157,13 +157,7 @@ fn explain(
         replies.push(answer.err().unwrap_or_else(|| Reply::new(250, [2, 1, 5], "Recipient ok")));
     }
     let client = args.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    let transaction = Transaction {
-        id: &id,
-        client,
-        tls: !args.clear,
-        utf8_replies: envelope.sender.smtputf8,
-        envelope: &envelope,
-    };
+    let transaction = Transaction { client, tls: !args.clear, ..Transaction::new(&id, &envelope) };
     let decision = decide(&policy, &transaction, content, Fuel::default());
     let data = (!envelope.recipients.is_empty())
         .then(|| admission::data(&settle(&envelope, decision.clone()), &id).to_string());
@@ -203,12 +197,14 @@ fn fate(
     let alone = |disposition: Disposition| {
         let envelope = Envelope { recipients: vec![Recipient::new(to.clone())], ..Envelope::default() };
         let verdict = Verdict { disposition, trace: [].into() };
-        let settlement: Settlement = settle(&envelope, Decision { verdicts: vec![verdict] });
+        let settlement: Settlement = settle(&envelope, Decision { verdicts: vec![verdict], archive: None });
         admission::data(&settlement, id).to_string()
     };
     let (disposition, deliveries) = match &verdict.disposition {
         Disposition::Reject(_) => ("reject", Vec::new()),
         Disposition::Defer(_) => ("defer", Vec::new()),
+        Disposition::Quarantine(_) => ("quarantine", Vec::new()),
+        Disposition::Discard => ("deliver", Vec::new()),
         Disposition::Deliver(copies) => {
             ("deliver", copies.iter().map(|copy| delivery(copy, routes, bundle, content)).collect())
         }
@@ -257,7 +253,7 @@ fn delivery(copy: &Delivery, routes: &RouteTable, bundle: &Bundle, content: &[u8
     let edited = edited(content, &copy.edits);
     let header = |edit: &Edit| match edit {
         Edit::AddHeader { name, value } => Some((name.clone(), value.clone())),
-        Edit::PrefixSubject { .. } => None,
+        _ => None,
     };
     DeliveryFate {
         to: copy.recipient.mailbox.to_string(),
@@ -289,7 +285,7 @@ fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyho
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let copies = decision.verdicts.iter().flat_map(|verdict| match &verdict.disposition {
         Disposition::Deliver(copies) => copies.as_slice(),
-        Disposition::Reject(_) | Disposition::Defer(_) => &[],
+        _ => &[],
     });
     for (number, copy) in copies.enumerate() {
         let path = folder.join(format!("{:03}.eml", number + 1));

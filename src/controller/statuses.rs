@@ -208,6 +208,9 @@ pub fn resource(kind: ObjectKind) -> ApiResource {
         ObjectKind::OutboundGateway => of::<OutboundGateway>(),
         ObjectKind::OutboundRoute => of::<OutboundRoute>(),
         ObjectKind::RoutingRule => of::<RoutingRule>(),
-        ObjectKind::ComplianceRule => of::<ComplianceRule>(),
+        ObjectKind::ComplianceRule
+        | ObjectKind::AddressList
+        | ObjectKind::Directory
+        | ObjectKind::Quarantine => of::<ComplianceRule>(),
     }
 }

@@ -102,6 +102,7 @@ pub fn report(
         fates: &fates,
     });
     let target = Target {
+        suppress_bounces: false,
         recipient: Recipient { notify: Notify::Never, ..Recipient::new(to.clone()) },
         via: table.notices_via.clone(),
         require_tls: false,

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::bundle::Bundle;
 use crate::bundle::document::{
-    DefaultRoute, Gateway, HostPort, Limits, Notices, ObjectId, ObjectKind, OnTlsFailure, Origin, Retry,
-    Route, RouteTarget, RouteTls, TlsMode, WeightedHost,
+    DefaultRoute, Gateway, HostPort, ObjectId, ObjectKind, OnTlsFailure, Origin, Retry, Route, RouteTarget,
+    RouteTls, TlsMode, WeightedHost,
 };
 use crate::bundle::material::{Material, MaterialKind, Materials};
 use crate::delivery::client::Timeouts;
@@ -68,16 +68,9 @@ pub fn ca_material() -> Material {
 
 pub fn gateway() -> Gateway {
     Gateway {
-        origin: origin(ObjectKind::OutboundGateway, "default"),
         hostname: Some("gw.solarmora.com".into()),
         domains: vec!["solarmora.com".parse().unwrap()],
-        listeners: Vec::new(),
-        clients: Vec::new(),
-        allow_foreign_senders: false,
-        default_route: None,
-        limits: Limits::default(),
-        notices: Notices::default(),
-        dns_servers: Vec::new(),
+        ..Gateway::new(origin(ObjectKind::OutboundGateway, "default"))
     }
 }
 
@@ -90,7 +83,7 @@ pub fn table_of(gateway: Gateway, routes: Vec<Route>, ca: Option<&str>) -> Route
     if let Some(ca) = ca {
         materials.insert(ca_material(), ca.as_bytes());
     }
-    RouteTable::build(&Bundle { gateway, routes, rules: Vec::new() }, &materials, &Own::default())
+    RouteTable::build(&Bundle { routes, ..Bundle::new(gateway) }, &materials, &Own::default())
 }
 
 pub fn via() -> Via {

@@ -258,7 +258,7 @@ impl Mail for Incoming {
                 tracing::info!(%id, revision = %self.running.revision, rule = %rejection.rule, "message rejected");
                 self.answer("rejected", reply)
             }
-            Settlement::Accept { deliveries, refused, unreported } => {
+            Settlement::Accept { deliveries, held: _, discarded: _, archive: _, refused, unreported } => {
                 let targets = deliveries.into_iter().map(target).collect();
                 let entry = self.entry(targets);
                 let (size, accepted) = (content.len(), entry.targets.len());
@@ -307,15 +307,10 @@ impl Incoming {
         let (policy, envelope) = (Arc::clone(&self.running.policy), self.envelope.clone());
         let (client, tls) = (self.peer.address.ip().to_canonical(), self.peer.tls.is_some());
         let content = content.clone();
+        let now = Timestamp::now();
         let work = move || {
             let id = id.to_string();
-            let transaction = Transaction {
-                id: &id,
-                client,
-                tls,
-                utf8_replies: envelope.sender.smtputf8,
-                envelope: &envelope,
-            };
+            let transaction = Transaction { client, tls, now, ..Transaction::new(&id, &envelope) };
             decide(&policy, &transaction, &content.bytes()[received..], Fuel::default())
         };
         if size <= INLINE {
@@ -364,8 +359,8 @@ impl Incoming {
 }
 
 fn target(delivery: crate::policy::Delivery) -> Target {
-    let crate::policy::Delivery { recipient, via, edits, require_tls } = delivery;
-    Target { recipient, via, require_tls, edits }
+    let crate::policy::Delivery { recipient, via, edits, require_tls, suppress_bounces, .. } = delivery;
+    Target { recipient, via, require_tls, edits, suppress_bounces }
 }
 
 fn storage(error: &CommitError) -> Reply {

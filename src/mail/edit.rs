@@ -21,6 +21,41 @@ pub enum Edit {
     /// Puts `[text] ` before the subject, unless the prefix is already at its front (spec R81).
     /// A missing Subject is created.
     PrefixSubject { text: String },
+    /// Like `AddHeader`, and every field of this name that came with the message goes (spec R77, R78).
+    SetHeader { name: String, value: String },
+    /// Takes attachments out (spec R90).
+    RemoveAttachments(Removal),
+    /// Adds text below the message, inside the right parts (spec R91).
+    Footer(Footer),
+    /// Takes out text/x-amp-html alternatives (spec R62).
+    StripAmp,
+    /// Encrypts for this certificate, X.509 in DER, base64 (spec R103). Mail already encrypted stays.
+    Smime { certificate: String },
+    /// Wraps the message into a journal: its envelope as text, then the message as it came (spec R46).
+    Journal { sender: String, recipients: Vec<String> },
+}
+
+/// Which attachments go: all, or those that fulfil any of the others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Removal {
+    pub all: bool,
+    /// Media types by content, such as `application/pdf`, or `image/*`.
+    pub types: Vec<String>,
+    /// File names with `*` and `?`, ignoring case.
+    pub names: Vec<String>,
+    /// Decoded bytes.
+    pub larger_than: Option<u64>,
+    /// Told to the recipients, as text where the attachment was.
+    pub notice: Option<String>,
+}
+
+/// Text below a message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Footer {
+    pub text: String,
+    /// For HTML parts; `None`: made from `text`.
+    pub html: Option<String>,
 }
 
 /// Splits stored content into its header section and the rest. The rest begins with the empty line
@@ -50,6 +85,12 @@ pub fn apply(head: &[u8], edits: &[Edit]) -> Vec<u8> {
             }
             // Admission refuses such a name; written out, it would break the header section.
             Edit::AddHeader { .. } => {}
+            Edit::SetHeader { .. }
+            | Edit::RemoveAttachments(_)
+            | Edit::Footer(_)
+            | Edit::StripAmp
+            | Edit::Smime { .. }
+            | Edit::Journal { .. } => {}
             Edit::PrefixSubject { text } => {
                 if !prefixes.contains(&text.as_str()) {
                     prefixes.push(text);

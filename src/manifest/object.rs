@@ -99,6 +99,9 @@ fn ours(node: &Node, kind: ObjectKind, troubles: &mut Vec<Trouble>) -> Object {
         ObjectKind::OutboundRoute => parse(value).map(Object::Route),
         ObjectKind::RoutingRule => parse(value).map(Object::Routing),
         ObjectKind::ComplianceRule => parse(value).map(Object::Compliance),
+        ObjectKind::AddressList | ObjectKind::Directory | ObjectKind::Quarantine => {
+            Err("not a kind of this version".to_owned())
+        }
     };
     read.unwrap_or_else(|error| {
         troubles.push(Trouble { line: node.line, message: error.clone() });

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::matcher::{self, ListId, Matcher};
 use super::pattern::{self, Pattern};
 use super::text::fold::{Folding, fold_entry};
+use super::verdict::Needs;
 use crate::bundle::document::{
     AddressFilter, Combine, Confusables, Content, Direction, Expression, ExpressionKind, Location, ObjectId,
-    Rule, WordOptions,
+    Rule, TextExpression, WordOptions,
 };
 use crate::bundle::{Bundle, Revision};
 use crate::mail::address::{Domain, Host, Mailbox};
@@ -57,6 +58,11 @@ impl Policy {
     pub(super) fn word(&self, list: ListId, entry: usize) -> &str {
         let content = self.bundle.rules[self.list_rules[list]].content.as_ref();
         content.and_then(|content| content.words.get(entry)).map_or("", String::as_str)
+    }
+
+    /// What must be found out about a message before it is judged.
+    pub fn needs(&self) -> Needs {
+        Needs::default()
     }
 
     /// Whether an address belongs to the organisation.
@@ -191,6 +197,7 @@ impl Compiler {
             let Some(filter) = filter else { return Ok(None) };
             match filter {
                 AddressFilter::Address(mailbox) => Ok(Some(AddressCode::Address(mailbox.folded()))),
+                AddressFilter::Groups(_) => Ok(Some(AddressCode::Unreadable)),
                 AddressFilter::Pattern(pattern) => match pattern::compile_whole(pattern) {
                     Ok(pattern) => Ok(Some(AddressCode::Pattern(pattern))),
                     Err(_) if lenient => Ok(Some(AddressCode::Unreadable)),
@@ -222,6 +229,7 @@ impl Compiler {
         }
         let mut expressions = Vec::new();
         for (number, expression) in content.expressions.iter().enumerate() {
+            let Expression::Text(expression) = expression else { continue };
             match self::expression(expression) {
                 Ok(code) => expressions.push(Some(code)),
                 Err(_) if lenient => expressions.push(None),
@@ -237,7 +245,7 @@ impl Compiler {
     }
 }
 
-fn expression(expression: &Expression) -> Result<ExpressionCode, String> {
+fn expression(expression: &TextExpression) -> Result<ExpressionCode, String> {
     use ExpressionKind as Kind;
     let folded = || fold_entry(&expression.value, Folding::default());
     let visible =

@@ -86,7 +86,7 @@ impl Text {
         if let Some(visible) = &self.visible {
             (offset, length) = visible.span(&self.source, offset, length);
         }
-        Evidence { part: self.label.clone(), entry: entry.to_owned(), offset, length }
+        Evidence { part: self.label.clone(), entry: entry.to_owned(), offset, length, hidden: false }
     }
 }
 
@@ -158,7 +158,7 @@ impl<'a> Texts<'a> {
 
     fn parts(&self) -> &Parts {
         self.parts.get_or_init(|| {
-            let Fuel { decoded_bytes, parts, depth } = self.fuel;
+            let Fuel { decoded_bytes, parts, depth, entries: _, nesting: _ } = self.fuel;
             let pieces = self.message.pieces(Limits { decoded_bytes, parts, depth });
             let mut texts: Vec<Text> = self
                 .message
@@ -290,7 +290,13 @@ impl<'a> Texts<'a> {
             (false, _) if incomplete => Answer::Unknown,
             (false, true) => {
                 let part = texts.first().map_or("message", |text| &text.label).to_owned();
-                Answer::Yes(vec![Evidence { part, entry: expression.value.clone(), offset: 0, length: 0 }])
+                Answer::Yes(vec![Evidence {
+                    part,
+                    entry: expression.value.clone(),
+                    offset: 0,
+                    length: 0,
+                    hidden: false,
+                }])
             }
             (false, false) => Answer::No,
         }

@@ -12,7 +12,7 @@ use super::content::{Answer, Texts};
 use super::merge::{self, Effect, Fate, Match, Merged, Refusal, Setting};
 use super::notice;
 use super::verdict::{Decision, Delivery, Disposition, Fuel, Outcome, RuleTrace, Transaction, Verdict};
-use crate::bundle::document::{Action, Direction, OnScanLimit};
+use crate::bundle::document::{Action, Direction, Mode, OnScanLimit};
 use crate::mail::address::Mailbox;
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Recipient, Via};
@@ -109,7 +109,7 @@ impl Judge<'_> {
             };
             verdicts.push(class.verdict(recipient));
         }
-        Decision { verdicts }
+        Decision { verdicts, archive: None }
     }
 
     fn class(&mut self, own: bool, recipient: &Mailbox) -> Class {
@@ -134,7 +134,13 @@ impl Judge<'_> {
         let trace = outcomes.iter().map(|(rank, outcome)| {
             let fields = overridden.iter().find(|(of, _)| of == rank).map(|(_, fields)| fields.clone());
             let rule = policy.rule(&policy.rules[*rank]).origin.object.clone();
-            RuleTrace { rule, outcome: outcome.clone(), overridden: fields.unwrap_or_default() }
+            RuleTrace {
+                rule,
+                mode: Mode::Enforce,
+                outcome: outcome.clone(),
+                bypassed_by: None,
+                overridden: fields.unwrap_or_default(),
+            }
         });
         Class { fate, trace: trace.collect() }
     }
@@ -232,6 +238,7 @@ impl Judge<'_> {
                 (Outcome::NoMatch(_), _) => return None,
                 (Outcome::Deferred(why), _) => Effect::Defer(why),
                 (_, Action::Reject(reject)) => Effect::Reject(reject),
+                (_, Action::Quarantine(_)) => Effect::Defer("quarantine is not there yet"),
                 (_, Action::Modify(modify)) => Effect::Modify(modify),
             };
             Some(Match { rank: *rank, effect })
@@ -253,6 +260,9 @@ impl Class {
                 via: via.clone(),
                 edits: edits.clone(),
                 require_tls: *require_tls,
+                suppress_bounces: false,
+                drop_spam: false,
+                copy_of: None,
             }]),
         };
         Verdict { disposition, trace: self.trace.clone() }

@@ -152,7 +152,7 @@ fn route(
 /// A fate that leaves no modification in force.
 fn void<'a>(ordered: &[Match<'a>], fate: Fate<'a>) -> Merged<'a> {
     let fields = |modify: &Modify| {
-        let Modify { route, headers, subject_prefix, require_tls } = modify;
+        let Modify { route, headers, subject_prefix, require_tls, .. } = modify;
         let set = [
             ("route", route.is_some()),
             ("headers", !headers.is_empty()),

@@ -1,6 +1,6 @@
 //! One reply to DATA, many fates (spec R70): the pure step from a decision to what is stored and said.
 
-use super::verdict::{Decision, Deferral, Delivery, Disposition, Rejection};
+use super::verdict::{Decision, Deferral, Delivery, Disposition, Hold, Rejection};
 use crate::mail::envelope::{Envelope, Recipient};
 
 /// What the gateway does with a decided message.
@@ -13,6 +13,11 @@ pub enum Settlement {
     /// 250 once this is durable, in one commit.
     Accept {
         deliveries: Vec<Delivery>,
+        held: Vec<(Recipient, Hold)>,
+        /// Recipients whose copy was dropped as blatant spam: counted and logged.
+        discarded: usize,
+        /// The archive's copy.
+        archive: Option<Delivery>,
         /// Recipients to report as failed; empty for a null sender. Those with NOTIFY=NEVER are left out.
         refused: Vec<(Recipient, Rejection)>,
         /// Recipients refused without a report (NOTIFY=NEVER or null sender): counted and logged.
@@ -23,11 +28,20 @@ pub enum Settlement {
 pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     let mut deliveries = Vec::new();
     let mut rejections: Vec<(Recipient, Rejection)> = Vec::new();
+    let (mut held, mut discarded) = (Vec::new(), 0);
     let mut accepted = 0;
     for (recipient, verdict) in envelope.recipients.iter().zip(decision.verdicts) {
         match verdict.disposition {
             Disposition::Defer(deferral) => return Settlement::Defer(deferral),
             Disposition::Reject(rejection) => rejections.push((recipient.clone(), rejection)),
+            Disposition::Quarantine(hold) => {
+                accepted += 1;
+                held.push((recipient.clone(), hold));
+            }
+            Disposition::Discard => {
+                accepted += 1;
+                discarded += 1;
+            }
             Disposition::Deliver(copies) => {
                 accepted += 1;
                 deliveries.extend(copies);
@@ -44,5 +58,5 @@ pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     let refused: Vec<_> =
         rejections.into_iter().filter(|(recipient, _)| reportable && recipient.notify.on_failure()).collect();
     let unreported = total - refused.len();
-    Settlement::Accept { deliveries, refused, unreported }
+    Settlement::Accept { deliveries, held, discarded, archive: decision.archive, refused, unreported }
 }

@@ -21,21 +21,14 @@ pub fn revision() -> Revision {
 
 pub fn rule(kind: ObjectKind, name: &str, action: Action) -> Rule {
     Rule {
-        origin: origin(kind, name),
         description: name.into(),
-        priority: 500,
-        created: None,
         messages: vec![
             Direction::Outbound,
             Direction::Inbound,
             Direction::InternalSending,
             Direction::InternalReceiving,
         ],
-        envelope: EnvelopeFilter::default(),
-        content: None,
-        on_scan_limit: OnScanLimit::default(),
-        action,
-        broken: None,
+        ..Rule::new(origin(kind, name), action)
     }
 }
 
@@ -57,30 +50,22 @@ pub fn words(name: &str, words: &[&str]) -> Rule {
 }
 
 pub fn modify(name: &str, modify: Modify) -> Rule {
-    rule(ObjectKind::RoutingRule, name, Action::Modify(modify))
+    rule(ObjectKind::RoutingRule, name, Action::Modify(Box::new(modify)))
 }
 
 pub fn expression(location: Location, kind: ExpressionKind, value: &str) -> Rule {
     let mut rule = words("expression", &[]);
-    let expression = Expression { location, kind, value: value.into(), min_count: 1 };
+    let expression = Expression::Text(TextExpression { location, kind, value: value.into(), min_count: 1 });
     rule.content.as_mut().expect("it was just given").expressions.push(expression);
     rule
 }
 
 pub fn bundle(rules: Vec<Rule>) -> Bundle {
     let gateway = Gateway {
-        origin: origin(ObjectKind::OutboundGateway, "default"),
-        hostname: None,
         domains: vec!["solarmora.com".parse().expect("a domain")],
-        listeners: Vec::new(),
-        clients: Vec::new(),
-        allow_foreign_senders: false,
-        default_route: None,
-        limits: Limits::default(),
-        notices: Notices::default(),
-        dns_servers: Vec::new(),
+        ..Gateway::new(origin(ObjectKind::OutboundGateway, "default"))
     };
-    Bundle { gateway, routes: Vec::new(), rules }
+    Bundle { rules, ..Bundle::new(gateway) }
 }
 
 pub fn policy(rules: Vec<Rule>) -> Policy {
@@ -94,7 +79,7 @@ pub fn envelope(from: &str, to: &[&str]) -> Envelope {
 }
 
 pub fn transaction(envelope: &Envelope) -> Transaction<'_> {
-    Transaction { id: "T1", client: [10, 0, 0, 1].into(), tls: true, utf8_replies: false, envelope }
+    Transaction { client: [10, 0, 0, 1].into(), utf8_replies: false, ..Transaction::new("T1", envelope) }
 }
 
 /// Judges a message from ani@solarmora.com to one outside recipient.
@@ -123,6 +108,15 @@ pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
                 let object = d.object.as_ref().map(ToString::to_string).unwrap_or_default();
                 out.push_str(&format!("defer 451 {} {:?} for {object}\n", d.code, d.text));
             }
+            Disposition::Quarantine(hold) => {
+                let notify = if hold.notify_sender { ", sender told" } else { "" };
+                let name = hold.quarantine.as_ref().map_or("default".to_owned(), ToString::to_string);
+                out.push_str(&format!("quarantine {name}{notify}\n"));
+                for reason in &hold.reasons {
+                    out.push_str(&format!("  for {}\n", reason.rule));
+                }
+            }
+            Disposition::Discard => out.push_str("discard\n"),
             Disposition::Deliver(deliveries) => {
                 for d in deliveries {
                     let tls = if d.require_tls { " with TLS" } else { "" };

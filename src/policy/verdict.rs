@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::bundle::document::{EnhancedCode, ObjectId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::document::{EnhancedCode, Mode, ObjectId, ObjectName};
+use crate::mail::address::{Domain, Mailbox};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Envelope, Recipient, Via};
 
@@ -18,6 +22,50 @@ pub struct Transaction<'a> {
     /// Whether SMTPUTF8 was negotiated, so that a notice may leave ASCII.
     pub utf8_replies: bool,
     pub envelope: &'a Envelope,
+    /// When the message came; certificates are judged by it.
+    pub now: Timestamp,
+    /// Domains that SPF or DKIM vouch for. Worked out beforehand when [`Policy::needs`] says so.
+    ///
+    /// [`Policy::needs`]: super::Policy::needs
+    pub authenticated: &'a [Domain],
+    pub spam: Spam,
+    /// Rules that do not judge this message: the one that held it, on release (spec R75).
+    pub except: &'a [ObjectId],
+}
+
+impl<'a> Transaction<'a> {
+    /// What one assumes who knows no better: an allowed client over TLS, nobody vouched for, no spam.
+    pub fn new(id: &'a str, envelope: &'a Envelope) -> Self {
+        Self {
+            id,
+            client: IpAddr::from([127, 0, 0, 1]),
+            tls: true,
+            utf8_replies: envelope.sender.smtputf8,
+            envelope,
+            now: Timestamp::UNIX_EPOCH,
+            authenticated: &[],
+            spam: Spam::default(),
+            except: &[],
+        }
+    }
+}
+
+/// What the classifier said of a message (spec R78). All false without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spam {
+    pub spam: bool,
+    pub phishy: bool,
+    /// So plain that it is refused whatever the rules say (spec R83).
+    pub blatant: bool,
+}
+
+/// What a policy must be told of a message besides its bytes, because some rule asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// [`Transaction::authenticated`].
+    pub authentication: bool,
+    /// [`Transaction::spam`].
+    pub classification: bool,
 }
 
 /// A deterministic limit on the work of one decision (design decision 12).
@@ -29,11 +77,15 @@ pub struct Fuel {
     pub parts: u32,
     /// Depth of parts inside parts; default 100.
     pub depth: u32,
+    /// Files inside archives that may be opened; default 10,000.
+    pub entries: u32,
+    /// Archives inside archives; default 5.
+    pub nesting: u32,
 }
 
 impl Default for Fuel {
     fn default() -> Self {
-        Self { decoded_bytes: 10 << 20, parts: 10_000, depth: 100 }
+        Self { decoded_bytes: 10 << 20, parts: 10_000, depth: 100, entries: 10_000, nesting: 5 }
     }
 }
 
@@ -41,6 +93,8 @@ impl Default for Fuel {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     pub verdicts: Vec<Verdict>,
+    /// The journal copy for the archive (spec R46), one for the whole message.
+    pub archive: Option<Delivery>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -50,12 +104,33 @@ pub struct Verdict {
     pub trace: Arc<[RuleTrace]>,
 }
 
-/// Reject > Defer > Deliver (spec R124; design section 9, broken rules).
+/// Reject > Defer > Quarantine > Deliver (spec R124; design section 9, broken rules).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Disposition {
     Reject(Rejection),
     Defer(Deferral),
+    Quarantine(Hold),
+    /// Accepted and dropped: blatant spam with `dropBlatantSpam` (spec R83). Counted.
+    Discard,
+    /// The primary first, then the copies that this recipient's evaluation made.
     Deliver(Vec<Delivery>),
+}
+
+/// Held for review. What would be changed is decided on release (spec R129).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// `None`: the built-in `default`.
+    pub quarantine: Option<ObjectName>,
+    /// Every rule that quarantines, best rank first (spec R128).
+    pub reasons: Vec<Reason>,
+    /// Some of them wants the sender told.
+    pub notify_sender: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    pub rule: ObjectId,
+    pub evidence: Vec<Evidence>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -87,13 +162,22 @@ pub struct Delivery {
     pub edits: Arc<[Edit]>,
     /// On top of what the route demands (spec R138: strictest wins).
     pub require_tls: bool,
+    /// No bounces to the sender from this delivery (spec R85).
+    pub suppress_bounces: bool,
+    /// Asked for: not delivered when the message is spam. Such copies are not made (spec R98).
+    pub drop_spam: bool,
+    /// The recipient whose evaluation made this copy; `None` on a primary.
+    pub copy_of: Option<Mailbox>,
 }
 
 /// What one rule did for one recipient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleTrace {
     pub rule: ObjectId,
+    pub mode: Mode,
     pub outcome: Outcome,
+    /// The address list that exempted from the rule; the outcome is then `NoMatch("addressLists")`.
+    pub bypassed_by: Option<ObjectName>,
     /// Names of `modify` fields that a better-ranked rule decided instead.
     pub overridden: Vec<&'static str>,
 }
@@ -116,7 +200,7 @@ impl Outcome {
 }
 
 /// What matched and where (spec R63). Offsets are UTF-8 bytes of the part's decoded text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// `body`, `subject`, `attachment:NAME`, `headers`, `envelope`, `message`.
     pub part: String,
@@ -124,4 +208,7 @@ pub struct Evidence {
     pub entry: String,
     pub offset: usize,
     pub length: usize,
+    /// The text stands where a reader does not see it (hidden by CSS or colour).
+    #[serde(default)]
+    pub hidden: bool,
 }

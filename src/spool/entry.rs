@@ -33,6 +33,8 @@ pub struct Target {
     pub via: Via,
     pub require_tls: bool,
     pub edits: Arc<[Edit]>,
+    /// Failures and delays are not told to the sender (spec R85).
+    pub suppress_bounces: bool,
 }
 
 /// Where one recipient stands.

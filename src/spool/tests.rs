@@ -26,6 +26,7 @@ fn entry(targets: usize) -> Entry {
         recipient: Recipient::new(format!("user{n}@example.org").parse().expect("an address")),
         via: Via::Normal,
         require_tls: n % 2 == 1,
+        suppress_bounces: false,
         edits: Arc::new([Edit::PrefixSubject { text: format!("n{n}") }]),
     };
     Entry {

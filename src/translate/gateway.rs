@@ -108,7 +108,6 @@ fn draft(
     service_form(service.as_ref(), &clients, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
     Gateway {
-        origin: origin(gateway),
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
         domains: each("spec.domains", domains, domain, findings),
         listeners: ports(pass, listeners, findings),
@@ -133,6 +132,7 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
+        ..Gateway::new(origin(gateway))
     }
 }
 

@@ -27,7 +27,7 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     let Some(gateway) = gateway else {
         return Translation { bundle: None, materials: Vec::new(), outcomes };
     };
-    let mut bundle = Bundle { gateway, routes, rules };
+    let mut bundle = Bundle { routes, rules, ..Bundle::new(gateway) };
     bundle.sort();
     let materials = pass.versions(&bundle);
     Translation { bundle: Some(bundle), materials, outcomes }

@@ -117,6 +117,8 @@ impl Outcome {
             ObjectKind::OutboundGateway => "no mail is taken",
             ObjectKind::OutboundRoute => "mail over this route waits",
             ObjectKind::RoutingRule | ObjectKind::ComplianceRule => "mail that this rule could concern waits",
+            ObjectKind::AddressList | ObjectKind::Directory => "mail that depends on it waits",
+            ObjectKind::Quarantine => "the built-in quarantine is used instead",
         }
     }
 

@@ -19,7 +19,7 @@ use crate::api::scope;
 use crate::bundle::document::{
     Action, AddressFilter, ChangeRoute, Combine, Confusables, Content, Direction, EnhancedCode,
     EnvelopeFilter, Expression, ExpressionKind, Header, Location, Modify, OnScanLimit, Origin, Reject, Rule,
-    WordOptions,
+    TextExpression, WordOptions,
 };
 use crate::mail::envelope::RouteName;
 
@@ -115,12 +115,9 @@ fn settle(
 impl Rule {
     /// The route it changes to, there or not.
     fn route(&self) -> Option<&RouteName> {
-        match &self.action {
-            Action::Modify(Modify {
-                route: Some(ChangeRoute::To(name) | ChangeRoute::Missing(name)),
-                ..
-            }) => Some(name),
-            _ => None,
+        let Action::Modify(modify) = &self.action else { return None };
+        match modify.route.as_ref()? {
+            ChangeRoute::To(name) | ChangeRoute::Missing(name) => Some(name),
         }
     }
 }
@@ -188,18 +185,9 @@ fn compliance_draft(pass: &Pass<'_>, rule: &ComplianceRule) -> RuleDraft {
 fn bare<K: Kind>(rule: &K, priority: u16, action: &act::Action, findings: &mut Findings) -> Rule {
     let origin = origin(rule);
     let namespace = origin.object.namespace.clone();
-    Rule {
-        origin,
-        description: String::new(),
-        priority,
-        created: rule.meta().creation_timestamp.as_ref().map(|time| time.0),
-        messages: Vec::new(),
-        envelope: EnvelopeFilter::default(),
-        content: None,
-        on_scan_limit: OnScanLimit::default(),
-        action: disposition(&namespace, action, findings),
-        broken: None,
-    }
+    let action = disposition(&namespace, action, findings);
+    let created = rule.meta().creation_timestamp.as_ref().map(|time| time.0);
+    Rule { priority, created, ..Rule::new(origin, action) }
 }
 
 /// A record that stands for a rule that could not be read: it makes those messages wait that the readable
@@ -220,16 +208,10 @@ fn unread(malformed: &Malformed) -> RuleDraft {
     let priority = field("priority").and_then(Value::as_u64).filter(|n| (1..=1000).contains(n));
     let mut aside = Findings::default();
     let record = Rule {
-        origin: malformed.origin(),
-        description: String::new(),
         priority: priority.unwrap_or(500) as u16,
-        created: None,
         messages: directions(&messages, &mut findings),
         envelope: filters(&Patterns::default(), envelope.as_ref(), &mut aside),
-        content: None,
-        on_scan_limit: OnScanLimit::default(),
-        action: Action::Modify(Modify::default()),
-        broken: None,
+        ..Rule::new(malformed.origin(), Action::Modify(Box::default()))
     };
     Draft { record: Some(record), findings }
 }
@@ -332,12 +314,12 @@ fn expression(
         (_, Some(value)) => value.clone(),
         (_, None) => return None,
     };
-    Some(Expression {
+    Some(Expression::Text(TextExpression {
         location: place(*location),
         kind: comparison(*kind),
         value,
         min_count: (*min_count).max(1),
-    })
+    }))
 }
 
 fn place(location: spec::Location) -> Location {
@@ -375,8 +357,8 @@ fn disposition(namespace: &str, action: &act::Action, findings: &mut Findings) -
     findings.check(reject.is_some() != modify.is_some(), "spec.action", &checks::ACTION_ONE_OF);
     match (reject, modify) {
         (Some(reject), _) => Action::Reject(refusal(reject, findings)),
-        (None, Some(modify)) => Action::Modify(changes(namespace, modify, findings)),
-        (None, None) => Action::Modify(Modify::default()),
+        (None, Some(modify)) => Action::Modify(Box::new(changes(namespace, modify, findings))),
+        (None, None) => Action::Modify(Box::default()),
     }
 }
 
@@ -446,5 +428,6 @@ fn changes(namespace: &str, modify: &act::Modify, findings: &mut Findings) -> Mo
             .collect(),
         subject_prefix: subject_prefix.clone(),
         require_tls,
+        ..Modify::default()
     }
 }

@@ -12,6 +12,7 @@ mod generated;
 mod kill;
 mod mounted;
 mod relayed;
+mod requirements;
 mod resources;
 mod secured;
 mod standalone;

@@ -126,6 +126,7 @@ fn action(bundle: &Bundle, object: &ObjectId) -> Option<String> {
     let rule = bundle.rules.iter().find(|rule| rule.origin.object == *object)?;
     let word = match &rule.action {
         Action::Reject(_) => "Reject",
+        Action::Quarantine(_) => "Quarantine",
         Action::Modify(_) => "Modify",
     };
     Some(word.to_owned())

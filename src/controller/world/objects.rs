@@ -104,6 +104,9 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
         ObjectKind::OutboundRoute => parse(value).map(|route| Written::Route(Arc::new(route))),
         ObjectKind::RoutingRule => parse(value).map(|rule| Written::RoutingRule(Arc::new(rule))),
         ObjectKind::ComplianceRule => parse(value).map(|rule| Written::ComplianceRule(Arc::new(rule))),
+        ObjectKind::AddressList | ObjectKind::Directory | ObjectKind::Quarantine => {
+            Err("not a kind of this version".to_owned())
+        }
     };
     let written = written.unwrap_or_else(|error| {
         let gateway_ref = spec

@@ -159,7 +159,7 @@ async fn other_servers_are_asked_as_soon_as_the_routes_name_them() {
 
 /// Sends to `a@d.example` by MX; mail hosts listen on `port`. One word for what became of it.
 async fn send_by_mx(authority: &Authority, own: &Own, port: u16) -> String {
-    let bundle = Bundle { gateway: authority.gateway(), routes: Vec::new(), rules: Vec::new() };
+    let bundle = Bundle::new(authority.gateway());
     let table = RouteTable::build(&bundle, &Materials::default(), own);
     let outside = Outside { timeouts: impatient(), ..Outside::default() };
     let recipient = to("a@d.example");

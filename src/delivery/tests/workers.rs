@@ -87,7 +87,13 @@ fn quick() -> Config {
 }
 
 fn target(address: &str) -> Target {
-    Target { recipient: to(address), via: via(), require_tls: false, edits: Arc::from([]) }
+    Target {
+        recipient: to(address),
+        via: via(),
+        require_tls: false,
+        edits: Arc::from([]),
+        suppress_bounces: false,
+    }
 }
 
 const CONTENT: &str = "Received: x\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";

@@ -32,7 +32,7 @@ const KINDS: [(Kind, &str); 8] = [
 /// The record behind a kind; `tag` tells two rules of one kind apart.
 enum Record {
     Reject(Reject),
-    Modify(Modify),
+    Modify(Box<Modify>),
     Broken,
 }
 
@@ -48,7 +48,7 @@ fn record(kind: Kind, tag: &str) -> Record {
         Kind::Prefix => modify.subject_prefix = Some(tag.into()),
         Kind::Tls => modify.require_tls = true,
     }
-    Record::Modify(modify)
+    Record::Modify(Box::new(modify))
 }
 
 fn effect(record: &Record) -> Effect<'_> {
@@ -139,11 +139,11 @@ fn precedence_of_every_pair_is_the_documented_one() {
 fn headers_and_prefixes_accumulate_in_rank_order_without_repetition() {
     let header = |value: &str| Header { name: "X-Rule".into(), value: value.into() };
     let modify = |headers: &[&str], prefix: &str| {
-        Record::Modify(Modify {
+        Record::Modify(Box::new(Modify {
             headers: headers.iter().map(|value| header(value)).collect(),
             subject_prefix: Some(prefix.into()),
             ..Modify::default()
-        })
+        }))
     };
     let records = [modify(&["1", "2"], "A"), modify(&["2", "3"], "B"), modify(&["1"], "A")];
     let Fate::Deliver(changes) = merged(&records, &[2, 0, 1], true).fate else { panic!("it is delivered") };

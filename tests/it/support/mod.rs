@@ -4,6 +4,7 @@ pub mod client;
 pub mod cluster;
 pub mod gateway;
 pub mod inbox;
+pub mod judge;
 pub mod postfix;
 pub mod sink;
 pub mod site;

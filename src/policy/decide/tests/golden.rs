@@ -86,7 +86,7 @@ fn new_rule(text: &str) -> Rule {
         "RoutingRule" => ObjectKind::RoutingRule,
         other => panic!("no such kind: {other}"),
     };
-    rule(kind, name, Action::Modify(Modify::default()))
+    rule(kind, name, Action::Modify(Box::default()))
 }
 
 fn new_route(text: &str) -> Route {
@@ -125,12 +125,12 @@ fn field(rule: &mut Rule, word: &str, rest: &str) {
         },
         ("expression", Some(content)) => {
             let mut words = rest.splitn(4, ' ');
-            content.expressions.push(Expression {
+            content.expressions.push(Expression::Text(TextExpression {
                 location: named(words.next().unwrap()),
                 kind: named(words.next().unwrap()),
                 min_count: words.next().unwrap().parse().unwrap(),
                 value: words.next().unwrap_or_default().to_owned(),
-            });
+            }));
         }
         ("priority", _) => rule.priority = rest.parse().unwrap(),
         ("messages", _) => rule.messages = rest.split(", ").map(named).collect(),
