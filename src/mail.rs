@@ -4,4 +4,5 @@ pub mod address;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;
+pub mod filetype;
 pub mod message;
