@@ -5,4 +5,5 @@ pub mod canonical;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;
+pub mod filetype;
 pub mod message;
