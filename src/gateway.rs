@@ -7,6 +7,7 @@ pub mod budget;
 pub mod control;
 pub mod files;
 pub mod gauges;
+pub mod inspect;
 pub mod intake;
 pub mod listeners;
 pub mod live;

@@ -17,6 +17,7 @@ use crate::delivery::metrics::{ByKind, ReportKind};
 use crate::delivery::{self, Allowance};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
+use crate::gateway::inspect::{Arrived, Inspector};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::received;
@@ -56,6 +57,7 @@ struct Shared {
     budget: Budget,
     /// Reports to a sender, those of delivery included.
     allowance: Allowance,
+    inspector: Inspector,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
     draining: AtomicBool,
@@ -120,6 +122,7 @@ impl Intake {
             spool,
             budget,
             allowance,
+            inspector: Inspector::new(registry),
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
@@ -307,10 +310,22 @@ impl Incoming {
         let (policy, envelope) = (Arc::clone(&self.running.policy), self.envelope.clone());
         let (client, tls) = (self.peer.address.ip().to_canonical(), self.peer.tls.is_some());
         let content = content.clone();
+        let (id, helo) = (id.to_string(), self.peer.helo.as_str());
+        let arrived =
+            Arrived { id: &id, client, helo, envelope: &self.envelope, content: &content, received };
+        let gateway = &self.running.bundle.gateway;
+        let found = self.shared.inspector.inspect(policy.needs(), gateway, arrived).await;
         let now = Timestamp::now();
         let work = move || {
-            let id = id.to_string();
-            let transaction = Transaction { client, tls, now, ..Transaction::new(&id, &envelope) };
+            let (authenticated, spam) = (&found.authenticated[..], found.spam);
+            let transaction = Transaction {
+                client,
+                tls,
+                now,
+                authenticated,
+                spam,
+                ..Transaction::new(&id, &envelope)
+            };
             decide(&policy, &transaction, &content.bytes()[received..], Fuel::default())
         };
         if size <= INLINE {
