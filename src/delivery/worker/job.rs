@@ -26,6 +26,9 @@ const UNREADABLE: Duration = Duration::from_secs(60);
 /// How long a message waits whose report found no room.
 const NO_ROOM: Duration = Duration::from_secs(120);
 
+/// Bodies up to this are hashed for signing without a thread of their own.
+const INLINE: usize = 256 << 10;
+
 /// What all jobs share.
 pub struct Shared {
     pub spool: Spool,
@@ -168,7 +171,7 @@ pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Do
 
 async fn outcomes(
     shared: &Shared,
-    table: &RouteTable,
+    table: &Arc<RouteTable>,
     job: &Job,
     content: &Content,
 ) -> (Option<Label>, Vec<Outcome>) {
@@ -189,6 +192,13 @@ async fn outcomes(
     } else {
         edited = edit::apply(head, &first.edits);
         &edited
+    };
+    let signed_head;
+    let head = if entry.own || !first.edits.is_empty() {
+        signed_head = signed(table, head, content, content.bytes().len() - rest.len()).await;
+        signed_head.as_deref().unwrap_or(head)
+    } else {
+        head
     };
     let letter = Letter::new(&entry.sender, head, rest);
 
@@ -216,6 +226,23 @@ async fn outcomes(
         }
     }
     (Some(label), outcomes.into_iter().flatten().collect())
+}
+
+/// The header section with our signatures in front; `None` when no key is for its sender. `rest` is where the
+/// rest begins in `content`. Large bodies are hashed where nobody else waits for it.
+async fn signed(table: &Arc<RouteTable>, head: &[u8], content: &Content, rest: usize) -> Option<Vec<u8>> {
+    if !table.signers.any_for(head) {
+        return None;
+    }
+    let now = Timestamp::now();
+    let signatures = if content.bytes().len() - rest <= INLINE {
+        table.signers.sign(head, &content.bytes()[rest..], now)
+    } else {
+        let (table, content, head) = (Arc::clone(table), content.clone(), head.to_vec());
+        let work = move || table.signers.sign(&head, &content.bytes()[rest..], now);
+        tokio::task::spawn_blocking(work).await.ok()?
+    };
+    Some([&signatures, head].concat())
 }
 
 /// Counts, logs and settles. Returns when the spool has taken it, or when the process must end.
