@@ -8,6 +8,7 @@ pub mod budget;
 pub mod control;
 pub mod files;
 pub mod gauges;
+pub mod inspect;
 pub mod intake;
 pub mod judge;
 pub mod listeners;

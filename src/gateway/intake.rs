@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::gateway::acceptance::{self, Acceptance, Before, Message, Verdict};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
+use crate::gateway::inspect::{Arrived, Findings, Inspector};
 use crate::gateway::judge::{Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
@@ -47,6 +48,7 @@ struct Shared {
     mount: Option<Arc<Mount>>,
     spool: Spool,
     budget: Budget,
+    inspector: Inspector,
     judge: Judge,
     acceptance: Acceptance,
     draining: AtomicBool,
@@ -108,6 +110,7 @@ impl Intake {
             mount,
             spool: acceptance.spool.clone(),
             budget,
+            inspector: Inspector::new(registry),
             judge,
             acceptance,
             draining: AtomicBool::new(false),
@@ -231,7 +234,7 @@ impl Mail for Incoming {
         if received::is_loop(&content.bytes()[received..], &mark) {
             return self.answer("refused", Reply::new(554, [5, 4, 6], "Routing loop detected"));
         }
-        let facts = self.facts(received).await;
+        let facts = self.facts(id, &content, received).await;
         let decision = match self.judge(id, &content, &facts).await {
             Ok(decision) => decision,
             Err(reply) => return self.answer("deferred", reply),
@@ -278,15 +281,21 @@ impl Incoming {
         reply
     }
 
-    /// What is known of the message besides its bytes and its envelope.
-    async fn facts(&self, received: usize) -> Facts {
+    /// What is known of the message besides its bytes and its envelope: who sent it to us, and what some rule
+    /// wants found out about it.
+    async fn facts(&self, id: QueueId, content: &Content, received: usize) -> Facts {
+        let (id, client) = (id.to_string(), self.peer.address.ip().to_canonical());
+        let arrived =
+            Arrived { id: &id, client, helo: &self.peer.helo, envelope: &self.envelope, content, received };
+        let (needs, gateway) = (self.running.policy.needs(), &self.running.bundle.gateway);
+        let Findings { authenticated, spam } = self.shared.inspector.inspect(needs, gateway, arrived).await;
         Facts {
-            client: self.peer.address.ip().to_canonical(),
+            client,
             tls: self.peer.tls.is_some(),
-            authenticated: Vec::new(),
-            spam: false,
-            phishy: false,
-            blatant: false,
+            authenticated,
+            spam: spam.spam,
+            phishy: spam.phishy,
+            blatant: spam.blatant,
             received: received as u64,
         }
     }
