@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod budget;
 pub mod control;
+pub mod decisions;
 pub mod files;
 pub mod gauges;
 pub mod intake;

@@ -17,6 +17,7 @@ use crate::delivery::metrics::{ByKind, ReportKind};
 use crate::delivery::{self, Allowance};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
+use crate::gateway::decisions::{Decisions, Judged, Occasion};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::received;
@@ -56,6 +57,7 @@ struct Shared {
     budget: Budget,
     /// Reports to a sender, those of delivery included.
     allowance: Allowance,
+    decisions: Decisions,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
     draining: AtomicBool,
@@ -104,6 +106,8 @@ pub struct Parts {
     pub budget: Budget,
     /// Reports to a sender, those of delivery included.
     pub allowance: Allowance,
+    /// Told of each decision.
+    pub decisions: Decisions,
     /// Counts the reports that policy causes beside those of delivery.
     pub delivery: delivery::Metrics,
     /// Used when the gateway has no `hostname`.
@@ -112,7 +116,7 @@ pub struct Parts {
 
 impl Intake {
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { live, mount, spool, budget, allowance, delivery, hostname } = parts;
+        let Parts { live, mount, spool, budget, allowance, decisions, delivery, hostname } = parts;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self(Arc::new(Shared {
             live,
@@ -120,6 +124,7 @@ impl Intake {
             spool,
             budget,
             allowance,
+            decisions,
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
@@ -304,14 +309,26 @@ impl Incoming {
     /// Never an unscanned send (spec R142): whatever goes wrong in here is 451.
     async fn judge(&self, id: QueueId, content: &Content, received: usize) -> Result<Decision, Reply> {
         let size = content.bytes().len() - received;
-        let (policy, envelope) = (Arc::clone(&self.running.policy), self.envelope.clone());
+        let (running, envelope) = (Arc::clone(&self.running), self.envelope.clone());
+        let decisions = self.shared.decisions.clone();
         let (client, tls) = (self.peer.address.ip().to_canonical(), self.peer.tls.is_some());
         let content = content.clone();
         let now = Timestamp::now();
         let work = move || {
             let id = id.to_string();
             let transaction = Transaction { client, tls, now, ..Transaction::new(&id, &envelope) };
-            decide(&policy, &transaction, &content.bytes()[received..], Fuel::default())
+            let content = &content.bytes()[received..];
+            let decision = decide(&running.policy, &transaction, content, Fuel::default());
+            decisions.note(&Judged {
+                bundle: &running.bundle,
+                revision: &running.revision,
+                routes: &running.routes,
+                transaction: &transaction,
+                decision: &decision,
+                content,
+                occasion: Occasion::Received,
+            });
+            decision
         };
         if size <= INLINE {
             return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| unavailable());

@@ -19,6 +19,7 @@ use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
+use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
 use crate::gateway::intake::{Intake, Parts};
 use crate::gateway::listeners::Listeners;
@@ -40,6 +41,8 @@ pub struct Options {
     pub pod: String,
     /// Used for banner and EHLO when the gateway has no `hostname`.
     pub hostname: String,
+    /// Counts how often each rule matched; whoever serves a status page holds a clone.
+    pub matches: Matches,
 }
 
 pub enum Source {
@@ -69,6 +72,7 @@ pub struct Gateway {
     live: Arc<Live>,
     intake: Intake,
     spool: Spool,
+    decisions: Decisions,
     delivery: (JoinHandle<()>, CancellationToken),
     /// Owned tasks: the bundle's watcher, the admin and control servers.
     tasks: Vec<JoinHandle<()>>,
@@ -109,9 +113,10 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, drain_lag, pod, hostname } = options;
+        let Options { source, spool, smtp, admin, control, drain_lag, pod, hostname, matches } = options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
+        let folder = spool.clone();
         let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
         tracing::info!(queued = spool.len(), ?recovery, "spool opened");
         let instance = spool.new_id().to_string();
@@ -127,12 +132,14 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
+        let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
         let parts = Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
             spool: spool.clone(),
             budget: Budget::of_this_machine(),
             allowance: allowance.clone(),
+            decisions: decisions.clone(),
             delivery: metrics.clone(),
             hostname,
         };
@@ -152,6 +159,7 @@ impl Gateway {
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
@@ -160,6 +168,7 @@ impl Gateway {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
             };
+            let control_pages = control_pages.merge(status_page);
             tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
         } else {
             admin_pages = admin_pages.merge(control_pages);
@@ -171,7 +180,7 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, delivery, tasks, stop, leaving, drain_lag, admin })
+        Ok(Self { live, intake, spool, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -189,7 +198,16 @@ impl Gateway {
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
         let Self {
-            live, intake, spool, delivery: (delivery, no_more), tasks, stop, leaving, drain_lag, ..
+            live,
+            intake,
+            spool,
+            decisions,
+            delivery: (delivery, no_more),
+            tasks,
+            stop,
+            leaving,
+            drain_lag,
+            ..
         } = self;
         tracing::info!("draining");
         leaving.store(true, Ordering::Relaxed);
@@ -207,6 +225,9 @@ impl Gateway {
         }
         let queued = spool.len();
         spool.close().await;
+        if let Err(error) = tokio::task::spawn_blocking(move || decisions.close()).await {
+            tracing::error!(%error, "the decision log did not end well");
+        }
         tracing::info!(queued, "stopped");
         Ok(())
     }
