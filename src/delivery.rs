@@ -23,10 +23,15 @@ pub mod settle;
 pub mod worker;
 
 #[cfg(test)]
+#[path = "../tests/it/support/authority.rs"]
+pub(crate) mod authority;
+#[cfg(test)]
 #[path = "../tests/it/support/sink.rs"]
 mod sink;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use metrics::Metrics;

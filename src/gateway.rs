@@ -8,6 +8,7 @@ pub mod control;
 pub mod decisions;
 pub mod files;
 pub mod gauges;
+pub mod inspect;
 pub mod intake;
 pub mod listeners;
 pub mod live;

@@ -1,7 +1,9 @@
 //! The vocabulary of mail: addresses, envelopes, messages, edits, reports. Values only, no IO.
 
 pub mod address;
+pub mod canonical;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;
+pub mod filetype;
 pub mod message;

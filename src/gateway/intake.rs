@@ -18,6 +18,7 @@ use crate::delivery::{self, Allowance};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::decisions::{Decisions, Judged, Occasion};
+use crate::gateway::inspect::{Arrived, Inspector};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::received;
@@ -58,6 +59,7 @@ struct Shared {
     /// Reports to a sender, those of delivery included.
     allowance: Allowance,
     decisions: Decisions,
+    inspector: Inspector,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
     draining: AtomicBool,
@@ -125,6 +127,7 @@ impl Intake {
             budget,
             allowance,
             decisions,
+            inspector: Inspector::new(registry),
             pool: Arc::new(Semaphore::new(threads)),
             draining: AtomicBool::new(false),
             hostname,
@@ -313,10 +316,22 @@ impl Incoming {
         let decisions = self.shared.decisions.clone();
         let (client, tls) = (self.peer.address.ip().to_canonical(), self.peer.tls.is_some());
         let content = content.clone();
+        let (id, helo) = (id.to_string(), self.peer.helo.as_str());
+        let arrived =
+            Arrived { id: &id, client, helo, envelope: &self.envelope, content: &content, received };
+        let gateway = &self.running.bundle.gateway;
+        let found = self.shared.inspector.inspect(running.policy.needs(), gateway, arrived).await;
         let now = Timestamp::now();
         let work = move || {
-            let id = id.to_string();
-            let transaction = Transaction { client, tls, now, ..Transaction::new(&id, &envelope) };
+            let (authenticated, spam) = (&found.authenticated[..], found.spam);
+            let transaction = Transaction {
+                client,
+                tls,
+                now,
+                authenticated,
+                spam,
+                ..Transaction::new(&id, &envelope)
+            };
             let content = &content.bytes()[received..];
             let decision = decide(&running.policy, &transaction, content, Fuel::default());
             decisions.note(&Judged {
@@ -370,6 +385,7 @@ impl Incoming {
             origin: format!("{} ([{}])", self.peer.helo, self.peer.address.ip().to_canonical()),
             revision: self.running.revision.to_string(),
             own: false,
+            held: None,
             targets,
         }
     }

@@ -12,7 +12,9 @@ mod transfer;
 
 use std::ops::Range;
 
+pub(crate) use charset::{beginning as beginning_of_text, looks_like_text};
 pub use encoded::decode_words;
+pub(crate) use parts::looks_like_html;
 pub use parts::{Limits, Piece, Pieces};
 
 /// One header field where it stands.
