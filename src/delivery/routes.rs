@@ -48,7 +48,7 @@ enum Normal {
 }
 
 /// One way out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     pub label: Label,
     pub target: RouteTarget,
