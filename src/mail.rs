@@ -1,6 +1,7 @@
 //! The vocabulary of mail: addresses, envelopes, messages, edits, reports. Values only, no IO.
 
 pub mod address;
+pub mod containers;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;
