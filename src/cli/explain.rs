@@ -197,7 +197,7 @@ fn fate(
     let alone = |disposition: Disposition| {
         let envelope = Envelope { recipients: vec![Recipient::new(to.clone())], ..Envelope::default() };
         let verdict = Verdict { disposition, trace: [].into() };
-        let settlement: Settlement = settle(&envelope, Decision { verdicts: vec![verdict], archive: None });
+        let settlement: Settlement = settle(&envelope, Decision { verdicts: vec![verdict], ..Decision::default() });
         admission::data(&settlement, id).to_string()
     };
     let (disposition, deliveries) = match &verdict.disposition {

@@ -13,7 +13,7 @@ mod transfer;
 use std::ops::Range;
 
 pub use encoded::decode_words;
-pub use parts::{Limits, Piece, Pieces};
+pub use parts::{File, Limits, Piece, Pieces};
 
 /// One header field where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

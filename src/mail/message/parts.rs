@@ -41,11 +41,34 @@ pub struct Piece {
     pub branch: Option<(u32, u32)>,
 }
 
+/// An attachment, or a file inside one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The path of the MIME part it is or is in.
+    pub path: String,
+    /// As the message names it; inside an archive behind the archive's name: `report.zip/list.docx`.
+    pub name: Option<String>,
+    /// The media type by content.
+    pub kind: &'static str,
+    /// Decoded bytes. Inside archives as the archive declares it where the file was not read whole.
+    pub size: u64,
+    /// It, or something that it holds, opens with a key only.
+    pub encrypted: bool,
+    pub inside_archive: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Pieces {
     pub pieces: Vec<Piece>,
     /// Why the walk stopped before the end, in words.
     pub stopped: Option<&'static str>,
+    /// Every attachment and every file inside one.
+    pub files: Vec<File>,
+    /// What could not be read, by name, and why: encrypted, damaged, a container of unknown kind.
+    pub unreadable: Vec<(String, &'static str)>,
+    /// A signature by S/MIME is somewhere in it; nobody has checked it.
+    pub smime_signed: bool,
+    pub smime_encrypted: bool,
 }
 
 /// A message or part that waits to be read.
