@@ -150,6 +150,12 @@ pub struct Why {
     pub length: usize,
     /// It stands where a reader does not see it.
     pub hidden: bool,
+    /// The number of the expression in `match.expressions`; absent for the word list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expression: Option<u16>,
+    /// A few characters around it, digits masked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub snippet: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -375,7 +381,7 @@ pub(super) fn concerned(trace: &RuleTrace) -> bool {
 fn alone(recipient: &Recipient, verdict: &Verdict, id: &str) -> String {
     let envelope = Envelope { recipients: vec![recipient.clone()], ..Envelope::default() };
     let verdict = Verdict { disposition: verdict.disposition.clone(), trace: [].into() };
-    admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], archive: None }), id).to_string()
+    admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], ..Decision::default() }), id).to_string()
 }
 
 fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {
@@ -400,8 +406,16 @@ fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {
 
 impl From<&Evidence> for Why {
     fn from(evidence: &Evidence) -> Self {
-        let Evidence { part, entry, offset, length, hidden } = evidence;
-        Self { part: part.clone(), entry: entry.clone(), offset: *offset, length: *length, hidden: *hidden }
+        let Evidence { part, entry, offset, length, hidden, expression, snippet } = evidence;
+        Self {
+            part: part.clone(),
+            entry: entry.clone(),
+            offset: *offset,
+            length: *length,
+            hidden: *hidden,
+            expression: *expression,
+            snippet: snippet.clone(),
+        }
     }
 }
 
