@@ -40,10 +40,10 @@ words! {
         AcceptsMail,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
+        /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
+        Conflicted,
         /// Only when true: nothing but a change by its author helps.
         Stalled,
-        /// Rules, only when true: other rules contradict it or stand before it.
-        Conflicted,
         /// Rules, only when true: it changes what upstream DKIM signatures cover.
         BreaksUpstreamDKIM,
         /// Lists and rules, only when true: an exemption that anybody can claim.
@@ -126,6 +126,11 @@ words! {
         SameDescription,
         GroupCycle,
         NotUsed,
+        // Conflicted
+        Overridden,
+        Shadowed,
+        Unreachable,
+        TlsRequiredButRoutePlain,
     }
 }
 

@@ -3,16 +3,18 @@
 //! Nothing here rewrites a byte. A message that different clients read differently is given in every
 //! reading ([`parts`]), so that whoever searches it sees what any of them would show.
 
-mod charset;
+pub(crate) mod charset;
 mod encoded;
-mod media;
+pub(crate) mod media;
 pub mod parts;
 mod reading;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::ops::Range;
 
+pub(crate) use charset::{beginning as beginning_of_text, looks_like_text};
 pub use encoded::decode_words;
+pub(crate) use parts::looks_like_html;
 pub use parts::{Limits, Piece, Pieces};
 
 /// One header field where it stands.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::conflicts;
 use super::directory::Census;
 use super::gateway;
 use super::pattern::Patterns;
@@ -41,6 +42,11 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     };
     let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
+    for (object, problem) in conflicts::find(&bundle) {
+        if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
+            outcomes[at].warnings.push(problem);
+        }
+    }
     let materials = pass.versions(&bundle);
     Translation { bundle: Some(bundle), materials, outcomes }
 }

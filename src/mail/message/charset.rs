@@ -78,6 +78,15 @@ fn utf16_without_mark(bytes: &[u8]) -> Option<String> {
     Some(encoding.decode_without_bom_handling(bytes).0.into_owned())
 }
 
+/// The first characters of a text whose charset nobody named, for telling what it is.
+pub fn beginning(bytes: &[u8]) -> String {
+    let sample = &bytes[..bytes.len().min(1024)];
+    if let Some((encoding, _)) = Encoding::for_bom(sample) {
+        return encoding.decode(sample).0.into_owned();
+    }
+    utf16_without_mark(sample).unwrap_or_else(|| String::from_utf8_lossy(sample).into_owned())
+}
+
 /// Whether bytes of no text type read as text all the same.
 pub fn looks_like_text(bytes: &[u8]) -> bool {
     const BINARY: [&[u8]; 9] = [

@@ -387,10 +387,33 @@ fn delimiters(source: &[u8], range: &Range<usize>, boundary: &str) -> Vec<Vec<De
     if strict.len() == loose.len() { vec![strict] } else { vec![strict, loose] }
 }
 
-fn looks_like_html(text: &str) -> bool {
+/// Whether a text begins as HTML does; a tag that only HTML has is enough, since browsers ask for no more.
+pub(crate) fn looks_like_html(text: &str) -> bool {
+    const TAGS: &[&str] = &[
+        "<!doctype html",
+        "<html",
+        "<head",
+        "<body",
+        "<!--",
+        "<script",
+        "<style",
+        "<title",
+        "<meta",
+        "<table",
+        "<div",
+        "<p>",
+        "<p ",
+        "<h1",
+        "<br",
+        "<font",
+        "<iframe",
+        "<a href",
+        "<span",
+        "<center",
+    ];
     let start: String = text.trim_start_matches('\u{feff}').trim_start().chars().take(64).collect();
     let start = start.to_ascii_lowercase();
-    ["<!doctype html", "<html", "<head", "<body", "<!--"].iter().any(|tag| start.starts_with(tag))
+    TAGS.iter().any(|tag| start.starts_with(tag))
 }
 
 /// The charset an HTML text claims for itself.
