@@ -6,6 +6,7 @@ mod crds;
 mod explain;
 mod folder;
 mod gateway;
+mod quarantine;
 mod standalone;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a message: each rule, what matched and where, the deliveries
     Explain(explain::Args),
+    /// List held mail, show it, release or deny it
+    Quarantine(quarantine::Args),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run the operator (in a cluster)
@@ -57,6 +60,7 @@ pub fn run() -> ExitCode {
         Command::Standalone(args) => standalone::run(args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Quarantine(args) => quarantine::run(args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),
         Command::Gateway(args) => gateway::run(args),
