@@ -14,12 +14,14 @@ pub mod attempt;
 pub mod bounce;
 pub mod client;
 pub mod dns;
+pub mod edits;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;
 pub mod retry;
 pub mod routes;
 pub mod settle;
+pub mod sign;
 pub mod worker;
 
 #[cfg(test)]

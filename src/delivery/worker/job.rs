@@ -7,17 +7,18 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::Config;
 use crate::bundle::document::RouteTarget;
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
-use crate::delivery::metrics::{ByKind, ByResult, ByRoute, Metrics, ReportKind, Verdict};
-use crate::delivery::outcome::{Outcome, Problem};
+use crate::delivery::edits::{self, Room};
+use crate::delivery::metrics::{ByKind, ByNote, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
 use crate::delivery::plan;
-use crate::delivery::routes::{Label, RouteTable, Routes, domain_of};
+use crate::delivery::routes::{Label, Route, RouteTable, Routes, domain_of};
 use crate::delivery::settle::{self, Attempted};
 use crate::mail::dsn;
-use crate::mail::edit;
 use crate::mail::envelope::{Recipient, Via};
 use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
 
@@ -32,6 +33,7 @@ pub struct Shared {
     pub routes: Arc<dyn Routes>,
     pub outside: Outside,
     pub metrics: Metrics,
+    room: Room,
     mx_port: u16,
     stop: CancellationToken,
     allowance: Allowance,
@@ -44,10 +46,11 @@ impl Shared {
         outside: Outside,
         metrics: Metrics,
         allowance: Allowance,
-        mx_port: u16,
+        config: Config,
         stop: CancellationToken,
     ) -> Self {
-        Self { spool, routes, outside, metrics, mx_port, stop, allowance }
+        let Config { mx_port, memory, .. } = config;
+        Self { spool, routes, outside, metrics, room: Room::new(memory), mx_port, stop, allowance }
     }
 }
 
@@ -97,6 +100,7 @@ impl Job {
                 job.destination == destination
                     && other.via == this.via
                     && other.require_tls == this.require_tls
+                    && other.suppress_bounces == this.suppress_bounces
                     && other.edits == this.edits
             };
             match jobs.iter_mut().find(alike) {
@@ -168,7 +172,7 @@ pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Do
 
 async fn outcomes(
     shared: &Shared,
-    table: &RouteTable,
+    table: &Arc<RouteTable>,
     job: &Job,
     content: &Content,
 ) -> (Option<Label>, Vec<Outcome>) {
@@ -182,15 +186,29 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let (head, rest) = edit::split(content.bytes());
-    let edited;
-    let head = if first.edits.is_empty() {
-        head
-    } else {
-        edited = edit::apply(head, &first.edits);
-        &edited
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
+        Ok(prepared) => prepared,
+        Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
-    let letter = Letter::new(&entry.sender, head, rest);
+    for note in &prepared.message.notes {
+        shared.metrics.edits.get_or_create(&ByNote { note: note.word() }).inc();
+    }
+    let prepared = match entry.own || !first.edits.is_empty() {
+        true => prepared.signed(table, content).await,
+        false => prepared,
+    };
+    let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
+    letter.suppress_bounces = first.suppress_bounces;
+    // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
+    let route = match entry.sender.require_tls.then(|| route.tls.verified()) {
+        Some(Ok(tls)) => Arc::new(Route { tls, ..Route::clone(&route) }),
+        // The same certificates were read before; what they could not do then they cannot do now.
+        Some(Err(error)) => {
+            let problem = Problem::new(Trouble::RequireTls(error.to_string()));
+            return (Some(label), all(outcome_of(problem, &route)));
+        }
+        None => route,
+    };
 
     // The route may have become one by MX since the recipients were grouped.
     let mut outcomes: Vec<Option<Outcome>> = vec![None; job.targets.len()];
@@ -205,17 +223,20 @@ async fn outcomes(
         let plan = plan::plan(table, dns, Arc::clone(&route), host, first.require_tls, shared.mx_port).await;
         let results = match plan {
             Ok(plan) => attempt(&shared.outside, table, &plan, &letter, &job.recipients(&targets)).await,
-            Err(problem) => {
-                let mut tally = crate::delivery::outcome::Tally::default();
-                let outcome = tally.add(problem, route.on_tls_failure).or_else(|| tally.sum());
-                vec![outcome.expect("a problem was added"); targets.len()]
-            }
+            Err(problem) => vec![outcome_of(problem, &route); targets.len()],
         };
         for (at, outcome) in alike.into_iter().zip(results) {
             outcomes[at] = Some(outcome);
         }
     }
     (Some(label), outcomes.into_iter().flatten().collect())
+}
+
+/// What a problem means that came before any host was asked.
+fn outcome_of(problem: Problem, route: &Route) -> Outcome {
+    let mut tally = Tally::default();
+    let outcome = tally.add(problem, route.on_tls_failure).or_else(|| tally.sum());
+    outcome.expect("a problem was added")
 }
 
 /// Counts, logs and settles. Returns when the spool has taken it, or when the process must end.
@@ -240,6 +261,10 @@ async fn conclude(
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
     let settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
+    let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    // R85: nobody is told, so it is counted.
+    let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
+    shared.metrics.bounces_suppressed.inc_by(silent as u64);
     let about = About { entry, content: content.bytes() };
     let mut reports = Vec::new();
     for fates in [&settled.failed, &settled.delayed, &settled.relayed] {
