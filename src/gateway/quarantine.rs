@@ -603,3 +603,6 @@ pub fn few(list: &[String], most: usize) -> String {
         Some(more) => format!("{shown} and {more} more"),
     }
 }
+
+#[cfg(test)]
+mod tests;
