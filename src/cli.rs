@@ -1,13 +1,16 @@
 //! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
 
+mod cases;
 mod check;
 mod controller;
 mod crds;
+mod diff;
 mod explain;
 mod folder;
 mod gateway;
 mod quarantine;
 mod standalone;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -38,6 +41,8 @@ enum Command {
     Explain(explain::Args),
     /// List held mail, show it, release or deny it
     Quarantine(quarantine::Args),
+    /// Compare what two folders of YAML do to the same mail
+    Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run the operator (in a cluster)
@@ -45,6 +50,11 @@ enum Command {
     /// Run the data plane from a mounted bundle (in a pod that the operator made)
     Gateway(gateway::Args),
 }
+
+/// The command line asks for what cannot be done; ends in exit code 2, like what clap refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
 
 /// How a command prints.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Quarantine(args) => quarantine::run(args),
+        Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),
         Command::Gateway(args) => gateway::run(args),
@@ -69,8 +80,13 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            let unusable = error.downcast_ref::<folder::Unusable>().is_some();
-            ExitCode::from(if unusable { UNUSABLE } else { PROBLEMS })
+            ExitCode::from(if error.is::<folder::Unusable>() {
+                UNUSABLE
+            } else if error.is::<WrongUse>() {
+                WRONG_USE
+            } else {
+                PROBLEMS
+            })
         }
     }
 }
