@@ -18,6 +18,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -30,6 +31,7 @@ use crate::cli::standalone::record::Record;
 use crate::delivery::{self, Allowance, Own, RouteTable};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::budget::Budget;
+use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
 use crate::gateway::live::Running;
 use crate::gateway::quarantine::http::{self, Refusal};
@@ -47,7 +49,7 @@ const LARGEST: usize = 1 << 30;
 pub enum Access {
     Socket(PathBuf),
     Address { address: SocketAddr, token: String },
-    Folder { spool: Spool, desk: Desk, pages: Router },
+    Folder { spool: Spool, desk: Desk, pages: Router, decisions: Decisions },
 }
 
 impl Access {
@@ -76,19 +78,22 @@ impl Access {
             ),
             Err(error) => return Err(error.into()),
         };
+        // What a release decides is noted where the gateway's own decisions are.
+        let mut unread = Registry::default();
+        let decisions = Decisions::open(folder, Limits::default(), Matches::default(), &mut unread);
         let desk = Desk::new(Parts {
             acceptance: Acceptance {
                 spool: spool.clone(),
                 allowance: Allowance::default(),
                 metrics: delivery::Metrics::default(),
             },
-            judge: Judge::new(Budget::of_this_machine()),
+            judge: Judge::new(Budget::of_this_machine(), decisions.clone()),
             policies,
             metrics: Metrics::default(),
         });
         let uid = rustix::process::getuid().as_raw();
         let pages = http::routes(desk.clone(), Actor::Uid(uid));
-        Ok(Access::Folder { spool, desk, pages })
+        Ok(Access::Folder { spool, desk, pages, decisions })
     }
 
     pub fn is_offline(&self) -> bool {
@@ -96,10 +101,12 @@ impl Access {
     }
 
     pub async fn close(self) {
-        if let Access::Folder { spool, desk, pages } = self {
+        if let Access::Folder { spool, desk, pages, decisions } = self {
             desk.close().await;
             drop((desk, pages));
             spool.close().await;
+            // A log that cannot be written has said so.
+            let _ = tokio::task::spawn_blocking(move || decisions.close()).await;
         }
     }
 

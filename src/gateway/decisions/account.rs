@@ -374,8 +374,8 @@ pub(super) fn concerned(trace: &RuleTrace) -> bool {
 /// The reply that one recipient alone would have got.
 fn alone(recipient: &Recipient, verdict: &Verdict, id: &str) -> String {
     let envelope = Envelope { recipients: vec![recipient.clone()], ..Envelope::default() };
-    let verdict = Verdict { disposition: verdict.disposition.clone(), trace: [].into() };
-    admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], archive: None }), id).to_string()
+    let verdicts = vec![Verdict::new(verdict.disposition.clone())];
+    admission::data(&settle(&envelope, Decision { verdicts, ..Decision::default() }), id).to_string()
 }
 
 fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {

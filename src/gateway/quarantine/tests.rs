@@ -7,6 +7,7 @@ use crate::bundle::document::{Action, ObjectKind, ObjectName, Quarantine, Reject
 use crate::bundle::{Bundle, Materials, Sequence};
 use crate::delivery::{self, Allowance, Own, RouteTable};
 use crate::gateway::budget::Budget;
+use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::mail::envelope::Via;
 use crate::policy::testing;
 use crate::policy::verdict::{Evidence, Hold, Reason};
@@ -47,9 +48,11 @@ fn office(bundle: Bundle) -> Office {
     });
     let acceptance =
         Acceptance { spool, allowance: Allowance::default(), metrics: delivery::Metrics::default() };
+    let decisions =
+        Decisions::open(&folder, Limits::default(), Matches::default(), &mut Registry::default());
     let desk = Desk::new(Parts {
         acceptance,
-        judge: Judge::new(Budget::new(64 << 20)),
+        judge: Judge::new(Budget::new(64 << 20), decisions),
         policies: Policies::Fixed(Arc::clone(&running)),
         metrics: Metrics::default(),
     });
