@@ -356,11 +356,11 @@ impl Desk {
         let all = |fate: &Fate| claim.targets().iter().map(|target| (*target, fate.clone())).collect();
         let (verdict, fate, rejected) = match settle(&envelope, decision) {
             Settlement::Defer(deferral) => return Err(DeskError::Deferred(deferral.text)),
-            Settlement::Reject(rejection) => {
+            Settlement::Reject { rejection, archive } => {
                 let refused: Vec<(Recipient, Rejection)> =
                     envelope.recipients.iter().map(|one| (one.clone(), rejection.clone())).collect();
                 let count = refused.len();
-                (Verdict { refused, ..Verdict::default() }, Fate::Failed, count)
+                (Verdict { refused, archive, ..Verdict::default() }, Fate::Failed, count)
             }
             Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
                 if discarded > 0 {

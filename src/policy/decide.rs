@@ -359,25 +359,27 @@ impl<'a> Judge<'a> {
         trace.iter().map(mark).collect()
     }
 
-    /// One journal copy of the message for all who get it (spec R46, R127). What is held is recorded when it is
-    /// released.
+    /// One journal copy of the message, once anybody gets it (spec R46, R127). Who waits for review is named in
+    /// it; a message of which all is held is recorded when it is released.
     fn archive(&self, verdicts: &mut [Verdict]) -> Option<Delivery> {
         let Archive { recipient, route, include_rejected } = self.policy.bundle().gateway.archive.as_ref()?;
-        let recorded = |verdict: &Verdict| match verdict.disposition {
+        let leaves = |verdict: &Verdict| match verdict.disposition {
             Disposition::Deliver(_) => true,
             Disposition::Reject(_) | Disposition::Discard => *include_rejected,
             Disposition::Defer(_) | Disposition::Quarantine(_) => false,
         };
+        if !verdicts.iter().any(leaves) {
+            return None;
+        }
+        let recorded =
+            |verdict: &Verdict| leaves(verdict) || matches!(verdict.disposition, Disposition::Quarantine(_));
         let recipients = self.transaction.envelope.recipients.iter().zip(verdicts.iter());
         let recipients = recipients.filter(|(_, verdict)| recorded(verdict));
         let recipients: Vec<String> = recipients.map(|(to, _)| to.mailbox.to_string()).collect();
-        if recipients.is_empty() {
-            return None;
-        }
         let broken = |name: &_| self.policy.broken_routes.get(name).cloned();
         let Ok(via) = merge::route::changed(route, &broken) else {
             // Nothing leaves without its record.
-            for verdict in verdicts.iter_mut().filter(|verdict| recorded(verdict)) {
+            for verdict in verdicts.iter_mut().filter(|verdict| leaves(verdict)) {
                 verdict.disposition = Disposition::Defer(self.deferral(None));
                 verdict.copies.clear();
             }
