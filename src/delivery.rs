@@ -21,13 +21,19 @@ pub mod plan;
 pub mod retry;
 pub mod routes;
 pub mod settle;
+pub mod sign;
 pub mod worker;
 
+#[cfg(test)]
+#[path = "../tests/it/support/authority.rs"]
+pub(crate) mod authority;
 #[cfg(test)]
 #[path = "../tests/it/support/sink.rs"]
 mod sink;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use metrics::Metrics;

@@ -8,6 +8,7 @@
 //! cannot be used never disappears: its last accepted form stays in force, or a broken record stands in for
 //! it and makes mail wait (design decision 6). One bad object never changes what another one becomes.
 
+mod conflicts;
 pub mod gateway;
 pub mod lists;
 pub mod order;

@@ -40,6 +40,8 @@ words! {
         AcceptsMail,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
+        /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
+        Conflicted,
         /// Only when true: nothing but a change by its author helps.
         Stalled,
     }
@@ -84,6 +86,11 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // Conflicted
+        Overridden,
+        Shadowed,
+        Unreachable,
+        TlsRequiredButRoutePlain,
     }
 }
 

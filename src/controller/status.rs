@@ -158,12 +158,25 @@ fn finish(
     outcome: &Outcome,
     situation: &Situation<'_>,
 ) -> Status {
+    match conflicted(outcome) {
+        Some(verdict) => verdicts.push(verdict),
+        None => conditions::remove(&mut status.conditions, ConditionType::Conflicted),
+    }
     match stalled(&verdicts) {
         Some(verdict) => verdicts.push(verdict),
         None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
     }
     conditions::merge(&mut status.conditions, verdicts, outcome.origin.generation, situation.now);
     status
+}
+
+/// How other rules stand in this one's way (spec R143), where they do.
+fn conflicted(outcome: &Outcome) -> Option<Verdict> {
+    let mut found = outcome.warnings.iter().filter(|warning| warning.condition == ConditionType::Conflicted);
+    let first = found.next()?;
+    let rest = found.map(|warning| warning.text());
+    let message: Vec<String> = std::iter::once(first.text()).chain(rest).collect();
+    Some(Verdict::new(ConditionType::Conflicted, State::True, first.reason, message.join("; ")))
 }
 
 /// What only the author can repair. Things that may still come (a route of the same `kubectl apply`) are

@@ -114,6 +114,7 @@ pub fn report(
         origin: table.hostname.clone(),
         revision: entry.revision.clone(),
         own: true,
+        held: None,
         targets: vec![target],
     };
     Some(Submission { id, entry, content: Content::from(composed.content) })

@@ -78,7 +78,8 @@ impl Dns {
         if addresses.is_empty() { Err(LookupError::NoRecord) } else { Ok(addresses) }
     }
 
-    fn resolver(&self, servers: &[SocketAddr]) -> Result<Arc<TokioResolver>, LookupError> {
+    /// The resolver itself, for who asks other questions: the caller limits the time.
+    pub fn resolver(&self, servers: &[SocketAddr]) -> Result<Arc<TokioResolver>, LookupError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
             Some((of, resolver)) if of == servers => Ok(Arc::clone(resolver)),

@@ -203,7 +203,7 @@ impl<'a> Texts<'a> {
                         add(place, shown.into(), None);
                     }
                 }
-                if piece.html && self.policy.reads_html_source {
+                if piece.html && self.policy.content.reads_html_source {
                     add(Place::Source { attachment: piece.attachment }, source, None);
                 }
             }
@@ -215,7 +215,7 @@ impl<'a> Texts<'a> {
     fn words(&self) -> &Words {
         self.words.get_or_init(|| {
             let parts = self.parts();
-            let matcher = &self.policy.matcher;
+            let matcher = &self.policy.content.matcher;
             let mut words = Words { found: vec![Vec::new(); matcher.lists()], stopped: parts.stopped };
             // (list, entry) pairs already reported: one place for each is enough.
             let mut known = std::collections::HashSet::new();
@@ -233,7 +233,7 @@ impl<'a> Texts<'a> {
                     };
                     let searched = set.search(view, |hit| {
                         let in_source = matches!(text.place, Place::Source { .. });
-                        let wanted = !in_source || self.policy.source_lists[hit.list];
+                        let wanted = !in_source || self.policy.content.source_lists[hit.list];
                         let found = &mut words.found[hit.list];
                         if wanted && found.len() < MAX_EVIDENCE && known.insert((hit.list, hit.entry)) {
                             found.push(text.evidence(

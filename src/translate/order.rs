@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::conflicts;
 use super::gateway;
 use super::pattern::Patterns;
 use super::problem::{Findings, Outcome, Problem};
@@ -29,6 +30,11 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     };
     let mut bundle = Bundle { routes, rules, ..Bundle::new(gateway) };
     bundle.sort();
+    for (object, problem) in conflicts::find(&bundle) {
+        if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
+            outcomes[at].warnings.push(problem);
+        }
+    }
     let materials = pass.versions(&bundle);
     Translation { bundle: Some(bundle), materials, outcomes }
 }

@@ -1,19 +1,11 @@
 //! Finding mail hosts by DNS, against a real authority on loopback.
 
-use std::net::SocketAddr;
-use std::str::FromStr;
-use std::time::Duration;
-
-use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, SOA};
-use hickory_resolver::proto::rr::{LowerName, Name, RData, Record};
-use hickory_server::Server;
-use hickory_server::store::in_memory::InMemoryZoneHandler;
-use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 
 use super::*;
 use crate::bundle::document::Gateway;
 use crate::delivery::attempt::{Outside, attempt};
+use crate::delivery::authority::Authority;
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::dns::{Dns, Names};
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
@@ -21,53 +13,12 @@ use crate::delivery::plan::{self, Plan};
 use crate::delivery::sink::{Behaviour, Sink, nobody};
 use crate::mail::envelope::Sender;
 
-/// Serves the zone `example.` with these records: `name TYPE value`.
-pub struct Authority {
-    pub address: SocketAddr,
-    _server: Server<Catalog>,
-}
-
-impl Authority {
-    pub async fn start(records: &[&str]) -> Self {
-        let name = |text: &str| Name::from_str(text).unwrap();
-        let zone = name("example.");
-        let mut handler: InMemoryZoneHandler =
-            InMemoryZoneHandler::empty(zone.clone(), ZoneType::Primary, AxfrPolicy::Deny);
-        let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 60, 60, 60, 60);
-        handler.upsert_mut(Record::from_rdata(zone.clone(), 60, RData::SOA(soa)), 1);
-        for record in records {
-            let words: Vec<&str> = record.split(' ').collect();
-            let data = match words[1..] {
-                ["A", ip] => RData::A(A::from_str(ip).unwrap()),
-                ["CNAME", to] => RData::CNAME(CNAME(name(to))),
-                ["MX", preference, host] => RData::MX(MX::new(preference.parse().unwrap(), name(host))),
-                _ => panic!("{record}"),
-            };
-            handler.upsert_mut(Record::from_rdata(name(words[0]), 60, data), 1);
-        }
-        let mut catalog = Catalog::new();
-        catalog.upsert(LowerName::new(&zone), vec![Arc::new(handler)]);
-        let mut server = Server::new(catalog);
-        // One port for both, whatever else runs on this machine.
-        let (tcp, udp) = loop {
-            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
-                break (tcp, udp);
-            }
-        };
-        let address = udp.local_addr().unwrap();
-        server.register_listener(tcp, Duration::from_secs(5), 16);
-        server.register_socket(udp);
-        Self { address, _server: server }
-    }
-
-    pub fn gateway(&self) -> Gateway {
-        Gateway { dns_servers: vec![self.address], ..gateway() }
-    }
+fn gateway_asking(authority: &Authority) -> Gateway {
+    Gateway { dns_servers: vec![authority.address], ..gateway() }
 }
 
 async fn find(authority: &Authority, domain: &str) -> Result<Plan, Problem> {
-    let table = table_of(authority.gateway(), Vec::new(), None);
+    let table = table_of(gateway_asking(authority), Vec::new(), None);
     let route = table.resolve(&Via::Normal).unwrap();
     let recipient = to(&format!("a@{domain}"));
     plan::plan(&table, &Dns::default(), route, recipient.mailbox.host(), false, 25).await
@@ -138,7 +89,7 @@ async fn a_route_by_mx_lookup_goes_to_the_mail_hosts_of_its_own_domain() {
     let authority =
         Authority::start(&["relay.example. MX 10 mx1.example.", "mx1.example. A 127.0.0.2"]).await;
     let domain = HostPort { host: "relay.example".into(), port: 2525 };
-    let table = table_of(authority.gateway(), vec![route(RouteTarget::MxOf(vec![domain]))], None);
+    let table = table_of(gateway_asking(&authority), vec![route(RouteTarget::MxOf(vec![domain]))], None);
     let route = table.resolve(&via()).unwrap();
     let recipient = to("a@elsewhere.example");
     let plan = plan::plan(&table, &Dns::default(), route, recipient.mailbox.host(), true, 25).await.unwrap();
@@ -159,7 +110,7 @@ async fn other_servers_are_asked_as_soon_as_the_routes_name_them() {
 
 /// Sends to `a@d.example` by MX; mail hosts listen on `port`. One word for what became of it.
 async fn send_by_mx(authority: &Authority, own: &Own, port: u16) -> String {
-    let bundle = Bundle::new(authority.gateway());
+    let bundle = Bundle::new(gateway_asking(authority));
     let table = RouteTable::build(&bundle, &Materials::default(), own);
     let outside = Outside { timeouts: impatient(), ..Outside::default() };
     let recipient = to("a@d.example");

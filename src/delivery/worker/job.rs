@@ -172,7 +172,7 @@ pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Do
 
 async fn outcomes(
     shared: &Shared,
-    table: &RouteTable,
+    table: &Arc<RouteTable>,
     job: &Job,
     content: &Content,
 ) -> (Option<Label>, Vec<Outcome>) {
@@ -193,6 +193,10 @@ async fn outcomes(
     for note in &prepared.message.notes {
         shared.metrics.edits.get_or_create(&ByNote { note: note.word() }).inc();
     }
+    let prepared = match entry.own || !first.edits.is_empty() {
+        true => prepared.signed(table, content).await,
+        false => prepared,
+    };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
     // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
@@ -316,7 +320,7 @@ fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize
         .iter()
         .map(|(target, fate)| {
             let fate = match (fate, was(*target)) {
-                (Fate::Delivered, _) | (_, None) => fate.clone(),
+                (Fate::Delivered | Fate::Held(_) | Fate::Released, _) | (_, None) => fate.clone(),
                 (Fate::Failed, Some(before)) => Fate::Waiting(Waiting { next_attempt: again, ..before }),
                 (Fate::Waiting(now), Some(before)) => {
                     Fate::Waiting(Waiting { warned: before.warned, ..now.clone() })
@@ -391,7 +395,7 @@ fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
     match queued.state(target) {
         Fate::Waiting(waiting) => waiting,
         // The spool hands out waiting recipients only; anything else counts as new.
-        Fate::Delivered | Fate::Failed => {
+        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => {
             Waiting { attempts: 0, next_attempt: now, last_error: None, warned: false }
         }
     }

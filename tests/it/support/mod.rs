@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a folder of YAML with a gateway process on it, a client, a next hop.
 
+pub mod authority;
 pub mod client;
 pub mod cluster;
 pub mod gateway;
