@@ -280,9 +280,8 @@ fn unstuffed(line: &str, flowed: bool) -> String {
 /// Whether the lines of a footer stand there, one after the other, below an empty line as it is written.
 fn has_block(lines: &[String], block: &[&str]) -> bool {
     let bare = |line: &str| line.strip_prefix(' ').unwrap_or(line).to_owned();
-    let is = |window: &[String]| {
-        window.iter().zip(block).all(|(line, own)| line == own || *line == bare(own))
-    };
+    let is =
+        |window: &[String]| window.iter().zip(block).all(|(line, own)| line == own || *line == bare(own));
     let mut windows = lines.windows(block.len().max(1)).enumerate();
     windows.any(|(at, window)| (at == 0 || lines[at - 1].is_empty()) && is(window))
 }

@@ -66,7 +66,8 @@ fn r090_types_are_told_by_content_and_names_ignore_case_and_their_encoding() {
 #[test]
 fn r090_sizes_are_those_of_the_decoded_bytes() {
     let content = message(&multipart("mixed", "mix", &[PLAIN, PDF]));
-    let over = |limit| removed(&content, &Removal { larger_than: Some(limit), ..Removal::default() }).unwrap();
+    let over =
+        |limit| removed(&content, &Removal { larger_than: Some(limit), ..Removal::default() }).unwrap();
     assert_eq!(over(18), ["Report.pdf"]);
     assert_eq!(over(19), [""; 0]);
 }
@@ -97,7 +98,10 @@ fn r090_a_message_that_is_one_attachment_becomes_the_note() {
     assert_eq!(leaves(out.as_bytes()).len(), 1);
     // The same inside a forwarded message.
     let inner = format!("Content-Type: message/rfc822\r\n\r\nSubject: fw\r\n{PDF}");
-    let (out, _) = edited(&message(&multipart("mixed", "mix", &[PLAIN, &inner])), &[remove(types(&["application/pdf"]))]);
+    let (out, _) = edited(
+        &message(&multipart("mixed", "mix", &[PLAIN, &inner])),
+        &[remove(types(&["application/pdf"]))],
+    );
     has(&out, &["Subject: fw\r\n", PLAIN, "[Attachment removed: Report.pdf]"]);
     assert!(!out.contains("JVBERi0"), "{out}");
 }
@@ -115,7 +119,8 @@ fn r090_a_note_never_stands_where_it_would_be_shown_instead_of_the_text() {
         assert!(message.body_html(0).unwrap().contains("<p>Hello</p>"));
     }
     // A multipart that loses all its parts goes with them.
-    let content = message(&multipart("mixed", "mix", &[PLAIN, &multipart("alternative", "alt", &[calendar, PDF])]));
+    let content =
+        message(&multipart("mixed", "mix", &[PLAIN, &multipart("alternative", "alt", &[calendar, PDF])]));
     let (out, _) = edited(&content, &[remove(all())]);
     assert!(!out.contains("alt"), "{out}");
     assert!(out.contains("[Attachment removed: invite.ics]\r\n[Attachment removed: Report.pdf]"), "{out}");
@@ -152,7 +157,8 @@ fn r090_a_signed_message_that_loses_a_part_loses_its_void_signature_and_it_is_re
     let content = message(&multipart(kind, "sig", &[PLAIN, signature]));
     assert_eq!(edited(&content, &[remove(all())]).0.as_bytes(), content);
     // What only calls itself a signature is an attachment.
-    let forged = signature.replace("MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCABgkqhkiG9w0BBwE=", "TVqQAAMA");
+    let forged =
+        signature.replace("MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCABgkqhkiG9w0BBwE=", "TVqQAAMA");
     let content = message(&multipart(kind, "sig", &[PLAIN, &forged]));
     assert_eq!(removed(&content, &all()).unwrap(), ["smime.p7s"]);
 }
@@ -161,7 +167,8 @@ fn r090_a_signed_message_that_loses_a_part_loses_its_void_signature_and_it_is_re
 fn r090_encrypted_mail_stays_and_what_only_claims_to_be_does_not() {
     let pgp = "Content-Type: application/octet-stream; name=encrypted.asc\r\n\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nhQ==\r\n-----END PGP MESSAGE-----\r\n";
     let version = "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n";
-    let encrypted = message(&multipart("encrypted; protocol=\"application/pgp-encrypted\"", "enc", &[version, pgp]));
+    let encrypted =
+        message(&multipart("encrypted; protocol=\"application/pgp-encrypted\"", "enc", &[version, pgp]));
     let (out, notes) = edited(&encrypted, &[remove(all())]);
     assert_eq!((out.as_bytes(), notes.as_slice()), (&encrypted[..], &[Note::EncryptedKept][..]));
     let false_one = message(&multipart("encrypted", "enc", &[version, PDF]));
@@ -170,7 +177,10 @@ fn r090_encrypted_mail_stays_and_what_only_claims_to_be_does_not() {
                   MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCABgkqhkiG9w0BBwE=\r\n";
     assert_eq!(removed(&message(opaque), &all()), Err(EditError::Opaque));
     let program = opaque.replace("MIAG", "TVqQ");
-    assert_eq!(removed(&message(&program), &all()).unwrap(), ["application/vnd.microsoft.portable-executable"]);
+    assert_eq!(
+        removed(&message(&program), &all()).unwrap(),
+        ["application/vnd.microsoft.portable-executable"]
+    );
 }
 
 #[test]
@@ -178,7 +188,8 @@ fn r090_what_is_read_differently_by_different_programs_does_not_leave_unremoved(
     for ambiguous in [
         multipart("mixed; boundary=other", "mix", &[PLAIN, PDF]),
         multipart("mixed", "mix", &[PLAIN, PDF]).replace("--mix--", "--mix-x"),
-        multipart("mixed", "mix", &[PLAIN, PDF]).replace("multipart/mixed;", "multipart/mixed; x=y\r\nContent-Type: text/plain;"),
+        multipart("mixed", "mix", &[PLAIN, PDF])
+            .replace("multipart/mixed;", "multipart/mixed; x=y\r\nContent-Type: text/plain;"),
         multipart("mixed", "mix", &[PLAIN, PDF]).replace("boundary=", "limit="),
         multipart("mixed", "mix", &[PLAIN, &PDF.replacen("\r\n\r\n", "\r\n", 1)]),
         format!("Content-Transfer-Encoding: base64\r\n{}", multipart("mixed", "mix", &[PLAIN, PDF])),

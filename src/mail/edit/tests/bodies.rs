@@ -14,7 +14,8 @@ pub fn message(content: &str) -> Vec<u8> {
 
 /// A multipart as an entity: its Content-Type, an empty line, preamble, parts, epilogue.
 pub fn multipart(kind: &str, boundary: &str, parts: &[&str]) -> String {
-    let mut text = format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n\r\npreamble {boundary}\r\n");
+    let mut text =
+        format!("Content-Type: multipart/{kind}; boundary=\"{boundary}\"\r\n\r\npreamble {boundary}\r\n");
     for part in parts {
         text += &format!("--{boundary}\r\n{part}\r\n");
     }

@@ -19,7 +19,8 @@ impl Keys {
         std::fs::create_dir_all(&folder).unwrap();
         let keys = Self { folder };
         let (private, certificate) = (keys.path("key.pem"), keys.path("cert.pem"));
-        let mut options = vec!["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=b@partner.example", "-newkey"];
+        let mut options =
+            vec!["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=b@partner.example", "-newkey"];
         options.extend(key);
         options.extend(["-keyout", &private, "-out", &certificate]);
         options.extend(extra);
@@ -47,7 +48,16 @@ impl Keys {
         let file = self.path("mail.eml");
         std::fs::write(&file, message).unwrap();
         let out = self.openssl(&[
-            "cms", "-decrypt", "-inform", "SMIME", "-in", &file, "-inkey", &self.path("key.pem"), "-recip", &self.path("cert.pem"),
+            "cms",
+            "-decrypt",
+            "-inform",
+            "SMIME",
+            "-in",
+            &file,
+            "-inkey",
+            &self.path("key.pem"),
+            "-recip",
+            &self.path("cert.pem"),
         ]);
         String::from_utf8(out).unwrap()
     }

@@ -31,12 +31,18 @@ fn r091_a_footer_stands_below_a_plain_message_whose_bytes_stay() {
 fn r091_every_displayed_alternative_gets_its_form_and_nothing_else_is_touched() {
     let related = multipart("related", "rel", &[HTML, LOGO]);
     let alternative = multipart("alternative", "alt", &[PLAIN, &related]);
-    let attached = "Content-Type: text/plain; name=notes.txt\r\nContent-Disposition: attachment\r\n\r\nnotes\r\n";
+    let attached =
+        "Content-Type: text/plain; name=notes.txt\r\nContent-Disposition: attachment\r\n\r\nnotes\r\n";
     let content = message(&multipart("mixed", "mix", &[&alternative, attached, PDF]));
     let (out, _) = edited(&content, &[footer("Solarmora <Ltd>")]);
     has(&out, &[attached, PDF, LOGO, "preamble rel", "epilogue alt", "epilogue mix"]);
     has(&out, &["plain text.\r\n\r\nSolarmora <Ltd>\r\n\r\n--alt"]);
-    has(&out, &["<img src=\"cid:logo@x\">\r\n<div class=\"postern-footer\">\r\nSolarmora &lt;Ltd&gt;\r\n</div>\r\n</body></html>"]);
+    has(
+        &out,
+        &[
+            "<img src=\"cid:logo@x\">\r\n<div class=\"postern-footer\">\r\nSolarmora &lt;Ltd&gt;\r\n</div>\r\n</body></html>",
+        ],
+    );
     assert_eq!(out.matches("Solarmora").count(), 2);
     let own = Edit::Footer(Footer { text: "t".to_owned(), html: Some("<b>Größe</b>".to_owned()) });
     let (out, _) = edited(&content, &[own]);
@@ -46,7 +52,9 @@ fn r091_every_displayed_alternative_gets_its_form_and_nothing_else_is_touched() 
 #[test]
 fn r091_charsets_and_encodings_are_kept_where_they_can_say_it() {
     let part = |charset: &str, transfer: &str, body: &str| {
-        message(&format!("Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n{body}"))
+        message(&format!(
+            "Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n{body}"
+        ))
     };
     for (content, kept, shown) in [
         (part("iso-8859-1", "quoted-printable", "Gr=FC=DFe\r\n"), "Gr=FC=DFe\r\n\r\nB=FCro", "Grüße||Büro"),
@@ -55,7 +63,11 @@ fn r091_charsets_and_encodings_are_kept_where_they_can_say_it() {
         (part("us-ascii", "7bit", "plain\r\n"), "quoted-printable", "plain||Büro"),
         (part("utf-8", "8bit", "Grüße\r\n"), "Grüße\r\n\r\nBüro\r\n", "Grüße||Büro"),
         (part("iso-2022-jp", "7bit", "\u{1b}$B5!L)\u{1b}(B\r\n"), "charset=utf-8", "機密||Büro"),
-        (part("iso-8859-1; format=flowed", "quoted-printable", "Gr=FC=DFe\r\n"), "format=flowed", "Grüße||Büro"),
+        (
+            part("iso-8859-1; format=flowed", "quoted-printable", "Gr=FC=DFe\r\n"),
+            "format=flowed",
+            "Grüße||Büro",
+        ),
     ] {
         let (out, notes) = edited(&content, &[footer("Büro")]);
         assert!(notes.is_empty(), "{notes:?}");
@@ -105,11 +117,14 @@ fn r091_several_footers_stand_in_order_and_each_once_even_when_another_gateway_a
 
 #[test]
 fn r091_signed_and_encrypted_mail_gets_none() {
-    let signature = "Content-Type: application/pgp-signature\r\n\r\n-----BEGIN PGP SIGNATURE-----\r\n\r\niQ==\r\n";
+    let signature =
+        "Content-Type: application/pgp-signature\r\n\r\n-----BEGIN PGP SIGNATURE-----\r\n\r\niQ==\r\n";
     for content in [
         message(&multipart("signed", "sig", &[PLAIN, signature])),
         message(&multipart("mixed", "mix", &[&multipart("signed", "sig", &[PLAIN, signature]), PDF])),
-        message("Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\nMIAGCSqGSIb3DQEHA6CA\r\n"),
+        message(
+            "Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: base64\r\n\r\nMIAGCSqGSIb3DQEHA6CA\r\n",
+        ),
         message("Content-Type: text/plain\r\n\r\n-----BEGIN PGP SIGNED MESSAGE-----\r\n\r\nx\r\n"),
         message("Content-Type: text/plain; charset=a; charset=b\r\n\r\nx\r\n"),
         message(&multipart("mixed; boundary=other", "mix", &[PLAIN, PDF])),
@@ -126,7 +141,10 @@ fn r106_attachments_go_before_the_footer_comes_and_the_subject_before_the_header
     let content = message(&multipart("mixed", "mix", &[PLAIN, PDF]));
     let removal = Removal { all: true, notice: Some("gone".to_owned()), ..Removal::default() };
     let mut edits = vec![
-        Edit::Journal { sender: "ani@solarmora.com".to_owned(), recipients: vec!["b@partner.example".to_owned()] },
+        Edit::Journal {
+            sender: "ani@solarmora.com".to_owned(),
+            recipients: vec!["b@partner.example".to_owned()],
+        },
         Edit::AddHeader { name: "X-Rule".to_owned(), value: "r".to_owned() },
         Edit::PrefixSubject { text: "Rahasia".to_owned() },
         footer("Solarmora"),
