@@ -14,6 +14,7 @@ pub mod attempt;
 pub mod bounce;
 pub mod client;
 pub mod dns;
+pub mod edits;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;

@@ -8,6 +8,7 @@ mod commit;
 mod content;
 mod due;
 mod entry;
+mod hold;
 mod id;
 mod record;
 mod recover;
@@ -40,7 +41,8 @@ use store::{Disk, Store};
 use sweep::{Chore, Sweeper};
 
 pub use content::{Content, ContentWriter};
-pub use entry::{Entry, Fate, Submission, Target, Waiting};
+pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
+pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
 pub use id::QueueId;
 
 /// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
@@ -58,7 +60,7 @@ pub struct Options {
 /// What start-up found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Messages with a recipient that still waits.
+    /// Messages with a recipient that waits or is held.
     pub messages: usize,
     /// Damaged places: copied to `damaged/` and left out.
     pub damaged: usize,
@@ -146,8 +148,10 @@ pub struct Summary {
 /// Counters and gauges for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Messages with a waiting recipient.
+    /// Messages with a recipient that waits for its delivery.
     pub messages: u64,
+    /// Messages with a recipient in quarantine.
+    pub held: u64,
     /// Bytes of these messages.
     pub bytes_live: u64,
     /// Bytes that segments and content files take.
@@ -272,7 +276,7 @@ impl Spool {
         if !self.inner.shared.take_room(bytes + 1024 * submissions.len() as u64) {
             return Err(CommitError::Full);
         }
-        self.store(None, submissions).await
+        self.store(None, submissions, true).await
     }
 
     /// Records fates: appended when this returns, synced with the next commit (at most 100 ms
@@ -288,18 +292,19 @@ impl Spool {
         fates: Vec<(usize, Fate)>,
         reports: Vec<Submission>,
     ) -> Result<Vec<Queued>, CommitError> {
-        self.store(Some((id, fates)), reports).await
+        let durable = !reports.is_empty();
+        self.store(Some((id, fates)), reports, durable).await
     }
 
     async fn store(
         &self,
         fates: Option<(QueueId, Vec<(usize, Fate)>)>,
         submissions: Vec<Submission>,
+        durable: bool,
     ) -> Result<Vec<Queued>, CommitError> {
         let bodies: Vec<Arc<Body>> =
             submissions.iter().filter_map(|submission| submission.content.body().cloned()).collect();
         self.sync_bodies(&bodies).await?;
-        let durable = !submissions.is_empty();
         let now = Timestamp::now();
         let mut queued = Vec::with_capacity(submissions.len());
         let mut messages = Vec::with_capacity(submissions.len());
@@ -402,12 +407,13 @@ impl Spool {
         Ok(Some(Queued { id, entry, fates, content }))
     }
 
-    /// Every message with a waiting recipient, oldest first.
+    /// Every message with a recipient that waits for its delivery, oldest first. Held mail is listed by
+    /// [`Spool::held`].
     pub fn list(&self) -> Vec<Summary> {
         self.inner.shared.index().list()
     }
 
-    /// Messages with a waiting recipient.
+    /// Messages with a recipient that has no final outcome: waiting or held.
     pub fn len(&self) -> usize {
         self.inner.shared.index().len()
     }
@@ -425,7 +431,8 @@ impl Spool {
         let Shared { counters, .. } = &*self.inner.shared;
         let index = self.inner.shared.index();
         Stats {
-            messages: index.len() as u64,
+            messages: (index.len() - index.held_len()) as u64,
+            held: index.held_len() as u64,
             bytes_live: index.live_bytes(),
             bytes_on_disk: index.bytes_on_disk(),
             commits: counters.commits.load(Ordering::Relaxed),
@@ -491,16 +498,18 @@ fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued
     let Submission { id, entry, content } = submission;
     let body = content.body().map(|body| body.at());
     let targets = entry.targets.len();
+    let held = entry.held.as_ref().map(|held| hold::first_fates(held, targets));
+    let is_held = held.is_some();
     let head = Head {
         id,
         received_at: entry.received_at,
         targets: u32::try_from(targets).expect("recipients are limited to thousands"),
         body,
-        fates: None,
+        fates: held,
     };
     let inline = body.is_none().then(|| content.clone());
     let record = Record::message(&head, &entry, inline);
-    let fates = vec![recover::first_fate(entry.received_at, now); targets];
+    let fates = head.fates.unwrap_or_else(|| vec![recover::first_fate(entry.received_at, now); targets]);
     let queued = Queued { id, entry: Arc::new(entry), fates: fates.clone().into(), content };
     let arrival = Arrival {
         id,
@@ -509,7 +518,8 @@ fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued
         size: queued.content.len(),
         body,
         fates,
-        warm: Some(Warm { entry: queued.entry.clone(), content: queued.content.clone() }),
+        // Held mail is not about to be read.
+        warm: (!is_held).then(|| Warm { entry: queued.entry.clone(), content: queued.content.clone() }),
     };
     ((record, arrival), queued)
 }

@@ -275,10 +275,11 @@ fn delivery(copy: &Delivery, routes: &RouteTable, bundle: &Bundle, content: &[u8
 /// The bytes as they would leave, below our own Received field: added fields stand under that one.
 fn edited(content: &[u8], edits: &[Edit]) -> Vec<u8> {
     const OWN: &[u8] = b"Received: by explain\r\n";
-    let (head, body) = edit::split(content);
-    let mut out = edit::apply(&[OWN, head].concat(), edits).split_off(OWN.len());
-    out.extend_from_slice(body);
-    out
+    match edit::apply_all(&[OWN, content].concat(), edits) {
+        Ok(edited) => edited.into_bytes().split_off(OWN.len()),
+        // It would be returned to the sender, not delivered.
+        Err(_) => Vec::new(),
+    }
 }
 
 fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyhow::Result<()> {

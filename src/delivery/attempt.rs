@@ -122,7 +122,7 @@ async fn at_host(
             result => return result.map_err(|trouble| vec![Problem::at(&hop.host, trouble)]),
         }
     }
-    let session = open(outside, table, plan, hop).await?;
+    let session = open(outside, table, plan, hop, letter.sender.require_tls).await?;
     transact(outside, &key, session, letter, to)
         .await
         .map_err(|trouble| vec![Problem::at(&hop.host, trouble)])
@@ -154,8 +154,14 @@ async fn open(
     table: &RouteTable,
     plan: &Plan,
     hop: &Hop,
+    strict: bool,
 ) -> Result<Session, Vec<Problem>> {
     let problem = |trouble| Problem::at(&hop.host, trouble);
+    if strict && hop.by_mx {
+        // RFC 8689 section 4.2.1: whoever answers for DNS could have named this host.
+        let why = "its name comes from DNS records that nothing protects".to_owned();
+        return Err(vec![problem(Trouble::RequireTls(why))]);
+    }
     let addresses = addresses(outside, table, hop).await.map_err(|trouble| vec![problem(trouble)])?;
     let terms = Terms {
         hostname: &table.hostname,
@@ -171,6 +177,13 @@ async fn open(
             // A stranger's domain names this very machine, where nothing takes mail.
             Err(Trouble::Unreachable(_)) if hop.by_mx && is_local(ip) => {
                 problems.push(problem(Trouble::LoopsBack(hop.host.clone())));
+            }
+            Err(trouble @ (Trouble::StartTlsMissing | Trouble::Certificate(_))) if strict => {
+                let why = match trouble {
+                    Trouble::Certificate(why) => why,
+                    _ => "it offers no encryption (STARTTLS)".to_owned(),
+                };
+                problems.push(problem(Trouble::RequireTls(why)));
             }
             Err(trouble) => problems.push(problem(trouble)),
         }

@@ -87,7 +87,7 @@ pub fn report(
         return None;
     }
     // What had to travel encrypted does not come back in full over whatever way a report takes.
-    let confidential = entry.targets.iter().any(|target| target.require_tls);
+    let confidential = entry.sender.require_tls || entry.targets.iter().any(|target| target.require_tls);
     let ret = entry.sender.ret.filter(|ret| *ret == Ret::Full && !confidential);
     let sender = Sender { ret, ..entry.sender.clone() };
     let composed = dsn::compose(&dsn::Report {
@@ -114,6 +114,7 @@ pub fn report(
         origin: table.hostname.clone(),
         revision: entry.revision.clone(),
         own: true,
+        held: None,
         targets: vec![target],
     };
     Some(Submission { id, entry, content: Content::from(composed.content) })

@@ -47,6 +47,11 @@ pub struct ByKind {
     pub kind: ReportKind,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByNote {
+    pub note: &'static str,
+}
+
 /// A cheap handle; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -58,6 +63,8 @@ pub struct Metrics {
     pub queue_seconds: Histogram,
     pub reports: Family<ByKind, Counter>,
     pub reports_suppressed: Counter,
+    pub bounces_suppressed: Counter,
+    pub edits: Family<ByNote, Counter>,
 }
 
 impl Default for Metrics {
@@ -73,6 +80,8 @@ impl Default for Metrics {
             queue_seconds: Histogram::new(seconds),
             reports: Family::default(),
             reports_suppressed: Counter::default(),
+            bounces_suppressed: Counter::default(),
+            edits: Family::default(),
         }
     }
 }
@@ -101,6 +110,17 @@ impl Metrics {
             "postern_reports_suppressed",
             "Delivery reports not written because their sender got too many",
             self.reports_suppressed.clone(),
+        );
+        registry.register(
+            "postern_bounces_suppressed",
+            "Recipients whose failure was not told to the sender because a rule says so",
+            self.bounces_suppressed.clone(),
+        );
+        registry.register(
+            "postern_edit_notes",
+            "What changing a message on its way out led to: attachments and void signatures removed, encrypted \
+             content kept, footers left out",
+            self.edits.clone(),
         );
     }
 

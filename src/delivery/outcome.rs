@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::bundle::document::OnTlsFailure;
+use crate::mail::edit::EditError;
 use crate::mail::envelope::RouteName;
 use crate::smtp::reply::Reply;
 
@@ -71,6 +72,12 @@ pub enum Trouble {
     NeedsUtf8,
     /// The host takes at most this many octets.
     TooLarge(u64),
+    /// The sender demands REQUIRETLS (RFC 8689) and this host cannot give it; why.
+    RequireTls(String),
+    /// The message cannot be changed as a rule wants it.
+    Unchangeable(EditError),
+    /// Changing the message ended badly.
+    EditFailed,
 }
 
 /// A trouble and the host that had it.
@@ -117,6 +124,11 @@ impl Trouble {
             Trouble::NeedsEightBit => OtherHostOrFail([5, 6, 3]),
             Trouble::NeedsUtf8 => OtherHostOrFail([5, 6, 7]),
             Trouble::TooLarge(_) => OtherHostOrFail([5, 3, 4]),
+            // RFC 8689 section 4.2.1: every host is tried, then it is returned, whatever the route says.
+            Trouble::RequireTls(_) => OtherHostOrFail([5, 7, 30]),
+            Trouble::Unchangeable(EditError::Certificate(_)) => Fail([5, 7, 5]),
+            Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => Fail([5, 6, 0]),
+            Trouble::EditFailed => Later,
         }
     }
 
@@ -142,6 +154,10 @@ impl Trouble {
             Trouble::NeedsEightBit => "NeedsEightBit",
             Trouble::NeedsUtf8 => "NeedsUtf8",
             Trouble::TooLarge(_) => "TooLarge",
+            Trouble::RequireTls(_) => "RequireTls",
+            Trouble::Unchangeable(EditError::Certificate(_)) => "CannotEncrypt",
+            Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => "CannotChange",
+            Trouble::EditFailed => "EditFailed",
         }
     }
 
@@ -149,7 +165,9 @@ impl Trouble {
     pub fn ends_session(&self) -> bool {
         match self {
             Trouble::Refused(_, reply) => reply.code == 421,
-            Trouble::NeedsEightBit | Trouble::NeedsUtf8 | Trouble::TooLarge(_) => false,
+            Trouble::NeedsEightBit | Trouble::NeedsUtf8 | Trouble::TooLarge(_) | Trouble::RequireTls(_) => {
+                false
+            }
             _ => true,
         }
     }
@@ -293,6 +311,19 @@ impl fmt::Display for Problem {
             Trouble::TooLarge(limit) => {
                 write!(f, "The message is larger than the {limit} octets that the mail server {host} takes")
             }
+            Trouble::RequireTls(why) => {
+                write!(
+                    f,
+                    "The sender demands protected transport (REQUIRETLS) and the mail server {host} cannot give it: {why}"
+                )
+            }
+            Trouble::Unchangeable(EditError::Certificate(why)) => {
+                write!(f, "Cannot encrypt for the recipient: no valid certificate ({why})")
+            }
+            Trouble::Unchangeable(why) => {
+                write!(f, "A rule of the organisation changes this message, which is not possible: {why}")
+            }
+            Trouble::EditFailed => f.write_str("Changing the message failed"),
         }
     }
 }

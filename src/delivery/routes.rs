@@ -51,7 +51,7 @@ enum Normal {
 }
 
 /// One way out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     pub label: Label,
     pub target: RouteTarget,

@@ -38,7 +38,9 @@ pub fn settle(
     for &Attempted { target, before, outcome } in attempted {
         let recipient = &entry.targets[target].recipient;
         let report = |action, status, problem| bounce::fate(recipient, action, status, problem, now);
-        let wanted = |action| bounce::is_wanted(entry, recipient, action);
+        // R85: a rule wants nobody told; the log and the metrics know.
+        let silent = entry.targets[target].suppress_bounces;
+        let wanted = |action| !silent && bounce::is_wanted(entry, recipient, action);
         let fate = match outcome {
             Outcome::Delivered(receipt) => {
                 if !receipt.dsn && wanted(Action::Relayed) {

@@ -72,7 +72,7 @@ impl Worker {
     ) -> Self {
         let stop = CancellationToken::new();
         let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, config.mx_port, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, config, stop.clone());
         let task = tokio::spawn(run(Arc::new(shared), config, stop.clone()));
         Self { stop, task }
     }

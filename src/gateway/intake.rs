@@ -368,6 +368,7 @@ impl Incoming {
             origin: format!("{} ([{}])", self.peer.helo, self.peer.address.ip().to_canonical()),
             revision: self.running.revision.to_string(),
             own: false,
+            held: None,
             targets,
         }
     }

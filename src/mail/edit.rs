@@ -1,18 +1,33 @@
 //! Changes to a message as values, applied at the very end (design decision 8): the stored bytes
 //! stay as they came, and what no edit touches leaves byte-identical.
 //!
-//! Only the header section is ever rewritten; the body of a message is never looked at here.
+//! Edits of the header section never look at the body. Those of the body read its MIME structure in one strict
+//! reading; where other readers could see another one, what must not leave is an [`EditError`] and what should
+//! be added is left out and said so ([`Note`]).
 
+mod attachments;
 mod encode;
+mod footer;
+mod head;
+mod journal;
+mod smime;
+mod surgery;
 #[cfg(test)]
 mod tests;
+mod text;
+mod tree;
 
-use std::ops::Range;
+use std::borrow::Cow;
+use std::fmt;
 
-use mail_parser::MessageParser;
 use serde::{Deserialize, Serialize};
 
-/// One change of the header section. Order matters and is the order of the rules' rank.
+pub use head::split;
+pub(in crate::mail) use head::subject_of;
+pub use smime::{CertificateError, check_certificate};
+
+/// One change of a message. Among edits of one kind the order is that of the rules' rank; the kinds are applied
+/// in the order of spec R106, whatever their order in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Edit {
     /// Adds a field at the top (below the gateway's own Received), encoded by RFC 2047 and folded
@@ -58,183 +73,180 @@ pub struct Footer {
     pub html: Option<String>,
 }
 
-/// Splits stored content into its header section and the rest. The rest begins with the empty line
-/// that ends the header section, so `head + rest` is always the whole.
-pub fn split(content: &[u8]) -> (&[u8], &[u8]) {
-    let mut at = 0;
-    for line in content.split_inclusive(|&b| b == b'\n') {
-        if matches!(line, b"\r\n" | b"\n") {
-            break;
-        }
-        at += line.len();
-    }
-    content.split_at(at)
+/// Why a message cannot be changed as it must be; it does not leave then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    #[error(
+        "its structure is read differently by different programs ({0}), so nothing can be taken out of it safely"
+    )]
+    Structure(&'static str),
+    #[error("it is signed or compressed as a whole (S/MIME), so nothing can be taken out of it")]
+    Opaque,
+    #[error("it cannot be encrypted: {0}")]
+    Certificate(#[from] CertificateError),
 }
 
-/// Applies `edits` to a header section (as [`split`] returns it). Without edits the result is `head`.
-/// Never fails and never panics: lines that are no header fields stay where they are.
-pub fn apply(head: &[u8], edits: &[Edit]) -> Vec<u8> {
-    let mut added: Vec<(&str, &str)> = Vec::new();
-    let mut prefixes: Vec<&str> = Vec::new();
+/// What happened beside what was asked for, or instead of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// An attachment was taken out.
+    Removed(String),
+    /// Its signature does not fit any more and was taken out (spec R90).
+    SignatureVoid,
+    /// What is encrypted stays: nobody can tell what is in it.
+    EncryptedKept,
+    /// No footer, and why.
+    FooterLeftOut(&'static str),
+    /// Encrypted already, so left as it is (spec R103).
+    AlreadyEncrypted,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Removed(name) => write!(f, "attachment removed: {name}"),
+            Note::SignatureVoid => f.write_str("the signature of the message became void and was removed"),
+            Note::EncryptedKept => f.write_str("encrypted content was left as it is"),
+            Note::FooterLeftOut(why) => write!(f, "no footer was added: {why}"),
+            Note::AlreadyEncrypted => f.write_str("the message was encrypted already"),
+        }
+    }
+}
+
+impl Note {
+    /// One word of a closed list, for logs and metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Note::Removed(_) => "AttachmentRemoved",
+            Note::SignatureVoid => "SignatureVoid",
+            Note::EncryptedKept => "EncryptedKept",
+            Note::FooterLeftOut(_) => "FooterLeftOut",
+            Note::AlreadyEncrypted => "AlreadyEncrypted",
+        }
+    }
+}
+
+/// A message after its edits. The bytes that no edit touched are those of the original, not a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edited<'a> {
+    content: Cow<'a, [u8]>,
+    /// Where the header section of `content` ends.
+    at: usize,
+    /// The header section instead of that of `content`.
+    head: Option<Vec<u8>>,
+    pub notes: Vec<Note>,
+}
+
+impl Edited<'_> {
+    /// The header section.
+    pub fn head(&self) -> &[u8] {
+        self.head.as_deref().unwrap_or(&self.content[..self.at])
+    }
+
+    /// The empty line and the body.
+    pub fn rest(&self) -> &[u8] {
+        &self.content[self.at..]
+    }
+
+    /// Puts whole fields, each with its line end, below the gateway's own Received: for a signature, which comes
+    /// after everything else.
+    pub fn add_fields(&mut self, fields: &[u8]) {
+        let mut head = self.head().to_vec();
+        let at = head::own_received(&head);
+        head.splice(at..at, fields.iter().copied());
+        self.head = Some(head);
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self.head {
+            None => self.content.into_owned(),
+            Some(head) => [&head[..], &self.content[self.at..]].concat(),
+        }
+    }
+
+    pub fn into_owned(self) -> Edited<'static> {
+        let Edited { content, at, head, notes } = self;
+        Edited { content: Cow::Owned(content.into_owned()), at, head, notes }
+    }
+}
+
+/// Whether some edit needs the whole message in memory.
+pub fn touches_body(edits: &[Edit]) -> bool {
+    edits.iter().any(|edit| match edit {
+        Edit::AddHeader { .. } | Edit::PrefixSubject { .. } | Edit::SetHeader { .. } => false,
+        Edit::RemoveAttachments(_)
+        | Edit::Footer(_)
+        | Edit::StripAmp
+        | Edit::Smime { .. }
+        | Edit::Journal { .. } => true,
+    })
+}
+
+/// Applies all edits, in the order of spec R106: attachments and AMP go, footer, subject, headers, encryption; a
+/// journal wraps the rest. Without edits the result is `content`.
+pub fn apply_all<'a>(content: &'a [u8], edits: &[Edit]) -> Result<Edited<'a>, EditError> {
+    let mut notes = Vec::new();
+    let mut content = Cow::Borrowed(content);
+    let removals = removals(edits);
+    if !removals.is_empty()
+        && let Some(new) = attachments::remove(&content, &removals, &mut notes)?
+    {
+        content = Cow::Owned(new);
+    }
+    if edits.contains(&Edit::StripAmp)
+        && let Some(new) = surgery::strip_amp(&content, &mut notes)?
+    {
+        content = Cow::Owned(new);
+    }
+    let footers: Vec<&Footer> =
+        edits.iter().filter_map(|e| if let Edit::Footer(footer) = e { Some(footer) } else { None }).collect();
+    if !footers.is_empty()
+        && let Some(new) = footer::append(&content, &footers, &mut notes)
+    {
+        content = Cow::Owned(new);
+    }
+    let at = split(&content).0.len();
+    let new_head = head::apply(&content[..at], edits);
+    let head = (new_head != content[..at]).then_some(new_head);
+    let mut edited = Edited { content, at, head, notes };
+
+    let certificates: Vec<&str> = edits
+        .iter()
+        .filter_map(|e| if let Edit::Smime { certificate } = e { Some(certificate.as_str()) } else { None })
+        .collect();
+    if !certificates.is_empty() {
+        match smime::encrypt(edited.head(), edited.rest(), &certificates)? {
+            Some(new) => edited.become_whole(new),
+            None => edited.notes.push(Note::AlreadyEncrypted),
+        }
+    }
     for edit in edits {
-        match edit {
-            Edit::AddHeader { name, value } if is_field_name(name.as_bytes()) => {
-                if !added.contains(&(name, value)) {
-                    added.push((name, value));
-                }
-            }
-            // Admission refuses such a name; written out, it would break the header section.
-            Edit::AddHeader { .. } => {}
-            Edit::SetHeader { .. }
-            | Edit::RemoveAttachments(_)
-            | Edit::Footer(_)
-            | Edit::StripAmp
-            | Edit::Smime { .. }
-            | Edit::Journal { .. } => {}
-            Edit::PrefixSubject { text } => {
-                if !prefixes.contains(&text.as_str()) {
-                    prefixes.push(text);
-                }
-            }
+        if let Edit::Journal { sender, recipients } = edit {
+            let new = journal::wrap(edited.head(), edited.rest(), sender, recipients);
+            edited.become_whole(new);
         }
     }
-    if added.is_empty() && prefixes.is_empty() {
-        return head.to_vec();
-    }
-
-    let fields = fields(head);
-    let top = match fields.first() {
-        Some(first) if first.span.start == 0 && first.is(head, "Received") => first.span.end,
-        _ => 0,
-    };
-    let mut insert = Vec::new();
-    for (name, value) in &added {
-        insert.extend(encode::field(name, value));
-    }
-    let mut replaced: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
-    if !prefixes.is_empty() {
-        // Every Subject there is: which one of several a reader shows is anybody's guess.
-        let subjects: Vec<&Field> = fields.iter().filter(|f| f.is(head, "Subject")).collect();
-        for subject in &subjects {
-            if let Some(new) = prefix_subject(&head[subject.span.clone()], subject.colon, &prefixes) {
-                replaced.push((subject.span.clone(), new));
-            }
-        }
-        if subjects.is_empty() {
-            insert.extend(encode::subject(&prefixes, b"", b"\r\n"));
-        }
-    }
-
-    let mut out = Vec::with_capacity(head.len() + insert.len() + 128);
-    let mut at = 0;
-    let changes = std::iter::once((top..top, insert)).chain(replaced);
-    for (span, bytes) in changes {
-        // The first Received is never a Subject, so the insertion point comes before every change
-        // unless both are empty ranges at 0; either way the spans are in order.
-        out.extend_from_slice(&head[at..span.start]);
-        if !bytes.is_empty() && !out.is_empty() && !out.ends_with(b"\n") {
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(&bytes);
-        at = span.end;
-    }
-    out.extend_from_slice(&head[at..]);
-    out
+    Ok(edited)
 }
 
-/// The rewritten field, or `None` when every prefix is already at the front.
-fn prefix_subject(field: &[u8], colon: usize, prefixes: &[&str]) -> Option<Vec<u8>> {
-    let line_end: &[u8] = if field.ends_with(b"\r\n") {
-        b"\r\n"
-    } else if field.ends_with(b"\n") {
-        b"\n"
-    } else {
-        b""
-    };
-    let raw = &field[colon + 1..field.len() - line_end.len()];
-    let decoded = decode(raw);
-    let missing = missing(&decoded, prefixes);
-    if missing.is_empty() {
-        return None;
-    }
-    let rest = raw.trim_ascii_start();
-    Some(encode::subject(&missing, rest, if line_end.is_empty() { b"\r\n" } else { line_end }))
-}
-
-/// The prefixes that are not yet at the front of a decoded subject, in their order.
-fn missing<'a>(subject: &str, prefixes: &[&'a str]) -> Vec<&'a str> {
-    let mut missing = prefixes.to_vec();
-    let mut rest = subject.trim_start();
-    while let Some((at, after)) = missing.iter().enumerate().find_map(|(at, prefix)| {
-        let after = rest.strip_prefix('[')?.strip_prefix(*prefix)?.strip_prefix(']')?;
-        (after.is_empty() || after.starts_with(char::is_whitespace)).then_some((at, after))
-    }) {
-        missing.remove(at);
-        rest = after.trim_start();
-    }
-    missing
-}
-
-/// The text of a raw field value, unfolded and with encoded words decoded: by the same parser that
-/// the rules read mail with.
-pub(crate) fn decode(raw: &[u8]) -> String {
-    let mut field = Vec::with_capacity(raw.len() + 16);
-    field.extend_from_slice(b"Subject:");
-    field.extend_from_slice(raw);
-    field.extend_from_slice(b"\r\n\r\n");
-    MessageParser::new()
-        .default_header_text()
-        .parse_headers(&field)
-        .and_then(|message| message.subject().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// The decoded subject of a header section; the first one, if there are several.
-pub(crate) fn subject_of(head: &[u8]) -> Option<String> {
-    let subject = fields(head).into_iter().find(|field| field.is(head, "Subject"))?;
-    Some(decode(head[subject.span][subject.colon + 1..].trim_ascii_end()))
-}
-
-/// One header field: its bytes with continuation lines, and where its colon is.
-struct Field {
-    span: Range<usize>,
-    colon: usize,
-}
-
-impl Field {
-    fn is(&self, head: &[u8], name: &str) -> bool {
-        head[self.span.start..self.span.start + self.colon]
-            .trim_ascii_end()
-            .eq_ignore_ascii_case(name.as_bytes())
+impl Edited<'_> {
+    fn become_whole(&mut self, content: Vec<u8>) {
+        self.at = split(&content).0.len();
+        self.content = Cow::Owned(content);
+        self.head = None;
     }
 }
 
-/// The fields of a header section in order; what is no field is not among them.
-fn fields(head: &[u8]) -> Vec<Field> {
-    let mut fields: Vec<Field> = Vec::new();
-    let mut at = 0;
-    let mut continues = false;
-    for line in head.split_inclusive(|&b| b == b'\n') {
-        let span = at..at + line.len();
-        at = span.end;
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            if let Some(field) = fields.last_mut().filter(|_| continues) {
-                field.span.end = span.end;
-            }
-            continue;
-        }
-        let colon = line.iter().position(|&b| b == b':');
-        // Blanks before the colon are obsolete syntax (RFC 5322 section 4.5), still read by everyone.
-        let colon = colon.filter(|&colon| is_field_name(line[..colon].trim_ascii_end()));
-        continues = colon.is_some();
-        if let Some(colon) = colon {
-            fields.push(Field { span, colon });
-        }
-    }
-    fields
+/// The names of the attachments that a removal would take out, for `explain`.
+pub fn removed(content: &[u8], removal: &Removal) -> Result<Vec<String>, EditError> {
+    let tree = tree::Tree::read(content);
+    let found = attachments::find(&tree, &[removal], &mut Vec::new())?;
+    Ok(found.into_iter().map(|found| found.name).collect())
 }
 
-/// RFC 5322 section 3.6.8: printable ASCII without the colon.
-fn is_field_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|&b| b.is_ascii_graphic() && b != b':')
+fn removals(edits: &[Edit]) -> Vec<&Removal> {
+    edits
+        .iter()
+        .filter_map(|e| if let Edit::RemoveAttachments(removal) = e { Some(removal) } else { None })
+        .collect()
 }

@@ -73,6 +73,8 @@ pub struct Sender {
     pub ret: Option<Ret>,
     /// The `ENVID` parameter, as it came (xtext).
     pub envid: Option<String>,
+    /// The `REQUIRETLS` parameter (RFC 8689): only over TLS with a verified host that promises the same.
+    pub require_tls: bool,
 }
 
 /// A whole envelope: one sender, the recipients in the order of their RCPT commands.

@@ -3,12 +3,12 @@
 //! Nothing here rewrites a byte. A message that different clients read differently is given in every
 //! reading ([`parts`]), so that whoever searches it sees what any of them would show.
 
-mod charset;
+pub(crate) mod charset;
 mod encoded;
-mod media;
+pub(crate) mod media;
 pub mod parts;
 mod reading;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::ops::Range;
 

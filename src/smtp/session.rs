@@ -180,6 +180,10 @@ impl Session {
         if self.transaction.is_some() {
             return self.mistake(bad_sequence("A transaction is already open"), settings);
         }
+        // Offered under TLS only (RFC 8689 section 2).
+        if sender.require_tls && !self.secured {
+            return self.mistake(starttls_first(), settings);
+        }
         let needs_utf8 = sender.mailbox.as_ref().is_some_and(|mailbox| mailbox.needs_utf8());
         if needs_utf8 && !sender.smtputf8 {
             return Action::Say(utf8_not_announced());
@@ -247,9 +251,8 @@ fn ehlo(settings: &Settings, offer_tls: bool) -> Reply {
     let size = format!("SIZE {}", settings.limits.message_size);
     let mut lines: Vec<Cow<'_, str>> = vec![settings.hostname.as_str().into()];
     lines.extend(["PIPELINING", &size, "8BITMIME", "SMTPUTF8", "DSN"].map(Cow::from));
-    if offer_tls {
-        lines.push("STARTTLS".into());
-    }
+    // One of the two: the other makes no sense on this leg.
+    lines.push(if offer_tls { "STARTTLS" } else { "REQUIRETLS" }.into());
     // Last, so that the final line is the same on every leg.
     lines.push("ENHANCEDSTATUSCODES".into());
     Reply::plain(250, lines.join("\n"))

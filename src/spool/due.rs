@@ -2,6 +2,7 @@
 //! is due when. Plain data under one lock: no I/O, no clock (`now` is given).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use super::Summary;
 use super::content::Content;
 use super::entry::{Entry, Fate, Waiting};
+use super::hold::{ClaimError, HeldSummary};
 use super::id::QueueId;
 use super::record::BodyRef;
 
@@ -54,6 +56,8 @@ struct Item {
     waiting: u32,
     /// The key it has in a queue now.
     due: Option<(Lane, Timestamp)>,
+    /// When the first of its held recipients expires; the key it has among the held.
+    until: Option<Timestamp>,
     warm: Option<Warm>,
 }
 
@@ -102,6 +106,9 @@ pub(super) struct Index {
     items: HashMap<QueueId, Item>,
     new: BTreeSet<(Timestamp, QueueId)>,
     retries: BTreeSet<(Timestamp, QueueId)>,
+    /// Messages with a held recipient, in the order of their arrival and in that of their end.
+    held: BTreeSet<QueueId>,
+    expiring: BTreeSet<(Timestamp, QueueId)>,
     /// Whose turn it is when both lanes have something due.
     retry_next: bool,
     warm_left: u64,
@@ -154,7 +161,10 @@ impl Index {
         self.warm_left -= warm.as_ref().map_or(0, |warm| warm.content.memory());
         let waiting = fates.iter().filter(|fate| !fate.is_final()).count() as u32;
         let states = fates.into_iter().map(|fate| State { fate, in_flight: false }).collect();
-        self.items.insert(id, Item { place, received_at, size, body, states, waiting, due: None, warm });
+        self.items.insert(
+            id,
+            Item { place, received_at, size, body, states, waiting, due: None, until: None, warm },
+        );
         self.schedule(id);
     }
 
@@ -219,6 +229,10 @@ impl Index {
             Some((Lane::Retry, time)) => self.retries.remove(&(time, id)),
             None => false,
         };
+        if let Some(until) = item.until {
+            self.held.remove(&id);
+            self.expiring.remove(&(until, id));
+        }
         self.warm_left += item.warm.map_or(0, |warm| warm.content.memory());
         Some(Finished { place: item.place, body: item.body })
     }
@@ -255,8 +269,9 @@ impl Index {
         true
     }
 
-    /// Puts the message into the lane and at the time its recipients ask for.
+    /// Puts the message into the lane and at the time its recipients ask for, and among the held if it is.
     fn schedule(&mut self, id: QueueId) {
+        self.schedule_end(id);
         let Some(item) = self.items.get_mut(&id) else { return };
         let mut next: Option<(Lane, Timestamp)> = None;
         for state in &item.states {
@@ -282,6 +297,66 @@ impl Index {
             Some((Lane::Retry, time)) => self.retries.insert((time, id)),
             None => false,
         };
+    }
+
+    fn schedule_end(&mut self, id: QueueId) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        let until = item.holds().min();
+        match (std::mem::replace(&mut item.until, until), until) {
+            (before, after) if before == after => return,
+            (Some(before), _) => _ = self.expiring.remove(&(before, id)),
+            (None, _) => _ = self.held.insert(id),
+        }
+        match until {
+            Some(until) => _ = self.expiring.insert((until, id)),
+            None => _ = self.held.remove(&id),
+        }
+    }
+
+    pub fn held(&self, after: Option<QueueId>, limit: usize) -> Vec<HeldSummary> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.held.range((from, Bound::Unbounded)).take(limit);
+        ids.filter_map(|id| self.items.get(id)?.held(*id)).collect()
+    }
+
+    pub fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiring.first().map(|(until, _)| *until)
+    }
+
+    pub fn expired(&self, now: Timestamp, limit: usize) -> Vec<QueueId> {
+        let over = self.expiring.iter().take_while(|(until, _)| *until <= now);
+        over.take(limit).map(|(_, id)| *id).collect()
+    }
+
+    /// Takes the held recipients of a message into hand.
+    pub fn claim(&mut self, id: QueueId) -> Result<Vec<usize>, ClaimError> {
+        let item = self.items.get_mut(&id).filter(|item| item.until.is_some());
+        let item = item.ok_or(ClaimError::NotHeld(id))?;
+        if item.states.iter().any(|state| state.in_flight) {
+            return Err(ClaimError::Busy(id));
+        }
+        let mut targets = Vec::new();
+        for (target, state) in item.states.iter_mut().enumerate() {
+            if matches!(state.fate, Fate::Held(_)) {
+                state.in_flight = true;
+                targets.push(target);
+            }
+        }
+        Ok(targets)
+    }
+
+    /// The opposite of [`Index::claim`], for those of the recipients that are still there.
+    pub fn give_back(&mut self, id: QueueId, targets: &[usize]) {
+        let Some(item) = self.items.get_mut(&id) else { return };
+        for target in targets {
+            if let Some(state) = item.states.get_mut(*target) {
+                state.in_flight = false;
+            }
+        }
     }
 
     /// Takes the next message whose time has come, the lanes by turns, so that neither a flood of
@@ -354,18 +429,38 @@ impl Index {
     }
 
     pub fn list(&self) -> Vec<Summary> {
-        let mut list: Vec<Summary> = self.items.iter().map(|(id, item)| item.summary(*id)).collect();
+        let waiting = self.items.iter().filter(|(id, _)| !self.held.contains(id));
+        let mut list: Vec<Summary> = waiting.map(|(id, item)| item.summary(*id)).collect();
         list.sort_by_key(|summary| (summary.received_at, summary.id));
         list
     }
 }
 
 impl Item {
+    /// When each of its held recipients expires.
+    fn holds(&self) -> impl Iterator<Item = Timestamp> {
+        self.states.iter().filter_map(|state| match &state.fate {
+            Fate::Held(holding) => Some(holding.until),
+            Fate::Waiting(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
+        })
+    }
+
+    fn held(&self, id: QueueId) -> Option<HeldSummary> {
+        Some(HeldSummary {
+            id,
+            received_at: self.received_at,
+            size: self.size,
+            recipients: self.holds().count(),
+            until: self.until?,
+            busy: self.states.iter().any(|state| state.in_flight),
+        })
+    }
+
     fn summary(&self, id: QueueId) -> Summary {
         let waiting = || {
             self.states.iter().filter_map(|state| match &state.fate {
                 Fate::Waiting(waiting) => Some(waiting),
-                Fate::Delivered | Fate::Failed => None,
+                Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
             })
         };
         Summary {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::content::Content;
+use super::hold::Held;
 use super::id::QueueId;
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Recipient, Sender, Via};
@@ -23,6 +24,8 @@ pub struct Entry {
     pub revision: String,
     /// Written by the gateway itself (a report): never evaluated, never reported on.
     pub own: bool,
+    /// The recipients are held: of a target only `recipient` counts, the rest is decided on release.
+    pub held: Option<Arc<Held>>,
     pub targets: Vec<Target>,
 }
 
@@ -41,17 +44,21 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Fate {
     Waiting(Waiting),
+    /// In a quarantine.
+    Held(Holding),
     Delivered,
     /// Given up: reported, or not to be reported.
     Failed,
+    /// Held no more: its deliveries belong to another message, committed with this fate.
+    Released,
 }
 
 impl Fate {
     /// Whether nothing more will happen for this recipient.
     pub fn is_final(&self) -> bool {
         match self {
-            Fate::Waiting(_) => false,
-            Fate::Delivered | Fate::Failed => true,
+            Fate::Waiting(_) | Fate::Held(_) => false,
+            Fate::Delivered | Fate::Failed | Fate::Released => true,
         }
     }
 }
@@ -64,6 +71,12 @@ pub struct Waiting {
     pub last_error: Option<String>,
     /// Whether the sender was told of the delay.
     pub warned: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Holding {
+    #[serde(with = "jiff::fmt::serde::timestamp::nanosecond::required")]
+    pub until: Timestamp,
 }
 
 /// One message to be committed.

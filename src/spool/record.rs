@@ -51,7 +51,7 @@ pub(super) struct Head {
     pub received_at: Timestamp,
     pub targets: u32,
     pub body: Option<BodyRef>,
-    /// How the recipients stood when the record was rewritten; None when it is the first.
+    /// How the recipients stood when the record was written; None when all were due at once.
     pub fates: Option<Vec<Fate>>,
 }
 

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod folder;
+mod hold;
 
 mod sim;
 
@@ -35,8 +36,37 @@ fn entry(targets: usize) -> Entry {
         origin: "client.example ([192.0.2.1])".into(),
         revision: "r1".into(),
         own: false,
+        held: None,
         targets: (0..targets).map(target).collect(),
     }
+}
+
+/// An entry whose recipients are held for a month.
+fn held_entry(targets: usize) -> Entry {
+    let rule =
+        RuleName { kind: "ComplianceRule".into(), namespace: "mail".into(), name: "no-secrets".into() };
+    let found = Found { part: "body".into(), entry: "secret".into(), offset: 12, length: 6, hidden: false };
+    let held = Held {
+        message: "0000000000000000000001".parse().expect("an id"),
+        until: Timestamp::now() + Duration::from_secs(30 * 24 * 3600),
+        quarantine: Some(QuarantineName { namespace: "mail".into(), name: "legal".into() }),
+        reasons: vec![HeldFor { rule, found: vec![found] }],
+        passed: vec![],
+        notify_sender: true,
+        subject: Some("hi".into()),
+        archived: false,
+        made: vec![7],
+        facts: Facts {
+            client: [192, 0, 2, 1].into(),
+            tls: true,
+            authenticated: vec!["example.com".parse().expect("a domain")],
+            spam: false,
+            phishy: true,
+            blatant: false,
+            received: 3,
+        },
+    };
+    Entry { held: Some(Arc::new(held)), ..entry(targets) }
 }
 
 fn submission(spool: &Spool, targets: usize, content: &[u8]) -> Submission {

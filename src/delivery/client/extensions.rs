@@ -10,6 +10,8 @@ pub struct Extensions {
     pub eight_bit_mime: bool,
     pub smtputf8: bool,
     pub dsn: bool,
+    /// RFC 8689.
+    pub require_tls: bool,
     /// `Some(0)`: offered without a limit.
     pub size: Option<u64>,
 }
@@ -27,6 +29,7 @@ impl Extensions {
                 "8BITMIME" => offered.eight_bit_mime = true,
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "DSN" => offered.dsn = true,
+                "REQUIRETLS" => offered.require_tls = true,
                 "SIZE" => offered.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
                 _ => {}
             }

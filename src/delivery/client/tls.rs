@@ -31,6 +31,8 @@ pub struct Tls {
     /// Verified instead of the host's own name.
     pub server_name: Option<String>,
     pub config: Arc<ClientConfig>,
+    /// Certificates trusted beside the system's roots.
+    own: Arc<[CertificateDer<'static>]>,
     /// Equal terms, equal identity: connections are shared only among these.
     pub identity: blake3::Hash,
 }
@@ -60,14 +62,25 @@ impl Tls {
         own.iter().for_each(|certificate| {
             hasher.update(certificate);
         });
-        let config = client_config(own, terms.require_ca_signed, terms.validate_hostname)?;
+        let config = client_config(own.clone(), terms.require_ca_signed, terms.validate_hostname)?;
         Ok(Self {
             mode: terms.mode,
             require: terms.require,
             server_name: terms.server_name.clone(),
             config: Arc::new(config),
+            own: own.into(),
             identity: hasher.finalize(),
         })
+    }
+
+    /// The same terms with every demand on the peer's certificate.
+    pub fn verified(&self) -> Result<Self, TlsError> {
+        let config = client_config(self.own.to_vec(), true, true)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"verified");
+        hasher.update(self.identity.as_bytes());
+        let identity = hasher.finalize();
+        Ok(Self { require: true, config: Arc::new(config), identity, ..self.clone() })
     }
 
     /// TLS when the peer has it, any certificate, no demand (spec R21).

@@ -23,13 +23,22 @@ pub struct Letter<'a> {
     pub eight_bit: bool,
     /// Octets above 127 in the header section, sent by a client that spoke SMTPUTF8.
     pub utf8_head: bool,
+    /// Nobody is to be told of what becomes of it (spec R85).
+    pub suppress_bounces: bool,
 }
 
 impl<'a> Letter<'a> {
     pub fn new(sender: &'a Sender, head: &'a [u8], rest: &'a [u8]) -> Self {
         let head_ascii = head.is_ascii();
         let eight_bit = !head_ascii || !rest.is_ascii();
-        Self { sender, head, rest, eight_bit, utf8_head: sender.smtputf8 && !head_ascii }
+        Self {
+            sender,
+            head,
+            rest,
+            eight_bit,
+            utf8_head: sender.smtputf8 && !head_ascii,
+            suppress_bounces: false,
+        }
     }
 
     pub fn size(&self) -> u64 {
@@ -51,7 +60,7 @@ impl Session {
         let utf8 = self.fits(letter, recipients)?;
         self.used += 1;
         let mail = self.mail_command(letter, utf8);
-        let rcpts: Vec<String> = recipients.iter().map(|r| self.rcpt_command(r, utf8)).collect();
+        let rcpts: Vec<String> = recipients.iter().map(|r| self.rcpt_command(letter, r, utf8)).collect();
         let (mut answers, go) = if self.extensions.pipelining {
             self.envelope_in_flights(&mail, &rcpts).await?
         } else {
@@ -81,6 +90,16 @@ impl Session {
     /// whether SMTPUTF8 is needed.
     fn fits(&self, letter: &Letter<'_>, recipients: &[&Recipient]) -> Result<bool, Trouble> {
         let offered = &self.extensions;
+        if letter.sender.require_tls {
+            let why = match (&self.tls, offered.require_tls) {
+                (None, _) => "the connection is not encrypted",
+                (Some(_), false) => "it does not offer REQUIRETLS",
+                (Some(_), true) => "",
+            };
+            if !why.is_empty() {
+                return Err(Trouble::RequireTls(why.to_owned()));
+            }
+        }
         let needs = |mailbox: &Mailbox| match offered.smtputf8 {
             true => mailbox.needs_utf8(),
             // Without it, a domain can be written in ASCII; a local part cannot.
@@ -104,9 +123,11 @@ impl Session {
     fn mail_command(&self, letter: &Letter<'_>, utf8: bool) -> String {
         let offered = &self.extensions;
         let sender = letter.sender;
+        // R85: a host that knows DSN is told not to report; another one gets nobody to report to.
+        let nobody = letter.suppress_bounces && !offered.dsn;
         let mut line = match &sender.mailbox {
-            Some(mailbox) => format!("MAIL FROM:<{}>", path(mailbox, utf8)),
-            None => "MAIL FROM:<>".to_owned(),
+            Some(mailbox) if !nobody => format!("MAIL FROM:<{}>", path(mailbox, utf8)),
+            _ => "MAIL FROM:<>".to_owned(),
         };
         if offered.size.is_some() {
             write!(line, " SIZE={}", letter.size()).expect("a String takes everything");
@@ -116,6 +137,9 @@ impl Session {
         }
         if utf8 {
             line.push_str(" SMTPUTF8");
+        }
+        if sender.require_tls {
+            line.push_str(" REQUIRETLS");
         }
         if offered.dsn {
             match sender.ret {
@@ -130,10 +154,11 @@ impl Session {
         line + "\r\n"
     }
 
-    fn rcpt_command(&self, recipient: &Recipient, utf8: bool) -> String {
+    fn rcpt_command(&self, letter: &Letter<'_>, recipient: &Recipient, utf8: bool) -> String {
         let mut line = format!("RCPT TO:<{}>", path(&recipient.mailbox, utf8));
         if self.extensions.dsn {
-            match recipient.notify {
+            let notify = if letter.suppress_bounces { Notify::Never } else { recipient.notify };
+            match notify {
                 Notify::Unset => {}
                 Notify::Never => line.push_str(" NOTIFY=NEVER"),
                 Notify::On { success, failure, delay } => {

@@ -198,6 +198,7 @@ async fn extensions_are_used_when_offered_and_repeated_parameters_are_what_came(
         smtputf8: false,
         ret: Some(Ret::Headers),
         envid: Some("QQ+2B1".into()),
+        require_tls: false,
     };
     attempt.content = b"Received: x\r\nSubject: s\r\n\r\nGr\xc3\xbc\xc3\x9fe\r\n".to_vec();
     let recipient = Recipient {

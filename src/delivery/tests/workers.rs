@@ -106,6 +106,7 @@ impl Running {
             origin: "app ([192.0.2.1])".into(),
             revision: "r1".into(),
             own: false,
+            held: None,
             targets,
         };
         let content = Content::from(CONTENT.as_bytes().to_vec());

@@ -7,17 +7,18 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::Config;
 use crate::bundle::document::RouteTarget;
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
-use crate::delivery::metrics::{ByKind, ByResult, ByRoute, Metrics, ReportKind, Verdict};
-use crate::delivery::outcome::{Outcome, Problem};
+use crate::delivery::edits::{self, Room};
+use crate::delivery::metrics::{ByKind, ByNote, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
 use crate::delivery::plan;
-use crate::delivery::routes::{Label, RouteTable, Routes, domain_of};
+use crate::delivery::routes::{Label, Route, RouteTable, Routes, domain_of};
 use crate::delivery::settle::{self, Attempted};
 use crate::mail::dsn;
-use crate::mail::edit;
 use crate::mail::envelope::{Recipient, Via};
 use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
 
@@ -26,15 +27,13 @@ const UNREADABLE: Duration = Duration::from_secs(60);
 /// How long a message waits whose report found no room.
 const NO_ROOM: Duration = Duration::from_secs(120);
 
-/// Bodies up to this are hashed for signing without a thread of their own.
-const INLINE: usize = 256 << 10;
-
 /// What all jobs share.
 pub struct Shared {
     pub spool: Spool,
     pub routes: Arc<dyn Routes>,
     pub outside: Outside,
     pub metrics: Metrics,
+    room: Room,
     mx_port: u16,
     stop: CancellationToken,
     allowance: Allowance,
@@ -47,10 +46,11 @@ impl Shared {
         outside: Outside,
         metrics: Metrics,
         allowance: Allowance,
-        mx_port: u16,
+        config: Config,
         stop: CancellationToken,
     ) -> Self {
-        Self { spool, routes, outside, metrics, mx_port, stop, allowance }
+        let Config { mx_port, memory, .. } = config;
+        Self { spool, routes, outside, metrics, room: Room::new(memory), mx_port, stop, allowance }
     }
 }
 
@@ -100,6 +100,7 @@ impl Job {
                 job.destination == destination
                     && other.via == this.via
                     && other.require_tls == this.require_tls
+                    && other.suppress_bounces == this.suppress_bounces
                     && other.edits == this.edits
             };
             match jobs.iter_mut().find(alike) {
@@ -185,22 +186,26 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let (head, rest) = edit::split(content.bytes());
-    let edited;
-    let head = if first.edits.is_empty() {
-        head
-    } else {
-        edited = edit::apply(head, &first.edits);
-        &edited
+    let signing = (entry.own || !first.edits.is_empty()).then_some(table);
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, signing).await {
+        Ok(prepared) => prepared,
+        Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
-    let signed_head;
-    let head = if entry.own || !first.edits.is_empty() {
-        signed_head = signed(table, head, content, content.bytes().len() - rest.len()).await;
-        signed_head.as_deref().unwrap_or(head)
-    } else {
-        head
+    for note in &prepared.message.notes {
+        shared.metrics.edits.get_or_create(&ByNote { note: note.word() }).inc();
+    }
+    let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
+    letter.suppress_bounces = first.suppress_bounces;
+    // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
+    let route = match entry.sender.require_tls.then(|| route.tls.verified()) {
+        Some(Ok(tls)) => Arc::new(Route { tls, ..Route::clone(&route) }),
+        // The same certificates were read before; what they could not do then they cannot do now.
+        Some(Err(error)) => {
+            let problem = Problem::new(Trouble::RequireTls(error.to_string()));
+            return (Some(label), all(outcome_of(problem, &route)));
+        }
+        None => route,
     };
-    let letter = Letter::new(&entry.sender, head, rest);
 
     // The route may have become one by MX since the recipients were grouped.
     let mut outcomes: Vec<Option<Outcome>> = vec![None; job.targets.len()];
@@ -215,11 +220,7 @@ async fn outcomes(
         let plan = plan::plan(table, dns, Arc::clone(&route), host, first.require_tls, shared.mx_port).await;
         let results = match plan {
             Ok(plan) => attempt(&shared.outside, table, &plan, &letter, &job.recipients(&targets)).await,
-            Err(problem) => {
-                let mut tally = crate::delivery::outcome::Tally::default();
-                let outcome = tally.add(problem, route.on_tls_failure).or_else(|| tally.sum());
-                vec![outcome.expect("a problem was added"); targets.len()]
-            }
+            Err(problem) => vec![outcome_of(problem, &route); targets.len()],
         };
         for (at, outcome) in alike.into_iter().zip(results) {
             outcomes[at] = Some(outcome);
@@ -228,21 +229,11 @@ async fn outcomes(
     (Some(label), outcomes.into_iter().flatten().collect())
 }
 
-/// The header section with our signatures in front; `None` when no key is for its sender. `rest` is where the
-/// rest begins in `content`. Large bodies are hashed where nobody else waits for it.
-async fn signed(table: &Arc<RouteTable>, head: &[u8], content: &Content, rest: usize) -> Option<Vec<u8>> {
-    if !table.signers.any_for(head) {
-        return None;
-    }
-    let now = Timestamp::now();
-    let signatures = if content.bytes().len() - rest <= INLINE {
-        table.signers.sign(head, &content.bytes()[rest..], now)
-    } else {
-        let (table, content, head) = (Arc::clone(table), content.clone(), head.to_vec());
-        let work = move || table.signers.sign(&head, &content.bytes()[rest..], now);
-        tokio::task::spawn_blocking(work).await.ok()?
-    };
-    Some([&signatures, head].concat())
+/// What a problem means that came before any host was asked.
+fn outcome_of(problem: Problem, route: &Route) -> Outcome {
+    let mut tally = Tally::default();
+    let outcome = tally.add(problem, route.on_tls_failure).or_else(|| tally.sum());
+    outcome.expect("a problem was added")
 }
 
 /// Counts, logs and settles. Returns when the spool has taken it, or when the process must end.
@@ -267,6 +258,10 @@ async fn conclude(
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
     let settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
+    let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    // R85: nobody is told, so it is counted.
+    let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
+    shared.metrics.bounces_suppressed.inc_by(silent as u64);
     let about = About { entry, content: content.bytes() };
     let mut reports = Vec::new();
     for fates in [&settled.failed, &settled.delayed, &settled.relayed] {
@@ -322,7 +317,7 @@ fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize
         .iter()
         .map(|(target, fate)| {
             let fate = match (fate, was(*target)) {
-                (Fate::Delivered, _) | (_, None) => fate.clone(),
+                (Fate::Delivered | Fate::Held(_) | Fate::Released, _) | (_, None) => fate.clone(),
                 (Fate::Failed, Some(before)) => Fate::Waiting(Waiting { next_attempt: again, ..before }),
                 (Fate::Waiting(now), Some(before)) => {
                     Fate::Waiting(Waiting { warned: before.warned, ..now.clone() })
@@ -397,7 +392,7 @@ fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
     match queued.state(target) {
         Fate::Waiting(waiting) => waiting,
         // The spool hands out waiting recipients only; anything else counts as new.
-        Fate::Delivered | Fate::Failed => {
+        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => {
             Waiting { attempts: 0, next_attempt: now, last_error: None, warned: false }
         }
     }

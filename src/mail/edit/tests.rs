@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::head::{apply, decode};
 use super::*;
 
 const RECEIVED: &str = "Received: from app ([192.0.2.1])\r\n\tby gw with ESMTP id 1\r\n";

@@ -21,6 +21,10 @@ pub(super) fn of_mail(text: &str, sender: &mut Sender) -> Result<Option<u64>, Co
             let mut given = sender.smtputf8.then_some(());
             once("SMTPUTF8", &mut given, value.is_none().then_some(()))?;
             sender.smtputf8 = true;
+        } else if key.eq_ignore_ascii_case("REQUIRETLS") {
+            let mut given = sender.require_tls.then_some(());
+            once("REQUIRETLS", &mut given, value.is_none().then_some(()))?;
+            sender.require_tls = true;
         } else if key.eq_ignore_ascii_case("RET") {
             once("RET", &mut sender.ret, value.and_then(ret))?;
         } else if key.eq_ignore_ascii_case("ENVID") {

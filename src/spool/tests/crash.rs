@@ -22,6 +22,8 @@ struct Promise {
     with: Vec<QueueId>,
     /// This is a report; that recipient's end came with it.
     reports: Option<(QueueId, usize, usize)>,
+    /// Its commit was answered with an error, and nothing happened.
+    refused: bool,
 }
 
 #[derive(Default)]
@@ -41,6 +43,8 @@ fn open(sim: &Sim) -> (Spool, Recovery) {
 enum Deed {
     Commit(Vec<Submission>),
     Settle(QueueId, Vec<(usize, Fate)>, Vec<Submission>),
+    /// A reviewer's decision on held mail.
+    Decide(QueueId, Vec<(usize, Fate)>, Vec<Submission>),
 }
 
 impl Model {
@@ -51,7 +55,10 @@ impl Model {
         reports: Option<(QueueId, usize, usize)>,
     ) {
         let targets = submission.entry.targets.len();
-        let first = recover::first_fate(submission.entry.received_at, Timestamp::now());
+        let first = match &submission.entry.held {
+            Some(held) => Fate::Held(Holding { until: held.until }),
+            None => recover::first_fate(submission.entry.received_at, Timestamp::now()),
+        };
         let promise = Promise {
             entry: submission.entry.clone(),
             content: submission.content.bytes().to_vec(),
@@ -61,6 +68,7 @@ impl Model {
             durable: vec![0; targets],
             with,
             reports,
+            refused: false,
         };
         self.0.insert(submission.id, promise);
     }
@@ -78,7 +86,8 @@ impl Model {
                 writer.write(&content(dice)).ok()?;
                 let content = writer.finish().ok()?;
                 let targets = 1 + dice.below(3) as usize;
-                batch.push(Submission { id: spool.new_id(), entry: entry(targets), content });
+                let entry = if dice.one_in(4) { held_entry(targets) } else { entry(targets) };
+                batch.push(Submission { id: spool.new_id(), entry, content });
             }
             let ids: Vec<QueueId> = batch.iter().map(|submission| submission.id).collect();
             batch.iter().for_each(|submission| self.promise(submission, ids.clone(), None));
@@ -94,6 +103,26 @@ impl Model {
         let target =
             promise.history.iter().position(|history| !history.last().expect("never empty").is_final())?;
         let count = promise.history[target].len();
+        if let Some(held) = promise.entry.held.clone() {
+            let until = held.until + Duration::from_secs(60 * count as u64);
+            let fate = match dice.below(3) {
+                0 => Fate::Held(Holding { until }),
+                1 => Fate::Failed,
+                _ => Fate::Released,
+            };
+            // The same bytes, as a release has it.
+            let mut writer = spool.writer();
+            writer.write(&promise.content).ok()?;
+            let content = writer.finish().ok()?;
+            promise.history[target].push(fate.clone());
+            let mut released = Vec::new();
+            if fate == Fate::Released {
+                let release = Submission { id: spool.new_id(), entry: entry(1), content };
+                self.promise(&release, vec![release.id], Some((id, target, count)));
+                released.push(release);
+            }
+            return Some(Deed::Decide(id, vec![(target, fate)], released));
+        }
         let fate = match dice.below(4) {
             0 => retry_at(count as u32, in_an_hour()),
             1 => Fate::Failed,
@@ -142,6 +171,16 @@ impl Model {
             {
                 let reported = &self.0[&original].history[target][count];
                 assert_eq!(&fates[target], reported, "seed {seed}: a report without the end it reports");
+            }
+            assert!(!promise.refused || state.is_none(), "seed {seed}: {id} was refused and is there");
+            if let Some((original, target, count)) = promise.reports
+                && state.is_none()
+                && !promise.refused
+                && promise.history.iter().all(|history| !history.last().expect("never empty").is_final())
+            {
+                let end = &self.0[&original].history[target][count];
+                let still_open = states.get(&original).is_some_and(|fates| fates[target] != *end);
+                assert!(still_open, "seed {seed}: an end without what it was committed with");
             }
             for target in 0..promise.history.len() {
                 let history = &promise.history[target];
@@ -205,13 +244,15 @@ async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, st
         for _ in 0..=dice.below(8) {
             match model.choose(spool, dice) {
                 // One deed for one message at a time, as the deliverer does.
-                Some(Deed::Settle(id, fates, reports)) if touched.contains(&id) => {
+                Some(Deed::Settle(id, fates, reports) | Deed::Decide(id, fates, reports))
+                    if touched.contains(&id) =>
+                {
                     let promise = model.0.get_mut(&id).expect("chosen from it");
                     promise.history[fates[0].0].pop();
                     reports.iter().for_each(|report| drop(model.0.remove(&report.id)));
                 }
                 Some(deed) => {
-                    if let Deed::Settle(id, ..) = &deed {
+                    if let Deed::Settle(id, ..) | Deed::Decide(id, ..) = &deed {
                         touched.push(*id);
                     }
                     deeds.push(deed);
@@ -232,6 +273,15 @@ async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, st
                     let target = fates[0].0;
                     (ids, Some((id, target)), durable, spool.settle(id, fates, reports).await.is_ok())
                 }
+                Deed::Decide(id, fates, reports) => {
+                    let ids: Vec<QueueId> = reports.iter().map(|report| report.id).collect();
+                    let target = fates[0].0;
+                    let done = match spool.claim(id).await {
+                        Ok(claim) => claim.settle(fates, reports).await.is_ok(),
+                        Err(_) => false,
+                    };
+                    (ids, Some((id, target)), true, done)
+                }
             }
         }))
         .await;
@@ -246,6 +296,7 @@ async fn live(spool: &Spool, model: &mut Model, dice: &mut Dice, rounds: u64, st
                 // Nothing happened, says the contract: the recipient is as it was before.
                 let promise = model.0.get_mut(&id).expect("promises stay");
                 promise.history[target].pop();
+                ids.iter().for_each(|id| model.0.get_mut(id).expect("promises stay").refused = true);
             }
             if ok && let Some((id, target)) = settled {
                 let promise = model.0.get_mut(&id).expect("promises stay");

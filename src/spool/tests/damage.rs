@@ -127,6 +127,12 @@ fn the_bytes_on_disk_stay_as_they_are() {
     };
     let mut message = Record::message(&head, &entry(2), Some(b"content".to_vec().into()));
     message.place((3, 4096), (0, 2), 2, 1024);
+    let until = Holding { until: long_ago() };
+    let held_head = Head { fates: Some(vec![Fate::Held(until), Fate::Released]), ..head };
+    let mut entry = held_entry(2);
+    entry.held = entry.held.map(|held| Arc::new(Held { until: long_ago(), ..(*held).clone() }));
+    let mut held = Record::message(&held_head, &entry, None);
+    held.place((3, 4096), (0, 2), 2, 1024);
     let mut news = record::Record::news(&record::News { id, fates: vec![(1, Fate::Failed)] });
     news.place((3, 8192), (1, 2), 2, 1024);
     let mut opening = Record::opening(vec![(1, 4096), (2, 32)]);
@@ -137,8 +143,8 @@ fn the_bytes_on_disk_stay_as_they_are() {
     };
     let front = blake3::hash(&segment::front(3)).to_hex()[..16].to_owned();
     assert_eq!(
-        [front, hash(&opening), hash(&message), hash(&news)],
-        ["ab0a76d2d31d996d", "e4ac794bc1c4e244", "114b140b2a854dc1", "3a28ec1e1bff6c14"]
+        [front, hash(&opening), hash(&message), hash(&held), hash(&news)],
+        ["722ba3917a5c9c78", "e4ac794bc1c4e244", "b0aa453c13f83649", "d031cd98e6d6fe21", "2cf94727bbcbcd95"]
     );
 }
 
