@@ -44,29 +44,51 @@ pub struct Prepared<'a> {
     _room: Option<SemaphorePermit<'a>>,
 }
 
-/// Applies `edits`, and signs the result with the keys of `signing`. An error is final: the same bytes and the
-/// same edits fail again.
+impl Prepared<'_> {
+    /// With the gateway's signatures, the last change of all (spec R106), where a key is for its author.
+    /// `content` is what it was prepared from.
+    pub async fn signed(mut self, table: &Arc<RouteTable>, content: &Content) -> Self {
+        if !table.signers.any_for(self.message.head()) {
+            return self;
+        }
+        let now = Timestamp::now();
+        let rest = self.message.rest();
+        let fields = if rest.len() <= INLINE {
+            table.signers.sign(self.message.head(), rest, now)
+        } else {
+            let (table, head) = (Arc::clone(table), self.message.head().to_vec());
+            let work = if self.message.is_as_stored() {
+                let (content, at) = (content.clone(), content.bytes().len() - rest.len());
+                tokio::task::spawn_blocking(move || table.signers.sign(&head, &content.bytes()[at..], now))
+            } else {
+                // The room it holds covers this copy too.
+                let rest = rest.to_vec();
+                tokio::task::spawn_blocking(move || table.signers.sign(&head, &rest, now))
+            };
+            work.await.unwrap_or_default()
+        };
+        self.message.add_fields(&fields);
+        self
+    }
+}
+
+/// Applies `edits`. An error is final: the same bytes and the same edits fail again.
 pub async fn prepare<'a>(
     room: &'a Room,
     id: QueueId,
     content: &'a Content,
     edits: &Arc<[Edit]>,
-    signing: Option<&Arc<RouteTable>>,
 ) -> Result<Prepared<'a>, Problem> {
     if !edit::touches_body(edits) {
-        let mut message = edit::apply_all(content.bytes(), edits).map_err(problem)?;
-        if let Some(table) = signing.filter(|table| table.signers.any_for(message.head())) {
-            let fields = signatures(table, message.head(), content, message.rest().len()).await?;
-            message.add_fields(&fields);
-        }
+        let message = edit::apply_all(content.bytes(), edits).map_err(problem)?;
         return Ok(Prepared { message, _room: None });
     }
     let room = room.take(content.len()).await;
     let message = if content.bytes().len() <= INLINE {
-        changed(content.bytes(), edits, signing)
+        edit::apply_all(content.bytes(), edits)
     } else {
-        let (content, edits, signing) = (content.clone(), Arc::clone(edits), signing.cloned());
-        let work = move || changed(content.bytes(), &edits, signing.as_ref()).map(Edited::into_owned);
+        let (content, edits) = (content.clone(), Arc::clone(edits));
+        let work = move || edit::apply_all(content.bytes(), &edits).map(Edited::into_owned);
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             Err(_) => return Err(Problem::new(Trouble::EditFailed)),
@@ -79,40 +101,6 @@ pub async fn prepare<'a>(
         tracing::debug!(queue_id = %id, %note, "changed on its way out");
     }
     Ok(Prepared { message, _room: Some(room) })
-}
-
-/// Everything at once, where the body is rewritten anyway.
-fn changed<'a>(
-    content: &'a [u8],
-    edits: &[Edit],
-    signing: Option<&Arc<RouteTable>>,
-) -> Result<Edited<'a>, EditError> {
-    let mut message = edit::apply_all(content, edits)?;
-    if let Some(table) = signing {
-        let fields = table.signers.sign(message.head(), message.rest(), Timestamp::now());
-        if !fields.is_empty() {
-            message.add_fields(&fields);
-        }
-    }
-    Ok(message)
-}
-
-/// The signatures of a message whose body, the last `rest` octets of `content`, stays as it is. A large one is
-/// hashed where it lies, on a thread nobody else waits for.
-async fn signatures(
-    table: &Arc<RouteTable>,
-    head: &[u8],
-    content: &Content,
-    rest: usize,
-) -> Result<Vec<u8>, Problem> {
-    let start = content.bytes().len() - rest;
-    let now = Timestamp::now();
-    if rest <= INLINE {
-        return Ok(table.signers.sign(head, &content.bytes()[start..], now));
-    }
-    let (table, head, content) = (Arc::clone(table), head.to_vec(), content.clone());
-    let work = move || table.signers.sign(&head, &content.bytes()[start..], now);
-    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::new(Trouble::EditFailed))
 }
 
 fn problem(error: EditError) -> Problem {

@@ -186,14 +186,17 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let signing = (entry.own || !first.edits.is_empty()).then_some(table);
-    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, signing).await {
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
         Ok(prepared) => prepared,
         Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
     for note in &prepared.message.notes {
         shared.metrics.edits.get_or_create(&ByNote { note: note.word() }).inc();
     }
+    let prepared = match entry.own || !first.edits.is_empty() {
+        true => prepared.signed(table, content).await,
+        false => prepared,
+    };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
     // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.

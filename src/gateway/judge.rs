@@ -1,0 +1,87 @@
+//! Has a message judged, when it arrives and again when it is released: small ones where they are, large ones
+//! on a bounded pool. Whatever goes wrong in here is an error, never an unscanned send (spec R142).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::bundle::document::ObjectId;
+use crate::gateway::budget::Budget;
+use crate::gateway::live::Running;
+use crate::mail::envelope::Envelope;
+use crate::policy::verdict::Spam;
+use crate::policy::{Decision, Fuel, Transaction, decide};
+use crate::spool::{Content, Facts};
+
+/// Content up to this size is judged where it was read; larger ones on the bounded pool, so that a big
+/// message never holds up the small ones of other sessions.
+const INLINE: usize = 64 << 10;
+
+/// Cheap to clone; clones share one pool.
+#[derive(Clone)]
+pub struct Judge {
+    budget: Budget,
+    /// Threads that judge large messages at the same time.
+    pool: Arc<Semaphore>,
+}
+
+/// One message to be judged.
+#[derive(Clone)]
+pub struct Case {
+    /// Ends every policy reply.
+    pub id: String,
+    pub envelope: Envelope,
+    pub facts: Facts,
+    /// Rules that do not judge it.
+    pub except: Vec<ObjectId>,
+    /// When it came.
+    pub now: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unjudged {
+    #[error("too many messages at once, try again later")]
+    NoMemory,
+    #[error("policy evaluation unavailable, try again later")]
+    Failed,
+}
+
+impl Judge {
+    pub fn new(budget: Budget) -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { budget, pool: Arc::new(Semaphore::new(threads)) }
+    }
+
+    pub async fn judge(
+        &self,
+        running: &Arc<Running>,
+        case: Case,
+        content: &Content,
+    ) -> Result<Decision, Unjudged> {
+        let received = usize::try_from(case.facts.received).map_err(|_| Unjudged::Failed)?;
+        let size = content.bytes().len().checked_sub(received).ok_or(Unjudged::Failed)?;
+        let (running, content) = (Arc::clone(running), content.clone());
+        let work = move || {
+            let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &case.facts;
+            let transaction = Transaction {
+                client: *client,
+                tls: *tls,
+                now: case.now,
+                authenticated,
+                spam: Spam { spam: *spam, phishy: *phishy, blatant: *blatant },
+                except: &case.except,
+                ..Transaction::new(&case.id, &case.envelope)
+            };
+            decide(&running.policy, &transaction, &content.bytes()[received..], Fuel::default())
+        };
+        if size <= INLINE {
+            return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| Unjudged::Failed);
+        }
+        // Reading a large message needs room for its decoded text.
+        let _share = self.budget.take(2 * size as u64).await.ok_or(Unjudged::NoMemory)?;
+        let _turn = self.pool.acquire().await.map_err(|_| Unjudged::Failed)?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| Unjudged::Failed)
+    }
+}
