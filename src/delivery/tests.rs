@@ -3,6 +3,7 @@
 mod attempts;
 mod certificates;
 mod mail_hosts;
+mod signing;
 mod workers;
 
 use std::sync::Arc;
