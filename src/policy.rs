@@ -8,11 +8,14 @@
 pub mod compile;
 mod content;
 pub mod decide;
+mod detect;
 pub mod matcher;
 pub mod merge;
+mod metadata;
 mod notice;
 pub mod pattern;
 pub mod settle;
+pub mod snippet;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;

@@ -5,7 +5,7 @@ mod content;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, Test};
+pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, PatternId, Test, TextCode};
 use super::matcher::ListId;
 use super::pattern::{self, Pattern};
 use super::verdict::Needs;
@@ -54,7 +54,7 @@ impl Policy {
 
     /// What must be found out about a message before it is judged.
     pub fn needs(&self) -> Needs {
-        Needs::default()
+        Needs { authentication: self.content.asks_authentication, ..Needs::default() }
     }
 
     /// Whether an address belongs to the organisation.

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::compile::{ContentCode, Policy, RuleCode};
-use super::content::{Answer, Texts};
+use super::compile::{Policy, RuleCode};
+use super::content::Texts;
 use super::merge::{self, Effect, Fate, Match, Merged, Refusal, Setting};
 use super::notice;
 use super::verdict::{Decision, Delivery, Disposition, Fuel, Outcome, RuleTrace, Transaction, Verdict};
-use crate::bundle::document::{Action, Direction, Mode, OnScanLimit};
+use crate::bundle::document::{Action, Direction, Mode};
 use crate::mail::address::Mailbox;
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Recipient, Via};
@@ -109,7 +109,7 @@ impl Judge<'_> {
             };
             verdicts.push(class.verdict(recipient));
         }
-        Decision { verdicts, archive: None }
+        Decision { verdicts, archive: None, unreadable: self.texts.unreadable() }
     }
 
     fn class(&mut self, own: bool, recipient: &Mailbox) -> Class {
@@ -212,24 +212,7 @@ impl Judge<'_> {
         if code.senders.as_ref().is_some_and(|filter| !filter.matches(sender)) {
             return Outcome::NoMatch("envelope.senders");
         }
-        let answer = match &code.content {
-            ContentCode::Always => Answer::Yes(Vec::new()),
-            ContentCode::Unreadable => Answer::Unknown,
-            ContentCode::Conditions(conditions) => self.texts.judge(conditions, rule.broken.is_some()),
-        };
-        match (answer, &rule.broken) {
-            (Answer::No, _) => Outcome::NoMatch("match"),
-            (_, Some(why)) => Outcome::Deferred(why.clone()),
-            (Answer::Yes(evidence), None) => Outcome::Matched(evidence),
-            (Answer::Unknown, None) => {
-                let why = self.texts.stopped().unwrap_or("the search stopped before the end");
-                match rule.on_scan_limit {
-                    OnScanLimit::TreatAsMatch => Outcome::MatchedByScanLimit(why.to_owned()),
-                    OnScanLimit::TreatAsNoMatch => Outcome::NoMatch("onScanLimit"),
-                    OnScanLimit::Defer => Outcome::Deferred(why.to_owned()),
-                }
-            }
-        }
+        self.texts.outcome(&code.content, rule)
     }
 
     fn merge<'t>(&'t self, outcomes: &'t [(usize, Outcome)]) -> Merged<'t> {

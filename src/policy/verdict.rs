@@ -1,5 +1,6 @@
 //! What goes into a decision and what comes out: values only.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -90,11 +91,27 @@ impl Default for Fuel {
 }
 
 /// One verdict for each recipient of the envelope, in its order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Decision {
     pub verdicts: Vec<Verdict>,
     /// The journal copy for the archive (spec R46), one for the whole message.
     pub archive: Option<Delivery>,
+    /// Files that could not be opened, where some rule looked (spec R60); counted.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A container that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub name: String,
+    /// In words: encrypted, damaged, …
+    pub why: &'static str,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be read: {}", self.name, self.why)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -200,7 +217,7 @@ impl Outcome {
 }
 
 /// What matched and where (spec R63). Offsets are UTF-8 bytes of the part's decoded text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     /// `body`, `subject`, `attachment:NAME`, `headers`, `envelope`, `message`.
     pub part: String,
@@ -211,4 +228,10 @@ pub struct Evidence {
     /// The text stands where a reader does not see it (hidden by CSS or colour).
     #[serde(default)]
     pub hidden: bool,
+    /// The number of the expression in `match.expressions`; `None` is the word list.
+    #[serde(default)]
+    pub expression: Option<u16>,
+    /// A few characters around it, digits masked (see [`super::snippet`]).
+    #[serde(default)]
+    pub snippet: String,
 }
