@@ -101,7 +101,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connection<S>(stream: S, router: Router, stop: CancellationToken)
+/// Serves one connection, until it ends or `stop` and the request on it is answered.
+pub async fn connection<S>(stream: S, router: Router, stop: CancellationToken)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

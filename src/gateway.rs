@@ -2,6 +2,7 @@
 //! and stored ([`intake`]), and delivery works off the spool. Holds no cluster credentials and knows
 //! no Kubernetes.
 
+pub mod acceptance;
 pub mod admission;
 pub mod budget;
 pub mod control;
@@ -10,8 +11,10 @@ pub mod files;
 pub mod gauges;
 pub mod inspect;
 pub mod intake;
+pub mod judge;
 pub mod listeners;
 pub mod live;
 pub mod mount;
+pub mod quarantine;
 pub mod received;
 pub mod run;

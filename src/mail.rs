@@ -6,4 +6,5 @@ pub mod dsn;
 pub mod edit;
 pub mod envelope;
 pub mod filetype;
+pub mod letter;
 pub mod message;

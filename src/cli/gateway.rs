@@ -46,6 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         smtp: args.smtp,
         admin: args.admin,
         control: args.control.map(|address| ControlTls { address, folder: args.control_tls }),
+        token: None,
         drain_lag: Duration::from_secs(args.drain_lag),
         pod: args.pod,
         hostname: super::host_name(),

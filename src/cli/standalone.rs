@@ -90,6 +90,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         smtp: args.smtp,
         admin: args.admin,
         control: None,
+        token: Some(args.state.join("token")),
         drain_lag: Duration::ZERO,
         pod: "standalone".to_owned(),
         hostname: super::host_name(),

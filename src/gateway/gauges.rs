@@ -29,7 +29,8 @@ impl Collector for Gauges {
         let sessions = self.live.listeners().sessions() as u64;
         let gauges = [
             ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
-            ("postern_queue_bytes", "Bytes of these messages", stats.bytes_live),
+            ("postern_held_messages", "Accepted messages with a recipient in quarantine", stats.held),
+            ("postern_queue_bytes", "Bytes of accepted messages that wait or are held", stats.bytes_live),
             ("postern_spool_disk_bytes", "Bytes that the spool takes on its disk", stats.bytes_on_disk),
             ("postern_spool_free_bytes", "Bytes that the spool may still take", self.spool.free()),
             ("postern_policy_sequence", "Sequence of the policy that runs; 0 without one", sequence),

@@ -2,7 +2,6 @@
 //! MAIL and kept to the end (design decision 13); 250 is said when the spool has it on disk.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -10,30 +9,23 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 
-use crate::delivery::bounce::{self, About};
-use crate::delivery::metrics::{ByKind, ReportKind};
-use crate::delivery::{self, Allowance};
+use crate::gateway::acceptance::{self, Acceptance, Before, Message, Verdict};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
-use crate::gateway::decisions::{Decisions, Judged, Occasion};
-use crate::gateway::inspect::{Arrived, Inspector};
+use crate::gateway::inspect::{Arrived, Findings, Inspector};
+use crate::gateway::judge::{self, Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
+use crate::gateway::quarantine;
 use crate::gateway::received;
-use crate::mail::dsn::Fate;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
+use crate::policy::Decision;
 use crate::policy::settle::{Settlement, settle};
-use crate::policy::verdict::Rejection;
-use crate::policy::{Decision, Fuel, Transaction, decide};
 use crate::smtp::reply::Reply;
 use crate::smtp::{Handler, Mail, Peer};
-use crate::spool::{CommitError, Content, ContentWriter, Entry, QueueId, Spool, Submission, Target};
+use crate::spool::{CommitError, Content, ContentWriter, Facts, QueueId, Spool};
 
-/// Content up to this size is judged where it was read; larger ones on the bounded pool, so that a big
-/// message never holds up the small ones of other sessions.
-const INLINE: usize = 64 << 10;
 /// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
 const IN_MEMORY: u64 = 256 << 10;
 
@@ -56,12 +48,9 @@ struct Shared {
     mount: Option<Arc<Mount>>,
     spool: Spool,
     budget: Budget,
-    /// Reports to a sender, those of delivery included.
-    allowance: Allowance,
-    decisions: Decisions,
     inspector: Inspector,
-    /// Threads that judge large messages at the same time.
-    pool: Arc<Semaphore>,
+    judge: Judge,
+    acceptance: Acceptance,
     draining: AtomicBool,
     hostname: String,
     metrics: Metrics,
@@ -70,13 +59,13 @@ struct Shared {
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
     recipients: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Reports are counted with those of delivery.
-    delivery: delivery::Metrics,
+    /// Held messages are counted with what becomes of them.
+    quarantine: quarantine::Metrics,
 }
 
 impl Metrics {
-    fn register(delivery: delivery::Metrics, registry: &mut Registry) -> Self {
-        let metrics = Self { replies: Family::default(), recipients: Family::default(), delivery };
+    fn register(quarantine: quarantine::Metrics, registry: &mut Registry) -> Self {
+        let metrics = Self { replies: Family::default(), recipients: Family::default(), quarantine };
         registry.register(
             "postern_messages",
             "Messages by what was answered after the data: accepted, rejected, deferred, refused",
@@ -84,7 +73,8 @@ impl Metrics {
         );
         registry.register(
             "postern_recipients",
-            "Recipients of the accepted messages: accepted for delivery, or rejected by policy",
+            "Recipients of the accepted messages: accepted for delivery (copies included), rejected by policy, \
+             held, discarded as blatant spam",
             metrics.recipients.clone(),
         );
         metrics
@@ -104,34 +94,28 @@ pub struct Parts {
     pub live: Arc<Live>,
     /// To look again when its watcher is late; `None` in standalone mode.
     pub mount: Option<Arc<Mount>>,
-    pub spool: Spool,
     pub budget: Budget,
-    /// Reports to a sender, those of delivery included.
-    pub allowance: Allowance,
-    /// Told of each decision.
-    pub decisions: Decisions,
-    /// Counts the reports that policy causes beside those of delivery.
-    pub delivery: delivery::Metrics,
+    pub judge: Judge,
+    pub acceptance: Acceptance,
+    pub quarantine: quarantine::Metrics,
     /// Used when the gateway has no `hostname`.
     pub hostname: String,
 }
 
 impl Intake {
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { live, mount, spool, budget, allowance, decisions, delivery, hostname } = parts;
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let Parts { live, mount, budget, judge, acceptance, quarantine, hostname } = parts;
         Self(Arc::new(Shared {
             live,
             mount,
-            spool,
+            spool: acceptance.spool.clone(),
             budget,
-            allowance,
-            decisions,
             inspector: Inspector::new(registry),
-            pool: Arc::new(Semaphore::new(threads)),
+            judge,
+            acceptance,
             draining: AtomicBool::new(false),
             hostname,
-            metrics: Metrics::register(delivery, registry),
+            metrics: Metrics::register(quarantine, registry),
         }))
     }
 
@@ -250,7 +234,8 @@ impl Mail for Incoming {
         if received::is_loop(&content.bytes()[received..], &mark) {
             return self.answer("refused", Reply::new(554, [5, 4, 6], "Routing loop detected"));
         }
-        let decision = match self.judge(id, &content, received).await {
+        let facts = self.facts(id, &content, received).await;
+        let decision = match self.judge(id, &content, &facts).await {
             Ok(decision) => decision,
             Err(reply) => return self.answer("deferred", reply),
         };
@@ -266,37 +251,24 @@ impl Mail for Incoming {
                 tracing::info!(%id, revision = %self.running.revision, rule = %rejection.rule, "message rejected");
                 self.answer("rejected", reply)
             }
-            Settlement::Accept { deliveries, held: _, discarded: _, archive: _, refused, unreported } => {
-                let targets = deliveries.into_iter().map(target).collect();
-                let entry = self.entry(targets);
-                let (size, accepted) = (content.len(), entry.targets.len());
-                let report = self.report(&entry, &content, &refused);
-                let reported = report.is_some();
-                let mut submissions = Vec::from_iter(report);
-                submissions.push(Submission { id, entry, content });
-                match self.shared.spool.commit(submissions).await {
-                    Ok(_) => {
-                        let metrics = &self.shared.metrics;
-                        metrics.count_recipients("accepted", accepted);
-                        metrics.count_recipients("rejected", refused.len() + unreported);
-                        if reported {
-                            metrics
-                                .delivery
-                                .reports
-                                .get_or_create(&ByKind { kind: ReportKind::failed })
-                                .inc();
-                        }
-                        tracing::info!(
-                            %id, size, revision = %self.running.revision, client = %self.peer.address.ip(),
-                            refused = refused.len(), unreported, "message accepted"
-                        );
-                        self.answer("accepted", reply)
-                    }
+            Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
+                let numbers = Numbers { held: held.len(), discarded, rejected: refused.len() + unreported };
+                let verdict = Verdict { deliveries, held, archive, refused };
+                match self.store(id, &content, &facts, verdict, numbers).await {
+                    Ok(()) => self.answer("accepted", reply),
                     Err(error) => self.answer("refused", storage(&error)),
                 }
             }
         }
     }
+}
+
+/// Recipients that are not delivered to now.
+#[derive(Clone, Copy)]
+struct Numbers {
+    held: usize,
+    discarded: usize,
+    rejected: usize,
 }
 
 impl Incoming {
@@ -309,91 +281,80 @@ impl Incoming {
         reply
     }
 
-    /// Never an unscanned send (spec R142): whatever goes wrong in here is 451.
-    async fn judge(&self, id: QueueId, content: &Content, received: usize) -> Result<Decision, Reply> {
-        let size = content.bytes().len() - received;
-        let (running, envelope) = (Arc::clone(&self.running), self.envelope.clone());
-        let decisions = self.shared.decisions.clone();
-        let (client, tls) = (self.peer.address.ip().to_canonical(), self.peer.tls.is_some());
-        let content = content.clone();
-        let (id, helo) = (id.to_string(), self.peer.helo.as_str());
+    /// What is known of the message besides its bytes and its envelope: who sent it to us, and what some rule
+    /// wants found out about it.
+    async fn facts(&self, id: QueueId, content: &Content, received: usize) -> Facts {
+        let (id, client) = (id.to_string(), self.peer.address.ip().to_canonical());
         let arrived =
-            Arrived { id: &id, client, helo, envelope: &self.envelope, content: &content, received };
-        let gateway = &self.running.bundle.gateway;
-        let found = self.shared.inspector.inspect(running.policy.needs(), gateway, arrived).await;
-        let now = Timestamp::now();
-        let work = move || {
-            let (authenticated, spam) = (&found.authenticated[..], found.spam);
-            let transaction = Transaction {
-                client,
-                tls,
-                now,
-                authenticated,
-                spam,
-                ..Transaction::new(&id, &envelope)
-            };
-            let content = &content.bytes()[received..];
-            let decision = decide(&running.policy, &transaction, content, Fuel::default());
-            decisions.note(&Judged {
-                bundle: &running.bundle,
-                revision: &running.revision,
-                routes: &running.routes,
-                transaction: &transaction,
-                decision: &decision,
-                content,
-                occasion: Occasion::Received,
-            });
-            decision
+            Arrived { id: &id, client, helo: &self.peer.helo, envelope: &self.envelope, content, received };
+        let (needs, gateway) = (self.running.policy.needs(), &self.running.bundle.gateway);
+        let Findings { authenticated, spam } = self.shared.inspector.inspect(needs, gateway, arrived).await;
+        Facts {
+            client,
+            tls: self.peer.tls.is_some(),
+            authenticated,
+            spam: spam.spam,
+            phishy: spam.phishy,
+            blatant: spam.blatant,
+            received: received as u64,
+        }
+    }
+
+    /// Never an unscanned send (spec R142): whatever goes wrong in here is 451.
+    async fn judge(&self, id: QueueId, content: &Content, facts: &Facts) -> Result<Decision, Reply> {
+        let case = Case {
+            id: id.to_string(),
+            envelope: self.envelope.clone(),
+            facts: facts.clone(),
+            except: Vec::new(),
+            now: Timestamp::now(),
         };
-        if size <= INLINE {
-            return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| unavailable());
-        }
-        // Reading a large message needs room for its decoded text.
-        let _share = self.shared.budget.take(2 * size as u64).await.ok_or_else(out_of_memory)?;
-        let _turn = self.shared.pool.acquire().await.map_err(|_| unavailable())?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| unavailable())
+        self.shared.judge.judge(&self.running, case, content).await.map_err(|error| match error {
+            Unjudged::NoMemory => out_of_memory(),
+            Unjudged::Failed => Reply::new(451, [4, 7, 1], judge::failure(&id.to_string())),
+        })
     }
 
-    /// Tells the sender of a message that went to some of its recipients which ones policy refused.
-    fn report(
+    /// Durable when it returns Ok: everything that the 250 promises, in one commit.
+    async fn store(
         &self,
-        entry: &Entry,
+        id: QueueId,
         content: &Content,
-        refused: &[(Recipient, Rejection)],
-    ) -> Option<Submission> {
-        let sender = entry.sender.mailbox.as_ref()?;
-        let now = Timestamp::now();
-        if refused.is_empty() {
-            return None;
-        }
-        if !self.shared.allowance.take(&sender.folded(), now) {
-            self.shared.metrics.delivery.reports_suppressed.inc();
-            return None;
-        }
-        let fates: Vec<Fate> = refused
-            .iter()
-            .map(|(recipient, rejection)| bounce::refused(recipient, rejection.code.0, &rejection.full_text))
-            .collect();
-        let about = About { entry, content: content.bytes() };
-        bounce::report(&self.running.routes, self.shared.spool.new_id(), now, about, &fates)
-    }
-
-    fn entry(&self, targets: Vec<Target>) -> Entry {
-        Entry {
-            sender: self.envelope.sender.clone(),
+        facts: &Facts,
+        verdict: Verdict,
+        numbers: Numbers,
+    ) -> Result<(), CommitError> {
+        let Numbers { held, discarded, rejected } = numbers;
+        let origin = acceptance::origin(&self.peer.helo, self.peer.address.ip());
+        let message = Message {
+            told: id,
+            id,
+            sender: &self.envelope.sender,
             received_at: Timestamp::now(),
-            origin: format!("{} ([{}])", self.peer.helo, self.peer.address.ip().to_canonical()),
-            revision: self.running.revision.to_string(),
-            own: false,
-            held: None,
-            targets,
+            origin: &origin,
+            content,
+            facts,
+            before: Before::default(),
+        };
+        let mut acts = self.shared.acceptance.acts(&self.running, &message, verdict);
+        self.shared.spool.commit(std::mem::take(&mut acts.submissions)).await?;
+        self.shared.acceptance.done(&acts);
+        let metrics = &self.shared.metrics;
+        metrics.count_recipients("accepted", acts.deliveries);
+        metrics.count_recipients("rejected", rejected);
+        metrics.count_recipients("held", held);
+        metrics.count_recipients("discarded", discarded);
+        metrics.quarantine.count("held", acts.held.len());
+        tracing::info!(
+            %id, size = content.len(), revision = %self.running.revision, client = %facts.client,
+            deliveries = acts.deliveries, held, discarded, rejected, reported = acts.reported,
+            noticed = acts.noticed, "message accepted"
+        );
+        for held in acts.held.iter().filter(|held| **held != id) {
+            tracing::info!(%id, held_as = %held, "recipients held");
         }
+        Ok(())
     }
-}
-
-fn target(delivery: crate::policy::Delivery) -> Target {
-    let crate::policy::Delivery { recipient, via, edits, require_tls, suppress_bounces, .. } = delivery;
-    Target { recipient, via, require_tls, edits, suppress_bounces }
 }
 
 fn storage(error: &CommitError) -> Reply {
@@ -405,10 +366,6 @@ fn storage(error: &CommitError) -> Reply {
 
 fn out_of_memory() -> Reply {
     Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
-}
-
-fn unavailable() -> Reply {
-    Reply::new(451, [4, 7, 1], "Policy evaluation unavailable, try again later")
 }
 
 fn lost() -> Reply {

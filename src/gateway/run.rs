@@ -17,14 +17,17 @@ use tokio_util::sync::CancellationToken;
 use crate::admin;
 use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
+use crate::gateway::acceptance::Acceptance;
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
-use crate::gateway::intake::{Intake, Parts};
+use crate::gateway::intake::{self, Intake};
+use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::quarantine::{self, Actor, Desk, Policies, clock, http, socket};
 use crate::spool::{self, Spool};
 
 /// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
@@ -37,6 +40,9 @@ pub struct Options {
     pub smtp: Vec<SocketAddr>,
     pub admin: SocketAddr,
     pub control: Option<ControlTls>,
+    /// Without a control port: who has this file's secret may look at held mail and decide about it, on the
+    /// admin address. Made if it is not there.
+    pub token: Option<PathBuf>,
     pub drain_lag: Duration,
     pub pod: String,
     /// Used for banner and EHLO when the gateway has no `hostname`.
@@ -66,6 +72,8 @@ pub enum StartError {
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("cannot use the certificates of the control port: {0}")]
     Control(String),
+    #[error("cannot read or make the token file {}: {source}", path.display())]
+    Token { path: PathBuf, source: io::Error },
 }
 
 pub struct Gateway {
@@ -73,6 +81,7 @@ pub struct Gateway {
     intake: Intake,
     spool: Spool,
     decisions: Decisions,
+    desk: Desk,
     delivery: (JoinHandle<()>, CancellationToken),
     /// Owned tasks: the bundle's watcher, the admin and control servers.
     tasks: Vec<JoinHandle<()>>,
@@ -113,7 +122,7 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, drain_lag, pod, hostname, matches } = options;
+        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } = options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
@@ -133,14 +142,25 @@ impl Gateway {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
-        let parts = Parts {
+        let budget = Budget::of_this_machine();
+        let judge = Judge::new(budget.clone(), Some(decisions.clone()));
+        let acceptance =
+            Acceptance { spool: spool.clone(), allowance: allowance.clone(), metrics: metrics.clone() };
+        let held = quarantine::Metrics::default();
+        held.register(&mut registry);
+        let desk = Desk::new(quarantine::Parts {
+            acceptance: acceptance.clone(),
+            judge: judge.clone(),
+            policies: Policies::Live(Arc::clone(&live)),
+            metrics: held.clone(),
+        });
+        let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
-            spool: spool.clone(),
-            budget: Budget::of_this_machine(),
-            allowance: allowance.clone(),
-            decisions: decisions.clone(),
-            delivery: metrics.clone(),
+            budget,
+            judge,
+            acceptance,
+            quarantine: held,
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
@@ -164,6 +184,7 @@ impl Gateway {
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
             let listener = bind("control", address).await?;
+            let control_pages = control_pages.merge(http::for_controller(desk.clone()));
             let control_pages = match &mount {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
@@ -172,7 +193,22 @@ impl Gateway {
             tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
         } else {
             admin_pages = admin_pages.merge(control_pages);
+            if let Some(path) = token {
+                let token = http::Token::of_file(&path);
+                let token = token.map_err(|source| StartError::Token { path, source })?;
+                admin_pages = admin_pages.merge(http::with_token(desk.clone(), token));
+            }
         }
+        match socket::bind(&folder) {
+            Ok(listener) => {
+                let desk = desk.clone();
+                let pages = move |uid| http::routes(desk.clone(), Actor::Uid(uid));
+                tasks.push(tokio::spawn(socket::serve(listener, pages, stop.clone())));
+            }
+            // Some volumes know no sockets; there is the control port.
+            Err(error) => tracing::warn!(%error, "no control socket: `postern quarantine` needs --gateway"),
+        }
+        tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
         let listener = bind("probes and metrics", admin).await?;
         let admin = listener.local_addr().unwrap_or(admin);
         tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
@@ -180,7 +216,7 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
+        Ok(Self { live, intake, spool, decisions, desk, delivery, tasks, stop, leaving, drain_lag, admin })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -202,6 +238,7 @@ impl Gateway {
             intake,
             spool,
             decisions,
+            desk,
             delivery: (delivery, no_more),
             tasks,
             stop,
@@ -222,6 +259,9 @@ impl Gateway {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the gateway did not end well");
             }
+        }
+        if tokio::time::timeout(DRAIN, desk.close()).await.is_err() {
+            tracing::warn!("an act on held mail is cut off; the spool knows whether it happened");
         }
         let queued = spool.len();
         spool.close().await;

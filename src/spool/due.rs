@@ -319,6 +319,10 @@ impl Index {
         ids.filter_map(|id| self.items.get(id)?.held(*id)).collect()
     }
 
+    pub fn held_one(&self, id: QueueId) -> Option<HeldSummary> {
+        self.items.get(&id)?.held(id)
+    }
+
     pub fn held_len(&self) -> usize {
         self.held.len()
     }

@@ -173,6 +173,11 @@ impl Spool {
         self.inner.shared.index().held(after, limit)
     }
 
+    /// One of them; `None`: it is not held (any more).
+    pub fn held_summary(&self, id: QueueId) -> Option<HeldSummary> {
+        self.inner.shared.index().held_one(id)
+    }
+
     /// Messages with a held recipient.
     pub fn held_len(&self) -> usize {
         self.inner.shared.index().held_len()

@@ -124,6 +124,9 @@ fn delivery(out: &mut String, copy: &DeliveryFate) {
     if !copy.changes.is_empty() {
         let _ = writeln!(out, "      changed: {}", copy.changes.join(", "));
     }
+    for note in &copy.notes {
+        let _ = writeln!(out, "      {note}");
+    }
     if copy.suppress_bounces {
         out.push_str("      its bounces are not sent to the sender\n");
     }

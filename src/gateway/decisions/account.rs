@@ -12,7 +12,7 @@ use crate::bundle::{Bundle, Revision};
 use crate::delivery::RouteTable;
 use crate::gateway::admission;
 use crate::mail::address::Mailbox;
-use crate::mail::edit::{self, Edit};
+use crate::mail::edit::{self, Edit, Note};
 use crate::mail::envelope::{Envelope, Recipient, Via};
 use crate::mail::message::{Field, Message};
 use crate::policy::settle::settle;
@@ -167,6 +167,9 @@ pub struct DeliveryFate {
     /// Changes that have no field of their own: `footer`, `stripAmp`, `smime`, `journal`.
     #[serde(default)]
     pub changes: Vec<String>,
+    /// What happens beside or instead of what was asked for, in words; worked out by `explain`, not in the log.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A decision and what it was made from.
@@ -244,6 +247,7 @@ struct Edited {
     headers: Vec<(String, String)>,
     attachments: Vec<String>,
     changes: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Teller<'_> {
@@ -297,7 +301,7 @@ impl Teller<'_> {
         let bundle = self.judged.bundle;
         let required =
             copy.require_tls || self.judged.routes.resolve(&copy.via).is_ok_and(|route| route.tls.require);
-        let Edited { subject, headers, attachments, changes } = self.edited(&copy.edits);
+        let Edited { subject, headers, attachments, changes, notes } = self.edited(&copy.edits);
         DeliveryFate {
             to: copy.recipient.mailbox.to_string(),
             route: route(bundle, &copy.via),
@@ -309,6 +313,7 @@ impl Teller<'_> {
             drop_spam: copy.drop_spam,
             copy_of: copy.copy_of.as_ref().map(Mailbox::to_string),
             changes,
+            notes,
         }
     }
 
@@ -317,7 +322,6 @@ impl Teller<'_> {
             return known.clone();
         }
         let content = self.judged.content;
-        let (head, _) = edit::split(content);
         let header = |edit: &Edit| match edit {
             Edit::AddHeader { name, value } | Edit::SetHeader { name, value } => {
                 Some((name.clone(), value.clone()))
@@ -325,19 +329,61 @@ impl Teller<'_> {
             _ => None,
         };
         let edited = Edited {
-            subject: Message::read(&edit::apply(head, edits)).all("Subject").next().map(Field::decoded),
+            subject: subject(content, edits),
             headers: edits.iter().filter_map(header).collect(),
             attachments: removed(content, edits),
             changes: edits.iter().filter_map(change).map(str::to_owned).collect(),
+            notes: match self.listing {
+                Listing::All => notes(content, edits),
+                Listing::Concerned => Vec::new(),
+            },
         };
         self.edited.push((Arc::clone(edits), edited.clone()));
         edited
     }
 }
 
-/// Names of the attachments that the edits take out.
-fn removed(_content: &[u8], _edits: &[Edit]) -> Vec<String> {
-    Vec::new()
+/// The subject that the recipient sees. What only the body shows is not touched for it.
+fn subject(content: &[u8], edits: &[Edit]) -> Option<String> {
+    let (head, _) = edit::split(content);
+    let of_head = edits.iter().filter(|edit| match edit {
+        Edit::AddHeader { .. } | Edit::SetHeader { .. } | Edit::PrefixSubject { .. } | Edit::Journal { .. } => true,
+        Edit::RemoveAttachments(_) | Edit::Footer(_) | Edit::StripAmp | Edit::Smime { .. } => false,
+    });
+    let edited = edit::apply_all(head, &of_head.cloned().collect::<Vec<_>>()).ok()?;
+    Message::read(edited.head()).all("Subject").next().map(Field::decoded)
+}
+
+/// Names of the attachments that the edits take out, each once.
+fn removed(content: &[u8], edits: &[Edit]) -> Vec<String> {
+    let mut names = Vec::new();
+    for edit in edits {
+        if let Edit::RemoveAttachments(removal) = edit
+            // What cannot be taken out safely does not leave at all; the notes say so.
+            && let Ok(found) = edit::removed(content, removal)
+        {
+            for name in found {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+    }
+    names
+}
+
+/// What happens beside what was asked for. Costs as much as the delivery of the message.
+fn notes(content: &[u8], edits: &[Edit]) -> Vec<String> {
+    if !edit::touches_body(edits) {
+        return Vec::new();
+    }
+    match edit::apply_all(content, edits) {
+        Ok(edited) => {
+            let told = edited.notes.iter().filter(|note| !matches!(note, Note::Removed(_)));
+            told.map(ToString::to_string).collect()
+        }
+        Err(error) => vec![format!("the message goes back to its sender: {error}")],
+    }
 }
 
 fn change(edit: &Edit) -> Option<&'static str> {
