@@ -21,6 +21,7 @@ pub mod plan;
 pub mod retry;
 pub mod routes;
 pub mod settle;
+pub mod sign;
 pub mod worker;
 
 #[cfg(test)]

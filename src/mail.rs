@@ -1,7 +1,7 @@
 //! The vocabulary of mail: addresses, envelopes, messages, edits, reports. Values only, no IO.
 
 pub mod address;
-pub mod canonical;
+pub mod dkim;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;

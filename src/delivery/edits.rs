@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::info;
 
 use super::outcome::{Problem, Trouble};
+use super::routes::RouteTable;
 use crate::mail::edit::{self, Edit, EditError, Edited};
 use crate::spool::{Content, QueueId};
 
@@ -40,6 +42,34 @@ impl Room {
 pub struct Prepared<'a> {
     pub message: Edited<'a>,
     _room: Option<SemaphorePermit<'a>>,
+}
+
+impl Prepared<'_> {
+    /// With the gateway's signatures, the last change of all (spec R106), where a key is for its author.
+    /// `content` is what it was prepared from.
+    pub async fn signed(mut self, table: &Arc<RouteTable>, content: &Content) -> Self {
+        if !table.signers.any_for(self.message.head()) {
+            return self;
+        }
+        let now = Timestamp::now();
+        let rest = self.message.rest();
+        let fields = if rest.len() <= INLINE {
+            table.signers.sign(self.message.head(), rest, now)
+        } else {
+            let (table, head) = (Arc::clone(table), self.message.head().to_vec());
+            let work = if self.message.is_as_stored() {
+                let (content, at) = (content.clone(), content.bytes().len() - rest.len());
+                tokio::task::spawn_blocking(move || table.signers.sign(&head, &content.bytes()[at..], now))
+            } else {
+                // The room it holds covers this copy too.
+                let rest = rest.to_vec();
+                tokio::task::spawn_blocking(move || table.signers.sign(&head, &rest, now))
+            };
+            work.await.unwrap_or_default()
+        };
+        self.message.add_fields(&fields);
+        self
+    }
 }
 
 /// Applies `edits`. An error is final: the same bytes and the same edits fail again.

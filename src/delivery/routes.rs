@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::client::tls::Tls;
 use super::outcome::{Problem, Trouble};
+use super::sign::Signers;
 use crate::bundle::document::{self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteTarget, RouteTls};
 use crate::bundle::material::Materials;
 use crate::mail::address::{Domain, Host, Mailbox};
@@ -35,6 +36,8 @@ pub struct RouteTable {
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
     pub dns_servers: Vec<SocketAddr>,
+    /// Sign what the gateway changed or wrote.
+    pub signers: Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
@@ -102,6 +105,7 @@ impl RouteTable {
             notices_via,
             hostname,
             dns_servers: gateway.dns_servers.clone(),
+            signers: Signers::read(&gateway.dkim, materials),
             listening: own.listening.clone(),
             normal,
             routes,

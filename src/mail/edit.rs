@@ -157,6 +157,11 @@ impl Edited<'_> {
         self.head = Some(head);
     }
 
+    /// Whether the body is still the stored one.
+    pub fn is_as_stored(&self) -> bool {
+        matches!(self.content, Cow::Borrowed(_))
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         match self.head {
             None => self.content.into_owned(),

@@ -172,7 +172,7 @@ pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Do
 
 async fn outcomes(
     shared: &Shared,
-    table: &RouteTable,
+    table: &Arc<RouteTable>,
     job: &Job,
     content: &Content,
 ) -> (Option<Label>, Vec<Outcome>) {
@@ -193,6 +193,10 @@ async fn outcomes(
     for note in &prepared.message.notes {
         shared.metrics.edits.get_or_create(&ByNote { note: note.word() }).inc();
     }
+    let prepared = match entry.own || !first.edits.is_empty() {
+        true => prepared.signed(table, content).await,
+        false => prepared,
+    };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
     // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.

@@ -3,8 +3,7 @@
 
 use std::net::SocketAddr;
 
-use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
-use mail_auth::common::headers::{Writable, Writer};
+use mail_auth::common::crypto::Algorithm;
 use mail_auth::dkim::Canonicalization;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{AuthenticatedMessage, DkimResult, Error, MessageAuthenticator, SpfResult};
@@ -13,8 +12,9 @@ use tokio::time::timeout;
 use super::{Arrived, Metrics, PATIENCE};
 use crate::delivery::dns::Dns;
 use crate::mail::address::{Domain, Host};
-use crate::mail::canonical::{self, Form};
+use crate::mail::dkim::{self, canonical::Form};
 use crate::mail::edit;
+use crate::mail::message::Message;
 use crate::spool::Content;
 
 /// Signatures of one message that are looked at: each costs its reader a question to DNS and a verification.
@@ -33,7 +33,7 @@ pub(super) async fn authenticate(
 ) -> Vec<Domain> {
     // Which of several senders would be vouched for is anybody's guess (RFC 7489 section 6.6.1).
     let head = edit::split(&mail.content.bytes()[mail.received..]).0;
-    if from_fields(head) != 1 {
+    if Message::read(head).all("From").count() != 1 {
         metrics.authentication("dkim", "none");
         return Vec::new();
     }
@@ -52,7 +52,7 @@ pub(super) async fn authenticate(
         domain
     };
     let by_dkim = async {
-        let checked = timeout(PATIENCE, dkim(&authenticator, mail)).await;
+        let checked = timeout(PATIENCE, by_signatures(&authenticator, mail)).await;
         let results = checked.unwrap_or_else(|_| vec![(None, "unanswered")]);
         results.iter().for_each(|(_, result)| metrics.authentication("dkim", result));
         results.into_iter().filter_map(|(domain, _)| domain).collect::<Vec<_>>()
@@ -91,7 +91,7 @@ async fn spf(authenticator: &MessageAuthenticator, mail: Arrived<'_>) -> (Option
 }
 
 /// One result per signature; `none` alone when there is none.
-async fn dkim(
+async fn by_signatures(
     authenticator: &MessageAuthenticator,
     mail: Arrived<'_>,
 ) -> Vec<(Option<Domain>, &'static str)> {
@@ -158,21 +158,9 @@ async fn hash(content: Content, start: usize, forms: Vec<Form>) -> Option<Vec<Ve
     let small = content.bytes().len() - start <= INLINE;
     let work = move || {
         let body = &content.bytes()[start..];
-        let hash = |form| HashAlgorithm::Sha256.hash(Body { form, body }).as_ref().to_vec();
-        forms.into_iter().map(hash).collect()
+        forms.into_iter().map(|form| dkim::body_hash(form, body)).collect()
     };
     if small { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
-}
-
-struct Body<'a> {
-    form: Form,
-    body: &'a [u8],
-}
-
-impl Writable for Body<'_> {
-    fn write(self, writer: &mut impl Writer) {
-        canonical::body(self.form, self.body, |piece| writer.write(piece));
-    }
 }
 
 /// Octets of the line that ends the header section.
@@ -182,12 +170,4 @@ fn empty_line(rest: &[u8]) -> usize {
         [b'\n', ..] => 1,
         _ => 0,
     }
-}
-
-fn from_fields(head: &[u8]) -> usize {
-    let is_from = |line: &&[u8]| {
-        let colon = line.iter().position(|&byte| byte == b':');
-        colon.is_some_and(|colon| line[..colon].trim_ascii_end().eq_ignore_ascii_case(b"from"))
-    };
-    head.split(|&byte| byte == b'\n' || byte == b'\r').filter(is_from).count()
 }

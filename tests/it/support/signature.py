@@ -2,6 +2,8 @@
 
 sign KEY           message on stdin, signed message on stdout
 verify KEY.PUB     message on stdin; exit code 0 if the signature verifies
+check RECORDS      message on stdin; a line for each signature: its domain, its algorithm, good or bad. RECORDS has a DNS name and the
+                   value of its TXT record on each line
 """
 
 import sys
@@ -22,7 +24,23 @@ def dns(name, timeout=5):
     return b"v=DKIM1; k=rsa; p=" + "".join(lines).encode()
 
 
-if verb == "sign":
+def records(name, timeout=5):
+    name = name.decode() if isinstance(name, bytes) else name
+    lines = (line.split(" ", 1) for line in key.decode().splitlines())
+    return {owner: value.encode() for owner, value in lines}.get(name)
+
+
+if verb == "check":
+    verifier = dkim.DKIM(message)
+    for at in range(sum(name.lower() == b"dkim-signature" for name, _ in verifier.headers)):
+        try:
+            good = verifier.verify(at, dnsfunc=records)
+        except dkim.DKIMException as error:
+            good = False
+            print(error, file=sys.stderr)
+        fields = verifier.signature_fields
+        print(fields[b"d"].decode(), fields[b"a"].decode(), "good" if good else "bad")
+elif verb == "sign":
     canonicalize = (b"simple", b"simple")
     sys.stdout.buffer.write(dkim.sign(message, SELECTOR, DOMAIN, key, canonicalize=canonicalize, include_headers=SIGNED) + message)
 else:

@@ -1,4 +1,4 @@
-//! The canonical forms that DKIM signs (RFC 6376 section 3.4): text only, no keys and no hashes.
+//! The canonical forms that DKIM signs (RFC 6376 section 3.4): text only.
 //!
 //! Lines are taken as delivery writes them to the wire: a bare CR or LF ends a line as CRLF
 //! does, so what is signed here is what arrives there.
@@ -57,6 +57,26 @@ pub fn relaxed_field(field: &[u8], out: &mut Vec<u8>) {
     let value = squeezed.strip_prefix(b" ").unwrap_or(&squeezed);
     out.extend_from_slice(value.strip_suffix(b" ").unwrap_or(value));
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a header section, each with its continuation lines.
+pub fn fields(head: &[u8]) -> Vec<&[u8]> {
+    let mut fields = Vec::new();
+    let (mut start, mut rest) = (0, head);
+    while !rest.is_empty() {
+        rest = next_line(rest).1;
+        if !matches!(rest.first(), Some(b' ' | b'\t')) {
+            let end = head.len() - rest.len();
+            fields.push(&head[start..end]);
+            start = end;
+        }
+    }
+    fields
+}
+
+pub fn is_named(field: &[u8], name: &str) -> bool {
+    let colon = memchr::memchr(b':', field).unwrap_or(0);
+    field[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// One line without its end, and what follows.
