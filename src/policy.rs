@@ -5,13 +5,18 @@
 //! Bundle ─ compile ─▶ Policy ─ decide(transaction, message, fuel) ─▶ Decision ─ settle ─▶ Settlement
 //! ```
 
+mod changes;
 pub mod compile;
 mod content;
+mod copies;
 pub mod decide;
+mod directory;
+mod lists;
 pub mod matcher;
 pub mod merge;
 mod notice;
 pub mod pattern;
+mod scope;
 pub mod settle;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -95,9 +95,9 @@ impl Judge {
     fn note_failure(&self, running: &Running, case: &Case, content: &[u8]) {
         let Some(decisions) = &self.decisions else { return };
         let deferral = Deferral { code: EnhancedCode([4, 7, 1]), text: failure(&case.id), object: None };
-        let verdict = Verdict { disposition: Disposition::Defer(deferral), trace: [].into() };
+        let verdict = Verdict::new(Disposition::Defer(deferral));
         let verdicts = vec![verdict; case.envelope.recipients.len()];
-        let decision = Decision { verdicts, archive: None };
+        let decision = Decision { verdicts, ..Decision::default() };
         decisions.note(&case.judged(running, &case.transaction(), &decision, content));
     }
 }

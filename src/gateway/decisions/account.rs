@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::steps::{self, Step};
-use crate::bundle::document::{Action, DefaultRoute, Mode, ObjectId};
+use crate::bundle::document::{AccountType, Action, DefaultRoute, Mode, ObjectId};
 use crate::bundle::{Bundle, Revision};
 use crate::delivery::RouteTable;
 use crate::gateway::admission;
@@ -16,7 +16,10 @@ use crate::mail::edit::{self, Edit, Note};
 use crate::mail::envelope::{Envelope, Recipient, Via};
 use crate::mail::message::{Field, Message};
 use crate::policy::settle::settle;
-use crate::policy::verdict::{Disposition, Evidence, Outcome, RuleTrace, Spam, Transaction, Verdict};
+use crate::policy::verdict::{
+    CopyFate, CopyTrace, Disposition, Evidence, Outcome, RuleTrace, SenderSource, SenderTrace, Spam,
+    Transaction, Verdict,
+};
 use crate::policy::{Decision, Delivery};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +33,35 @@ pub struct Explained {
     /// The journal copy for the archive, one for the whole message.
     #[serde(default)]
     pub archive: Option<DeliveryFate>,
+    /// Who counts as the sender, for units and account types.
+    #[serde(default)]
+    pub sender: SenderFate,
     /// What the decision log knows of the moment; absent where a message was only tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Circumstances>,
+}
+
+/// Who counts as the sender and how that was told (spec R117).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SenderFate {
+    pub address: Option<String>,
+    /// `envelope`, `from` (the envelope sender is null) or `nobody`.
+    pub source: String,
+    pub account_type: String,
+    pub unit: String,
+}
+
+/// An added recipient that got no delivery of its own, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyLeftOut {
+    pub to: String,
+    /// The rule that adds it.
+    pub rule: String,
+    /// `duplicate`, `spam`, `rejected` or `quarantined`.
+    pub fate: String,
+    /// The rule that rejects or holds it, or the reply.
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,6 +133,9 @@ pub struct MessageFate {
     /// Accepted and dropped as blatant spam.
     #[serde(default)]
     pub discarded: bool,
+    /// Copies that were asked for and not made.
+    #[serde(default)]
+    pub copies_left_out: Vec<CopyLeftOut>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -212,6 +244,7 @@ pub fn account(judged: &Judged<'_>, listing: Listing) -> Explained {
         },
         messages,
         archive,
+        sender: sender(&decision.sender),
         decided: None,
     }
 }
@@ -275,6 +308,7 @@ impl Teller<'_> {
             considered: self.considered(verdict, disposition),
             deliveries,
             discarded: matches!(verdict.disposition, Disposition::Discard),
+            copies_left_out: verdict.copies.iter().filter_map(left_out).collect(),
         }
     }
 
@@ -347,7 +381,10 @@ impl Teller<'_> {
 fn subject(content: &[u8], edits: &[Edit]) -> Option<String> {
     let (head, _) = edit::split(content);
     let of_head = edits.iter().filter(|edit| match edit {
-        Edit::AddHeader { .. } | Edit::SetHeader { .. } | Edit::PrefixSubject { .. } | Edit::Journal { .. } => true,
+        Edit::AddHeader { .. }
+        | Edit::SetHeader { .. }
+        | Edit::PrefixSubject { .. }
+        | Edit::Journal { .. } => true,
         Edit::RemoveAttachments(_) | Edit::Footer(_) | Edit::StripAmp | Edit::Smime { .. } => false,
     });
     let edited = edit::apply_all(head, &of_head.cloned().collect::<Vec<_>>()).ok()?;
@@ -386,6 +423,40 @@ fn notes(content: &[u8], edits: &[Edit]) -> Vec<String> {
     }
 }
 
+fn sender(trace: &SenderTrace) -> SenderFate {
+    let SenderTrace { source, address, account, unit } = trace;
+    SenderFate {
+        address: address.as_ref().map(Mailbox::to_string),
+        source: match source {
+            SenderSource::Envelope => "envelope",
+            SenderSource::From => "from",
+            SenderSource::Nobody => "nobody",
+        }
+        .to_owned(),
+        account_type: match account {
+            AccountType::Users => "Users",
+            AccountType::Groups => "Groups",
+            AccountType::Unrecognized => "Unrecognized",
+        }
+        .to_owned(),
+        unit: unit.0.clone(),
+    }
+}
+
+fn left_out(copy: &CopyTrace) -> Option<CopyLeftOut> {
+    let (fate, note) = match &copy.fate {
+        CopyFate::Made => return None,
+        CopyFate::Duplicate => ("duplicate", None),
+        CopyFate::Spam => ("spam", None),
+        CopyFate::Refused(rejection) => ("rejected", Some(rejection.rule.to_string())),
+        CopyFate::Held(hold) => {
+            let rules: Vec<_> = hold.reasons.iter().map(|reason| reason.rule.to_string()).collect();
+            ("quarantined", Some(rules.join(", ")))
+        }
+    };
+    Some(CopyLeftOut { to: copy.to.to_string(), rule: copy.rule.to_string(), fate: fate.to_owned(), note })
+}
+
 fn change(edit: &Edit) -> Option<&'static str> {
     match edit {
         Edit::Footer(_) => Some("footer"),
@@ -407,8 +478,9 @@ pub(super) fn concerned(trace: &RuleTrace) -> bool {
 /// The reply that one recipient alone would have got.
 fn alone(recipient: &Recipient, verdict: &Verdict, id: &str) -> String {
     let envelope = Envelope { recipients: vec![recipient.clone()], ..Envelope::default() };
-    let verdict = Verdict { disposition: verdict.disposition.clone(), trace: [].into() };
-    admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], archive: None }), id).to_string()
+    let verdicts = vec![Verdict::new(verdict.disposition.clone())];
+    let decision = Decision { verdicts, ..Decision::default() };
+    admission::data(&settle(&envelope, decision), id).to_string()
 }
 
 fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {
