@@ -26,8 +26,8 @@ pub struct Judge {
     budget: Budget,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
-    /// Told of each decision; `None` where no gateway runs.
-    decisions: Option<Decisions>,
+    /// Told of each decision.
+    decisions: Decisions,
 }
 
 /// One message to be judged.
@@ -41,6 +41,7 @@ pub struct Case {
     pub except: Vec<ObjectId>,
     /// When it came.
     pub now: Timestamp,
+    pub occasion: Occasion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum Unjudged {
 }
 
 impl Judge {
-    pub fn new(budget: Budget, decisions: Option<Decisions>) -> Self {
+    pub fn new(budget: Budget, decisions: Decisions) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         Self { budget, pool: Arc::new(Semaphore::new(threads)), decisions }
     }
@@ -72,9 +73,7 @@ impl Judge {
             move || {
                 let (transaction, content) = (case.transaction(), &content.bytes()[received..]);
                 let decision = decide(&running.policy, &transaction, content, Fuel::default());
-                if let Some(decisions) = decisions {
-                    decisions.note(&case.judged(&running, &transaction, &decision, content));
-                }
+                decisions.note(&case.judged(&running, &transaction, &decision, content));
                 decision
             }
         };
@@ -93,12 +92,11 @@ impl Judge {
 
     /// The engine failed: every recipient waits, and the reference in the reply leads to this.
     fn note_failure(&self, running: &Running, case: &Case, content: &[u8]) {
-        let Some(decisions) = &self.decisions else { return };
         let deferral = Deferral { code: EnhancedCode([4, 7, 1]), text: failure(&case.id), object: None };
         let verdict = Verdict::new(Disposition::Defer(deferral));
         let verdicts = vec![verdict; case.envelope.recipients.len()];
         let decision = Decision { verdicts, ..Decision::default() };
-        decisions.note(&case.judged(running, &case.transaction(), &decision, content));
+        self.decisions.note(&case.judged(running, &case.transaction(), &decision, content));
     }
 }
 
@@ -130,8 +128,7 @@ impl Case {
             transaction,
             decision,
             content,
-            // A release leaves out the rules that held the message; nothing else does.
-            occasion: if self.except.is_empty() { Occasion::Received } else { Occasion::Released },
+            occasion: self.occasion,
         }
     }
 }

@@ -80,8 +80,8 @@ pub struct Gateway {
     live: Arc<Live>,
     intake: Intake,
     spool: Spool,
-    decisions: Decisions,
     desk: Desk,
+    decisions: Decisions,
     delivery: (JoinHandle<()>, CancellationToken),
     /// Owned tasks: the bundle's watcher, the admin and control servers.
     tasks: Vec<JoinHandle<()>>,
@@ -122,7 +122,8 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } = options;
+        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } =
+            options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
@@ -141,9 +142,9 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
-        let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
         let budget = Budget::of_this_machine();
-        let judge = Judge::new(budget.clone(), Some(decisions.clone()));
+        let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
+        let judge = Judge::new(budget.clone(), decisions.clone());
         let acceptance =
             Acceptance { spool: spool.clone(), allowance: allowance.clone(), metrics: metrics.clone() };
         let held = quarantine::Metrics::default();
@@ -216,7 +217,7 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, decisions, desk, delivery, tasks, stop, leaving, drain_lag, admin })
+        Ok(Self { live, intake, spool, desk, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -237,8 +238,8 @@ impl Gateway {
             live,
             intake,
             spool,
-            decisions,
             desk,
+            decisions,
             delivery: (delivery, no_more),
             tasks,
             stop,

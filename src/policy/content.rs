@@ -50,6 +50,8 @@ struct Text {
     source: Rc<str>,
     /// What of it shows, where that differs.
     visible: Option<Visible>,
+    /// Stretches of what is searched that a reader is not shown.
+    hidden: Vec<Range<usize>>,
     branch: Option<(u32, u32)>,
     views: [OnceCell<View>; 2],
 }
@@ -61,6 +63,7 @@ impl Text {
             label: label.into(),
             source: source.into(),
             visible: None,
+            hidden: Vec::new(),
             branch: None,
             views: Default::default(),
         }
@@ -83,10 +86,12 @@ impl Text {
             true => (view.map.to_source(range.start), 0),
             false => view.span(self.shown(), range.start, range.end),
         };
+        let after = self.hidden.partition_point(|stretch| stretch.end <= offset);
+        let hidden = self.hidden.get(after).is_some_and(|stretch| stretch.start < offset + length);
         if let Some(visible) = &self.visible {
             (offset, length) = visible.span(&self.source, offset, length);
         }
-        Evidence { part: self.label.clone(), entry: entry.to_owned(), offset, length, hidden: false }
+        Evidence { part: self.label.clone(), entry: entry.to_owned(), offset, length, hidden }
     }
 }
 
@@ -158,8 +163,8 @@ impl<'a> Texts<'a> {
 
     fn parts(&self) -> &Parts {
         self.parts.get_or_init(|| {
-            let Fuel { decoded_bytes, parts, depth, entries: _, nesting: _ } = self.fuel;
-            let pieces = self.message.pieces(Limits { decoded_bytes, parts, depth });
+            let Fuel { decoded_bytes, parts, depth, entries, nesting } = self.fuel;
+            let pieces = self.message.pieces(Limits { decoded_bytes, parts, depth, entries, nesting });
             let mut texts: Vec<Text> = self
                 .message
                 .all("subject")
@@ -177,6 +182,7 @@ impl<'a> Texts<'a> {
                 let place = if piece.attachment { Place::Attachment } else { Place::Body };
                 let mut add = |place, source: Rc<str>, visible: Option<Visible>| {
                     let mut text = Text::new(place, label.clone(), source);
+                    text.hidden = visible.as_ref().map_or_else(|| piece.hidden.clone(), |v| v.hidden.clone());
                     (text.visible, text.branch) = (visible, piece.branch);
                     let alike =
                         by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_insert_with(Vec::new);
