@@ -21,8 +21,8 @@ use crate::policy::Decision;
 use crate::policy::verdict::Disposition;
 
 pub use account::{
-    Circumstances, Considered, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate, Occasion,
-    Replies, RuleFate, Why, account,
+    Circumstances, Considered, CopyLeftOut, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate,
+    Occasion, Replies, RuleFate, SenderFate, Why, account,
 };
 pub use find::{FOLDER, Found, find};
 pub use log::Limits;

@@ -61,7 +61,15 @@ fn office(bundle: Bundle) -> Office {
 
 fn holding(rule: &str) -> Hold {
     let evidence =
-        Evidence { part: "body".into(), entry: "secret".into(), offset: 0, length: 6, hidden: false };
+        Evidence {
+            part: "body".into(),
+            entry: "secret".into(),
+            offset: 0,
+            length: 6,
+            hidden: false,
+            expression: None,
+            snippet: String::new(),
+        };
     let rule = testing::origin(ObjectKind::ComplianceRule, rule).object;
     Hold { quarantine: None, reasons: vec![Reason { rule, evidence: vec![evidence] }], notify_sender: false }
 }
