@@ -4,12 +4,17 @@
 //! Nothing here knows another module of ours, and nothing here decides: `translate` does.
 
 pub mod action;
+pub mod address_list;
 pub mod checks;
 pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
+pub mod directory;
+pub mod expression;
 pub mod gateway;
+pub mod modify;
 pub mod pod;
+pub mod quarantine;
 pub mod refs;
 pub mod route;
 pub mod routing_rule;
@@ -23,8 +28,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use action::Action;
+pub use address_list::{AddressList, AddressListSpec};
 pub use compliance_rule::{ComplianceRule, ComplianceRuleSpec};
+pub use directory::{Directory, DirectorySpec};
 pub use gateway::{OutboundGateway, OutboundGatewaySpec};
+pub use quarantine::{Quarantine, QuarantineSpec};
 pub use refs::GatewayRef;
 pub use route::{OutboundRoute, OutboundRouteSpec};
 pub use routing_rule::{RoutingRule, RoutingRuleSpec};
@@ -35,6 +43,8 @@ pub const VERSION: &str = "v1alpha1";
 pub const USE_LABEL: &str = "postern.dev/use";
 /// The one gateway name that is created when objects refer to it.
 pub const DEFAULT_GATEWAY: &str = "default";
+/// The quarantine that is there without a Quarantine object.
+pub const DEFAULT_QUARANTINE: &str = "default";
 
 /// The definitions of all kinds, as `postern crds` prints them and `crds/` keeps them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -43,6 +53,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         schema::finish(OutboundRoute::crd(), columns::ROUTE, &[]),
         schema::finish(RoutingRule::crd(), columns::RULE, &[]),
         schema::finish(ComplianceRule::crd(), columns::RULE, &[]),
+        schema::finish(AddressList::crd(), columns::ADDRESS_LIST, &[]),
+        schema::finish(Directory::crd(), columns::DIRECTORY, &[]),
+        schema::finish(Quarantine::crd(), columns::QUARANTINE, &[]),
     ]
 }
 

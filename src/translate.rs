@@ -8,15 +8,19 @@
 //! cannot be used never disappears: its last accepted form stays in force, or a broken record stands in for
 //! it and makes mail wait (design decision 6). One bad object never changes what another one becomes.
 
+pub mod address_lists;
 mod conflicts;
+pub mod directory;
 pub mod gateway;
 pub mod lists;
 pub mod order;
 pub mod pattern;
 pub mod problem;
+pub mod quarantines;
 pub mod resources;
 pub mod routes;
 pub mod rules;
+mod smime;
 
 pub use order::translate;
 pub use problem::{Outcome, Problem, Severity};

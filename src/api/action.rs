@@ -1,20 +1,25 @@
-//! What a rule does with a message: refuse it, or change it on its way.
+//! What a rule does with a message: refuse it, hold it for review, or change it on its way.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
-use super::refs::RouteRef;
-use super::schema::{atomic, cel};
+use super::modify::Modify;
+use super::schema::cel;
 
-/// Exactly one of `reject` and `modify`. When several rules match, a reject beats everything; changes
-/// of several rules are merged, the better-ranked rule winning where they contradict each other.
+/// Exactly one of `reject`, `quarantine` and `modify`. When several rules match, a reject beats everything
+/// and a quarantine beats changes; changes of several rules are merged, the better-ranked rule winning where
+/// they contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = cel(&[checks::ACTION_ONE_OF]))]
 pub struct Action {
     /// Refuse the message. Nothing else happens to it: no copy, no change, no other route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reject: Option<Reject>,
+    /// Hold the message until somebody releases or denies it. Only in rules whose `accountTypes` is Users
+    /// alone. Changes of other rules are made when it is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
     /// Change the message or its way; at least one of the fields must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modify: Option<Modify>,
@@ -25,8 +30,9 @@ impl Action {
     pub fn verb(&self) -> &'static str {
         match self {
             Action { reject: Some(_), .. } => "Reject",
+            Action { quarantine: Some(_), .. } => "Quarantine",
             Action { modify: Some(_), .. } => "Modify",
-            Action { reject: None, modify: None } => "",
+            Action { reject: None, quarantine: None, modify: None } => "",
         }
     }
 }
@@ -63,48 +69,20 @@ impl Default for Reject {
     }
 }
 
-/// Changes. Those of several matching rules are merged.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::MODIFY_EMPTY]))]
-pub struct Modify {
-    /// Header fields to add. Those of several rules all appear; the same name and value once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), transform = atomic)]
-    pub headers: Vec<Header>,
-    /// Put in brackets before the subject: `Rahasia` turns `Laporan bulanan` into
-    /// `[Rahasia] Laporan bulanan`. A prefix that is there already is not repeated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200), transform = cel(&[checks::ONE_LINE]))]
-    pub subject_prefix: Option<String>,
-    /// Send over this OutboundRoute instead of normal routing. If it does not exist, mail waits; it
-    /// never leaves another way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route: Option<RouteRef>,
-    /// Demands on the transport.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encryption: Option<Encryption>,
-}
-
-/// A header field to add.
+/// Where a message is held. Several rules that quarantine hold it once, in the place of the best-ranked one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Header {
-    /// Name of the field, such as `X-Rule`. Fields that mean something to mail systems (From, To,
-    /// Subject, Received, Content-*, DKIM-Signature and the like) cannot be added.
-    #[schemars(length(min = 1, max = 76), transform = cel(&[checks::HEADER_NAME, checks::HEADER_FORBIDDEN]))]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantine {
+    /// Name of a Quarantine of this namespace that is attached to the same gateway. `default` is there
+    /// without one. If it does not exist, `default` is used and ResolvedRefs says so.
+    #[serde(default = "default_quarantine")]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Value of the field, on one line. `{rule}`, `{revision}` and `{id}` stand for the rule's name, the
-    /// revision that decided, and the id of the transaction.
-    #[schemars(length(max = 900), transform = cel(&[checks::ONE_LINE]))]
-    pub value: String,
+    /// Tell the sender of an outgoing message that it is held. Never sent to a null sender; rate-limited.
+    #[serde(default)]
+    pub notify_sender: bool,
 }
 
-/// Demands on the transport.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Encryption {
-    /// Require TLS on both sides: a message that came in clear text is refused, and one that cannot leave
-    /// over TLS is not sent.
-    #[serde(default)]
-    pub require_tls: bool,
+fn default_quarantine() -> String {
+    super::DEFAULT_QUARANTINE.to_owned()
 }

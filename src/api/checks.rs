@@ -171,22 +171,150 @@ pub fn weight_sum(set: &str, sum: u32) -> String {
     format!("{set}: the weights sum to {sum}; they must sum to 100")
 }
 
-// Rules
+// Rules: scope
 
+/// What holds between the fields of a rule.
+pub const RULE: &[Check] = &[
+    GROUP_SENDERS,
+    GROUP_RECIPIENTS,
+    UNRECOGNIZED_RECEIVES,
+    QUARANTINE_USERS,
+    SPAM_HEADERS_USERS,
+    REROUTE_SPAM_USERS,
+    BYPASS_USERS,
+    BYPASS_INBOUND,
+    DROP_SPAM_GROUPS,
+];
+pub const UNIT: Check = check(
+    r"self.matches(r'^(/|(/[^/\x00-\x20\x7F]([^/\x00-\x1F\x7F]*[^/\x00-\x20\x7F])?)+)$')",
+    "an organizational unit is a path such as /sales/export; the root is /",
+);
+pub const GROUP_SENDERS: Check = check(
+    "!has(self.envelope) || !has(self.envelope.senders) || !has(self.envelope.senders.groups) \
+     || self.messages.all(m, m in ['Outbound', 'InternalSending'])",
+    "envelope.senders.groups works on sent mail only: messages may hold only Outbound and InternalSending",
+);
+pub const GROUP_RECIPIENTS: Check = check(
+    "!has(self.envelope) || !has(self.envelope.recipients) || !has(self.envelope.recipients.groups) \
+     || self.messages.all(m, m in ['Inbound', 'InternalReceiving'])",
+    "envelope.recipients.groups works on received mail only: messages may hold only Inbound and InternalReceiving",
+);
+pub const UNRECOGNIZED_RECEIVES: Check = check(
+    "!('Unrecognized' in self.accountTypes) || self.messages.exists(m, m in ['Inbound', 'InternalReceiving'])",
+    "account type Unrecognized applies to received mail only: messages needs Inbound or InternalReceiving",
+);
+pub const QUARANTINE_USERS: Check = check(
+    "!has(self.action.quarantine) || self.accountTypes.all(a, a == 'Users')",
+    "quarantine is available for account type Users only",
+);
+pub const SPAM_HEADERS_USERS: Check = check(
+    "!has(self.action.modify) || !self.action.modify.spamHeaders || self.accountTypes.all(a, a == 'Users')",
+    "spamHeaders is available for account type Users only",
+);
+pub const REROUTE_SPAM_USERS: Check = check(
+    "!has(self.action.modify) || !has(self.action.modify.route) || !self.action.modify.route.rerouteSpam \
+     || self.accountTypes.all(a, a == 'Users')",
+    "route.rerouteSpam is available for account type Users only",
+);
+pub const BYPASS_USERS: Check = check(
+    "!has(self.action.modify) || !self.action.modify.bypassSpamFilter || self.accountTypes.all(a, a == 'Users')",
+    "bypassSpamFilter is available for account type Users only",
+);
+pub const BYPASS_INBOUND: Check = check(
+    "!has(self.action.modify) || !self.action.modify.bypassSpamFilter || 'Inbound' in self.messages",
+    "bypassSpamFilter applies to inbound messages only",
+);
+pub const DROP_SPAM_GROUPS: Check = check(
+    "!('Groups' in self.accountTypes) || !has(self.action.modify) || !has(self.action.modify.addRecipients) \
+     || self.action.modify.addRecipients.all(r, !has(r.dropSpam) || !r.dropSpam)",
+    "addRecipients[].dropSpam is not available for account type Groups",
+);
 pub const ENVELOPE_SOMETHING: Check =
     check("has(self.senders) || has(self.recipients)", "envelope needs senders, recipients or both");
-pub const FILTER_ONE_OF: Check =
-    check("has(self.address) != has(self.pattern)", "exactly one of address and pattern must be given");
-pub const ACTION_ONE_OF: Check =
-    check("has(self.reject) != has(self.modify)", "exactly one of reject and modify must be given");
+pub const FILTER_ONE_OF: Check = check(
+    "[has(self.address), has(self.pattern), has(self.groups)].exists_one(given, given)",
+    "exactly one of address, pattern and groups must be given",
+);
+
+// Rules: what is searched for
+
+pub const MATCH_SOMETHING: Check = check(
+    "(has(self.words) && size(self.words) > 0) || (has(self.wordsFrom) && size(self.wordsFrom) > 0) \
+     || (has(self.expressions) && size(self.expressions) > 0)",
+    "match needs words, wordsFrom or expressions",
+);
+pub const EXPRESSION_ONE_OF: Check = check(
+    "[has(self.location), has(self.metadata), has(self.detector)].exists_one(given, given)",
+    "exactly one of location, metadata and detector must be given",
+);
+pub const EXPRESSION_TYPE: Check = check(
+    "!(has(self.location) || has(self.metadata)) || has(self.type)",
+    "an expression with location or metadata needs a type",
+);
+pub const EXPRESSION_DETECTOR: Check = check(
+    "!has(self.detector) || (!has(self.type) && !has(self.value))",
+    "a detector has no type and no value: give minCount and confidence",
+);
+pub const EXPRESSION_TEXT_TYPE: Check = check(
+    "!has(self.location) || !has(self.type) || !(self.type in ['In', 'NotIn', 'Is', 'Over', 'Under', 'Matches'])",
+    "the types In, NotIn, Is, Over, Under and Matches are for metadata; with location use one of StartsWith, EndsWith, Contains, NotContains, Equals, IsEmpty, MatchesRegex, NotMatchesRegex, AnyWord and AllWords",
+);
+pub const EXPRESSION_METADATA_TYPE: Check = check(
+    "!has(self.metadata) || !has(self.type) \
+     || (self.metadata == 'SourceIP' ? self.type in ['In', 'NotIn'] \
+     : self.metadata == 'MessageSize' ? self.type in ['Over', 'Under'] \
+     : self.metadata in ['AttachmentType', 'AttachmentName'] ? self.type in ['Is', 'Matches'] \
+     : self.type == 'Is')",
+    "this metadata does not take this type: SourceIP takes In and NotIn, MessageSize Over and Under, AttachmentType and AttachmentName Is and Matches, the others Is",
+);
+pub const EXPRESSION_VALUE: Check = check(
+    "!has(self.type) || self.type == 'IsEmpty' || has(self.value)",
+    "every type of expression but IsEmpty needs a value",
+);
+pub const EXPRESSION_NO_VALUE: Check = check(
+    "!has(self.type) || self.type != 'IsEmpty' || !has(self.value)",
+    "an expression of type IsEmpty has no value",
+);
+pub const EXPRESSION_PATTERN: Check = check(
+    "!has(self.type) || !(self.type in ['MatchesRegex', 'NotMatchesRegex', 'Matches']) || !has(self.value) \
+     || ''.matches(self.value) in [true, false]",
+    PATTERN.message,
+);
+pub const EXPRESSION_IS: Check = check(
+    "!has(self.metadata) || self.metadata in ['SourceIP', 'MessageSize', 'AttachmentType', 'AttachmentName'] \
+     || !has(self.value) || self.value in ['true', 'false']",
+    "the value is \"true\" or \"false\", in quotes",
+);
+pub const EXPRESSION_SIZE: Check = check(
+    "!has(self.metadata) || self.metadata != 'MessageSize' || !has(self.value) || isQuantity(self.value)",
+    QUANTITY.message,
+);
+pub const EXPRESSION_COUNT: Check =
+    check("!has(self.metadata) || self.minCount == 1", "minCount has no meaning with metadata");
+pub const EXPRESSION_CONFIDENCE: Check =
+    check("!has(self.confidence) || has(self.detector)", "confidence has a meaning with detector only");
+
+// Rules: what happens
+
+pub const ACTION_ONE_OF: Check = check(
+    "[has(self.reject), has(self.quarantine), has(self.modify)].exists_one(given, given)",
+    "exactly one of reject, quarantine and modify must be given",
+);
 pub const MODIFY_EMPTY: Check = check(
-    "(has(self.headers) && size(self.headers) > 0) || has(self.subjectPrefix) || has(self.route) \
-     || (has(self.encryption) && self.encryption.requireTls)",
-    "modify changes nothing: give headers, subjectPrefix, route or encryption.requireTls",
+    "self.originalToHeader || self.spamHeaders || (has(self.headers) && size(self.headers) > 0) \
+     || has(self.subjectPrefix) || has(self.route) || has(self.envelopeRecipient) || self.bypassSpamFilter \
+     || has(self.removeAttachments) || (has(self.addRecipients) && size(self.addRecipients) > 0) \
+     || (has(self.encryption) && (self.encryption.requireTls || has(self.encryption.smime))) \
+     || has(self.footer) || self.stripAmp",
+    "modify changes nothing: give headers, subjectPrefix, route, envelopeRecipient, removeAttachments, addRecipients, encryption, footer or one of the switches",
 );
 pub const NOTICE: Check = check(
     r"!self.matches(r'[\x00-\x08\x0B\x0C\x0E-\x1F\x7F]')",
     "a notice is plain text: only line breaks and tabs are allowed as control characters",
+);
+pub const FOOTER: Check = check(
+    NOTICE.cel,
+    "a footer is plain text or HTML: only line breaks and tabs are allowed as control characters",
 );
 pub const ASCII_NOTICE: Check =
     check(r"self.matches(r'^[\x09\x0A\x0D\x20-\x7E]*$')", "asciiNotice must be plain ASCII text");
@@ -202,18 +330,57 @@ pub const HEADER_FORBIDDEN: Check = check(
      && !self.lowerAscii().startsWith('arc-')",
     "this header cannot be added, because mail systems read it (From, To, Cc, Bcc, Subject, Date, Message-ID, Received, Return-Path, MIME-Version, Content-*, DKIM-Signature, ARC-*, Authentication-Results)",
 );
-pub const MATCH_SOMETHING: Check = check(
-    "(has(self.words) && size(self.words) > 0) || (has(self.wordsFrom) && size(self.wordsFrom) > 0) \
-     || (has(self.expressions) && size(self.expressions) > 0)",
-    "match needs words, wordsFrom or expressions",
+pub const RECIPIENT_ONE_OF: Check = check(
+    "[has(self.address), has(self.user), has(self.domain)].exists_one(given, given)",
+    "exactly one of address, user and domain must be given",
 );
-pub const EXPRESSION_VALUE: Check =
-    check("self.type == 'IsEmpty' || has(self.value)", "every type of expression but IsEmpty needs a value");
-pub const EXPRESSION_NO_VALUE: Check =
-    check("self.type != 'IsEmpty' || !has(self.value)", "an expression of type IsEmpty has no value");
-pub const EXPRESSION_PATTERN: Check = check(
-    "!(self.type in ['MatchesRegex', 'NotMatchesRegex']) || !has(self.value) || ''.matches(self.value) in [true, false]",
-    PATTERN.message,
+pub const LOCAL_PART: Check = check(
+    r"self.matches(r'^[^@\s\x00-\x1F\x7F]+$')",
+    "not the local part of an address (what stands before the @)",
+);
+pub const REMOVAL_EMPTY: Check = check(
+    "self.all || (has(self.types) && size(self.types) > 0) || (has(self.names) && size(self.names) > 0) \
+     || has(self.largerThan)",
+    "removeAttachments removes nothing: give all, types, names or largerThan",
+);
+pub const MEDIA_TYPE: Check = check(
+    r"self.matches(r'^[A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\*)$')",
+    "not a media type such as application/pdf or image/*",
+);
+/// Added recipients of one rule (spec R96).
+pub const MAX_ADDED: usize = 100;
+pub const TOO_MANY_ADDED: Check = Check {
+    cel: "size(self) <= 100",
+    message: "too many added recipients (maximum 100); use a group address",
+    message_cel: Some(
+        "'too many added recipients: %d (maximum 100); use a group address'.format([size(self)])",
+    ),
+};
+pub const SMIME_ENCRYPT: Check = check("self.encrypt", "smime does nothing without encrypt: true");
+
+/// What [`TOO_MANY_ADDED`] says.
+pub fn too_many_added(count: usize) -> String {
+    format!("too many added recipients: {count} (maximum {MAX_ADDED}); use a group address")
+}
+
+// OutboundGateway: mail
+
+pub const SCANNER_URL: Check = check(
+    "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
+    "not an address of a web server, such as http://rspamd:11333",
+);
+pub const CERTIFICATES_ONE_OF: Check = check(
+    "has(self.configMapRef) != has(self.secretRef)",
+    "exactly one of configMapRef and secretRef must be given",
+);
+
+// AddressList, Directory
+
+pub const ENTRY_ONE_OF: Check =
+    check("has(self.address) != has(self.domain)", "exactly one of address and domain must be given");
+pub const RULE_NAME: Check = check(
+    r"self.matches(r'^(RoutingRule|ComplianceRule)(/[a-z0-9-]+)?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
+    "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one",
 );
 
 /// The fields that [`HEADER_FORBIDDEN`] speaks of.

@@ -89,10 +89,47 @@ pub const ROUTE: &[Column] = &[
 
 pub const RULE: &[Column] = &[
     text("Messages", ".spec.messages", "Directions"),
-    text("Action", ".status.action", "Reject or Modify"),
+    text("Action", ".status.action", "Reject, Quarantine or Modify"),
     text("Route", ".spec.action.modify.route.name", "The OutboundRoute it sends over"),
     number("Priority", ".spec.priority", "Smaller first"),
-    switch("Enabled", ".spec.enabled", "Whether it acts"),
+    text("Unit", ".spec.organizationalUnit", "The organizational unit it is for"),
+    text("Mode", ".spec.mode", "Enforce, or Shadow: without effect"),
+    switch("Enabled", ".spec.enabled", "Whether it does anything"),
+    ACCEPTED,
+    READY,
+    UPDATED,
+    PODS,
+    REFS,
+    MILLIS,
+    AGE,
+];
+
+pub const ADDRESS_LIST: &[Column] = &[
+    number("Entries", ".status.entries", "Addresses and domains, those of ConfigMaps included"),
+    ACCEPTED,
+    READY,
+    UPDATED,
+    PODS,
+    REFS,
+    MILLIS,
+    AGE,
+];
+
+pub const DIRECTORY: &[Column] = &[
+    number("Accounts", ".status.entries", "Addresses of users and groups, aliases included"),
+    text("Unknown", ".spec.unknownSenders", "What becomes of own senders it does not know"),
+    ACCEPTED,
+    READY,
+    UPDATED,
+    PODS,
+    REFS,
+    MILLIS,
+    AGE,
+];
+
+pub const QUARANTINE: &[Column] = &[
+    text("Retention", ".spec.retention", "How long mail is held"),
+    text("OnDeny", ".spec.onDeny", "What happens to denied mail"),
     ACCEPTED,
     READY,
     UPDATED,

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::checks;
+use super::expression::Expression;
 use super::refs::{ConfigMapKeyRef, GatewayRef};
 use super::schema::{atomic, cel, each_len};
-use super::scope::{self, Direction, Envelope};
+use super::scope::{self, AccountType, AddressLists, Direction, Envelope, Mode};
 use super::status::RuleStatus;
 
 /// Searches messages for words and expressions, and decides what happens to those that match.
@@ -25,24 +26,45 @@ use super::status::RuleStatus;
     doc = "A ComplianceRule searches messages for words and expressions, and decides what happens to those that match."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(checks::RULE))]
 pub struct ComplianceRuleSpec {
     /// The OutboundGateway that obeys this rule.
     #[serde(default)]
     pub gateway_ref: GatewayRef,
-    /// For people: what the rule is for.
+    /// For people: what the rule is for. Two rules of one unit with the same description get a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
     pub description: Option<String>,
     /// A rule that is not enabled does nothing.
     #[serde(default = "scope::enabled")]
     pub enabled: bool,
+    /// Enforce: the rule acts. Shadow: it is judged and counted, and has no effect.
+    #[serde(default)]
+    pub mode: Mode,
     /// Decides which of two rules wins where they contradict each other: 1 before 1000.
     #[serde(default = "scope::priority")]
     #[schemars(range(min = 1, max = 1000))]
     pub priority: u16,
+    /// The unit of the gateway's Directory that the rule is for, such as `/sales/export`; units below
+    /// inherit it. `/` is everybody. The sender's unit counts for sent mail, the recipient's for received
+    /// mail.
+    #[serde(default = "scope::root_unit")]
+    #[schemars(length(min = 1, max = 255), transform = cel(&[checks::UNIT]))]
+    pub organizational_unit: String,
+    /// Units below cannot disable the rule, and it goes ahead of theirs.
+    #[serde(default)]
+    pub mandatory: bool,
     /// Which messages: at least one of Outbound, Inbound, InternalSending, InternalReceiving.
     #[schemars(length(min = 1, max = 4), transform = atomic)]
     pub messages: Vec<Direction>,
+    /// Whose mail: at least one of Users, Groups (mail that a group forwards or receives) and Unrecognized
+    /// (mail to own addresses that the Directory does not know; received mail only).
+    #[serde(default = "scope::users")]
+    #[schemars(length(min = 1, max = 3), transform = atomic)]
+    pub account_types: Vec<AccountType>,
+    /// Narrows the rule by address lists, or exempts from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_lists: Option<AddressLists>,
     /// Narrows the rule to some senders or recipients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envelope: Option<Envelope>,
@@ -53,7 +75,11 @@ pub struct ComplianceRuleSpec {
     /// TreatAsMatch, TreatAsNoMatch, or Defer (the sender tries again later).
     #[serde(default)]
     pub on_scan_limit: OnScanLimit,
-    /// What happens to a message that matches: exactly one of `reject` and `modify`.
+    /// What to do about containers that cannot be opened (encrypted, damaged, of an unknown kind):
+    /// TreatAsNoMatch, TreatAsMatch or Defer. Counted and traced whatever is chosen.
+    #[serde(default)]
+    pub on_unreadable: OnUnreadable,
+    /// What happens to a message that matches: exactly one of `reject`, `quarantine` and `modify`.
     pub action: Action,
 }
 
@@ -78,7 +104,7 @@ pub struct Match {
     /// Search the source of HTML parts too (tags, attributes, comments), not only what a reader sees.
     #[serde(default)]
     pub search_html_source: bool,
-    /// Conditions on one place of the message each.
+    /// Further conditions: on the text of one place, on size, origin or attachments, or on what a detector finds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), transform = atomic)]
     pub expressions: Vec<Expression>,
@@ -123,60 +149,6 @@ pub enum Confusables {
     All,
 }
 
-/// A condition on one place of the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::EXPRESSION_VALUE, checks::EXPRESSION_NO_VALUE, checks::EXPRESSION_PATTERN]))]
-pub struct Expression {
-    /// Where to look. Body is the visible text without attachments; HeadersAndBody has attachments too;
-    /// RawMessage is the message as it came.
-    pub location: Location,
-    /// How to compare. Texts ignore case; a regular expression does not, unless it starts with `(?i)`.
-    /// AnyWord and AllWords take words separated by blanks.
-    #[serde(rename = "type")]
-    pub kind: ExpressionType,
-    /// What to compare with; every type but IsEmpty needs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4096))]
-    pub value: Option<String>,
-    /// How many matches it takes.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub min_count: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Location {
-    HeadersAndBody,
-    FullHeaders,
-    Body,
-    Subject,
-    FromHeader,
-    RecipientsHeader,
-    EnvelopeSender,
-    AnyEnvelopeRecipient,
-    RawMessage,
-    Attachments,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ExpressionType {
-    StartsWith,
-    EndsWith,
-    Contains,
-    NotContains,
-    Equals,
-    IsEmpty,
-    MatchesRegex,
-    NotMatchesRegex,
-    AnyWord,
-    AllWords,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Combine {
     #[default]
@@ -188,6 +160,14 @@ pub enum Combine {
 pub enum OnScanLimit {
     #[default]
     TreatAsMatch,
+    TreatAsNoMatch,
+    Defer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum OnUnreadable {
+    TreatAsMatch,
+    #[default]
     TreatAsNoMatch,
     Defer,
 }

@@ -44,7 +44,29 @@ words! {
         Conflicted,
         /// Only when true: nothing but a change by its author helps.
         Stalled,
+        /// Rules, only when true: it changes what upstream DKIM signatures cover.
+        BreaksUpstreamDKIM,
+        /// Lists and rules, only when true: an exemption that anybody can claim.
+        UnauthenticatedBypass,
+        /// Rules, only when true: it wants S/MIME and there are no certificates.
+        SMIMEDisabled,
+        /// Rules, only when true: mail leaves the organisation, and the gateway names no allowed targets.
+        ExternalTargetUnchecked,
+        /// Rules, only when true: another rule of the unit has the same description.
+        DescriptionNotUnique,
     }
+}
+
+impl ConditionType {
+    /// Those that are shown only while something warns.
+    pub const WARNINGS: &'static [ConditionType] = &[
+        ConditionType::Conflicted,
+        ConditionType::BreaksUpstreamDKIM,
+        ConditionType::UnauthenticatedBypass,
+        ConditionType::SMIMEDisabled,
+        ConditionType::ExternalTargetUnchecked,
+        ConditionType::DescriptionNotUnique,
+    ];
 }
 
 words! {
@@ -60,6 +82,7 @@ words! {
         Invalid,
         PatternInvalid,
         Malformed,
+        ExternalTargetNotAllowed,
         // ResolvedRefs=False
         GatewayNotFound,
         GatewayNotAllowed,
@@ -68,6 +91,14 @@ words! {
         SecretNotAllowed,
         ConfigMapNotFound,
         KeyNotFound,
+        CertificateInvalid,
+        ListNotFound,
+        QuarantineNotFound,
+        GroupNotFound,
+        DirectoryNotFound,
+        UnitNotFound,
+        RuleNotFound,
+        RuleMandatory,
         // Programmed
         Pending,
         NotAccepted,
@@ -86,6 +117,15 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // Warnings
+        NoSigningKey,
+        SignedAgain,
+        NoCertificates,
+        SpoofingPossible,
+        AllowedExternalTargetsUnset,
+        SameDescription,
+        GroupCycle,
+        NotUsed,
         // Conflicted
         Overridden,
         Shadowed,
@@ -166,6 +206,13 @@ pub fn merge(conditions: &mut Vec<Condition>, verdicts: Vec<Verdict>, generation
 /// Takes away conditions that are shown only while they are true.
 pub fn remove(conditions: &mut Vec<Condition>, kind: ConditionType) {
     conditions.retain(|condition| condition.type_ != kind.as_str());
+}
+
+/// The same for one that no verdict speaks of.
+pub fn remove_unless(conditions: &mut Vec<Condition>, kind: ConditionType, verdicts: &[Verdict]) {
+    if !verdicts.iter().any(|verdict| verdict.kind == kind) {
+        remove(conditions, kind);
+    }
 }
 
 /// Finds a condition.

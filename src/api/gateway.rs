@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks;
 use super::pod::{NetworkPolicy, Pod, Service};
-use super::refs::{RouteRef, SecretRef};
+use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
 use super::status::GatewayStatus;
 use super::units::Quantity;
@@ -75,6 +75,35 @@ pub struct OutboundGatewaySpec {
     /// Name resolution for delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Keys to sign messages with (DKIM): those that a rule changed, and those that the gateway writes
+    /// itself. The best fitting domain of the From address is used; subdomains are covered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), transform = atomic)]
+    pub dkim: Vec<DkimKey>,
+    /// Where a copy of every message goes, with its envelope. Nobody sees it, and it does not count as an
+    /// added recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Domains outside the organisation, and IP addresses, that rules may send copies or change the way or
+    /// the recipient to; subdomains are covered. A rule that names another one is not accepted. Without
+    /// this list such rules get a warning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), transform = atomic, transform = each_len(1, 253), transform = each(&[checks::HOST]))]
+    pub allowed_external_targets: Vec<String>,
+    /// Outgoing mail that the content scanner calls blatant spam is accepted and dropped; false: it is
+    /// refused with 550 5.7.1.
+    #[serde(default)]
+    pub drop_blatant_spam: bool,
+    /// Programs that classify messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_scanners: Option<ContentScanners>,
+    /// The Directory that says who is a user or a group, and in which organizational unit; default: every
+    /// own address is a user in `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_ref: Option<DirectoryRef>,
+    /// Certificates of recipients, for rules that encrypt with S/MIME.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smime: Option<Smime>,
     /// Passed on to the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
@@ -108,6 +137,13 @@ impl Default for OutboundGatewaySpec {
             limits: Limits::default(),
             notices: None,
             dns: None,
+            dkim: Vec::new(),
+            archive: None,
+            allowed_external_targets: Vec::new(),
+            drop_blatant_spam: false,
+            content_scanners: None,
+            directory_ref: None,
+            smime: None,
             pod: None,
             service: None,
             network_policy: None,
@@ -185,6 +221,9 @@ pub struct DefaultRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
+    /// Add `X-Gm-Spam` and `X-Gm-Phishy` to mail of users that takes this route, for servers behind it.
+    #[serde(rename = "spamHeaders", default)]
+    pub spam_headers: bool,
 }
 
 /// Where accepted mail is kept. The kind of storage cannot be changed later; its size can grow.
@@ -279,4 +318,73 @@ pub struct Dns {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
     pub servers: Vec<String>,
+}
+
+/// A DKIM signing key (RFC 6376, RFC 8463).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DkimKey {
+    /// The domain that signs (`d=`), for mail From it and its subdomains.
+    #[schemars(length(min = 1, max = 253), transform = cel(&[checks::HOSTNAME]))]
+    pub domain: String,
+    /// The selector (`s=`): the public key stands in DNS at `<selector>._domainkey.<domain>`.
+    #[schemars(length(min = 1, max = 63), transform = cel(&[checks::HOSTNAME]))]
+    pub selector: String,
+    /// The private key in PEM, RSA (2048 bits or more) or Ed25519.
+    pub key_ref: SecretKeyRef,
+}
+
+/// The archive of all mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// The OutboundRoute to the archive. While it does not exist, mail waits.
+    pub route: RouteRef,
+    /// The recipient of the copies; default: postmaster at the first of `domains`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 320), transform = cel(&[checks::ADDRESS]))]
+    pub address: Option<String>,
+    /// Record messages too that a rule rejects.
+    #[serde(default)]
+    pub include_rejected: bool,
+}
+
+/// Programs that classify messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ContentScanners {
+    /// Tells spam and phishing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rspamd: Option<Rspamd>,
+}
+
+/// An rspamd worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rspamd {
+    /// Base address of a normal worker, such as `http://rspamd:11333`.
+    #[schemars(length(min = 1, max = 1024), transform = cel(&[checks::SCANNER_URL]))]
+    pub url: String,
+}
+
+/// S/MIME.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Smime {
+    /// PEM bundles with certificates of recipients. A certificate is for the e-mail addresses among its
+    /// subject alternative names; of several, the one that is valid longest is used.
+    #[schemars(length(min = 1, max = 32), transform = atomic)]
+    pub certificates_from: Vec<CertificatesFrom>,
+}
+
+/// Exactly one of `configMapRef` and `secretRef`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::CERTIFICATES_ONE_OF]))]
+pub struct CertificatesFrom {
+    /// A key of a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ConfigMapKeyRef>,
+    /// A key of a Secret. It is used only if it has the label `postern.dev/use: "true"`, or if its type is
+    /// kubernetes.io/tls or kubernetes.io/basic-auth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
 }

@@ -44,6 +44,26 @@ pub struct SecretRef {
     pub name: String,
 }
 
+/// Names a key of a Secret in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretKeyRef {
+    /// Name of the Secret, in the same namespace. It is used only if it has the label
+    /// `postern.dev/use: "true"`, or if its type is kubernetes.io/tls or kubernetes.io/basic-auth.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Names a Directory in the namespace of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DirectoryRef {
+    /// Name of the Directory, in the same namespace and attached to this gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
 /// Names a key of a ConfigMap in the same namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigMapKeyRef {

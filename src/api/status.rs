@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{atomic, conditions, each_len};
 
-/// Status of an OutboundRoute.
+/// Status of an OutboundRoute or a Quarantine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
@@ -39,10 +39,30 @@ pub struct RuleStatus {
     /// How this generation reached the pods. It does not change any more once it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// What the rule does, for the ACTION column: Reject or Modify.
+    /// What the rule does, for the ACTION column: Reject, Quarantine or Modify.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub action: Option<String>,
+}
+
+/// Status of an AddressList or a Directory.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListStatus {
+    /// The generation this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted (understood), ResolvedRefs (what it names exists), Programmed (published), Ready (every
+    /// serving pod decides its next transaction by this generation).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// How this generation reached the pods. It does not change any more once it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// How many addresses and domains it holds, all sources together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
 }
 
 /// Status of an OutboundGateway.

@@ -91,7 +91,9 @@ fn no_value_is_one_that_yaml_reads_as_a_boolean() {
 #[test]
 fn rules_stand_in_the_definitions_with_their_messages() {
     let text = super::crds_yaml();
-    for message in ["certificate checks need tls.require", "exactly one of reject and modify must be given"] {
+    for message in
+        ["certificate checks need tls.require", "exactly one of reject, quarantine and modify must be given"]
+    {
         assert!(text.contains(message), "{message}");
     }
     assert!(!text.contains("nullable"), "nulls are pruned, not stored");

@@ -28,6 +28,9 @@ pub struct Status {
     /// Rules only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
+    /// Lists and directories only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
     /// Gateways only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -70,15 +73,22 @@ pub fn of_object(
     situation: &Situation<'_>,
 ) -> Status {
     let generation = outcome.origin.generation;
-    let mut status = Status { action, ..current.clone() };
+    let mut status = Status { action, entries: outcome.entries, ..current.clone() };
     status.observed_generation = Some(generation);
-    let mut verdicts = Vec::from(outcome.verdicts());
+    let mut verdicts = outcome.verdicts();
     if !outcome.is_current() {
         verdicts.extend(not_in_force(outcome));
         status.rollout = None;
     } else if let Some(journey) = journey {
         verdicts.push(programmed(journey.published.as_ref(), situation.failure));
-        let (ready, rollout) = arrival(journey, outcome.disabled, situation);
+        let idle = if outcome.disabled {
+            Some(text::DISABLED)
+        } else if outcome.unused {
+            Some(text::UNUSED)
+        } else {
+            None
+        };
+        let (ready, rollout) = arrival(journey, idle, situation);
         verdicts.push(ready);
         status.rollout = rollout;
     }
@@ -106,7 +116,7 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
     status.replicas = Some(i32::try_from(live.replicas).unwrap_or(i32::MAX));
     status.selector = Some(live.selector.clone());
     let publication = live.manifest.map(Publication::from);
-    let mut verdicts = Vec::from(outcome.verdicts());
+    let mut verdicts = outcome.verdicts();
     let journey = publication.map(|publication| Journey {
         wish: super::rollout::Wish {
             uid: outcome.origin.uid.clone(),
@@ -146,7 +156,7 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
 pub fn of_stray(outcome: &Outcome, action: Option<String>, current: &Status, now: Timestamp) -> Status {
     let mut status = Status { action, rollout: None, ..current.clone() };
     status.observed_generation = Some(outcome.origin.generation);
-    let mut verdicts = Vec::from(outcome.verdicts());
+    let mut verdicts = outcome.verdicts();
     verdicts.extend(not_in_force(outcome));
     let situation = Situation { failure: None, progress: &|_| Progress::default(), now };
     finish(status, verdicts, outcome, &situation)
@@ -158,25 +168,15 @@ fn finish(
     outcome: &Outcome,
     situation: &Situation<'_>,
 ) -> Status {
-    match conflicted(outcome) {
-        Some(verdict) => verdicts.push(verdict),
-        None => conditions::remove(&mut status.conditions, ConditionType::Conflicted),
-    }
     match stalled(&verdicts) {
         Some(verdict) => verdicts.push(verdict),
         None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
     }
+    for kind in ConditionType::WARNINGS {
+        conditions::remove_unless(&mut status.conditions, *kind, &verdicts);
+    }
     conditions::merge(&mut status.conditions, verdicts, outcome.origin.generation, situation.now);
     status
-}
-
-/// How other rules stand in this one's way (spec R143), where they do.
-fn conflicted(outcome: &Outcome) -> Option<Verdict> {
-    let mut found = outcome.warnings.iter().filter(|warning| warning.condition == ConditionType::Conflicted);
-    let first = found.next()?;
-    let rest = found.map(|warning| warning.text());
-    let message: Vec<String> = std::iter::once(first.text()).chain(rest).collect();
-    Some(Verdict::new(ConditionType::Conflicted, State::True, first.reason, message.join("; ")))
 }
 
 /// What only the author can repair. Things that may still come (a route of the same `kubectl apply`) are
@@ -236,7 +236,11 @@ fn pending(kind: ConditionType, failure: Option<&Failure>) -> Verdict {
 }
 
 /// Ready and rollout of a generation on its way.
-fn arrival(journey: &Journey, disabled: bool, situation: &Situation<'_>) -> (Verdict, Option<Rollout>) {
+fn arrival(
+    journey: &Journey,
+    idle: Option<&'static str>,
+    situation: &Situation<'_>,
+) -> (Verdict, Option<Rollout>) {
     let Some(publication) = &journey.published else {
         return (pending(ConditionType::Ready, situation.failure), None);
     };
@@ -250,8 +254,12 @@ fn arrival(journey: &Journey, disabled: bool, situation: &Situation<'_>) -> (Ver
         rollout.stale_pods = arrival.not_counting.clone();
         rollout.completed_at = Some(arrival.at);
         rollout.propagation_millis = Some(arrival.after(journey.wish.started));
-        let reason = if disabled { Reason::Disabled } else { Reason::Ready };
-        let message = text::arrived(arrival, journey.wish.started, disabled);
+        let reason = match idle {
+            Some(text::DISABLED) => Reason::Disabled,
+            Some(_) => Reason::NotUsed,
+            None => Reason::Ready,
+        };
+        let message = text::arrived(arrival, journey.wish.started, idle);
         return (Verdict::new(ConditionType::Ready, State::True, reason, message), Some(rollout));
     }
     let progress = (situation.progress)(publication.sequence);
@@ -299,7 +307,7 @@ fn live_ready(journey: &Journey, arrived: Option<&Arrival>, situation: &Situatio
         Some(arrival) if progress.complete() => {
             let now =
                 Arrival { pods: progress.total, not_counting: progress.stale.clone(), ..arrival.clone() };
-            let message = text::arrived(&now, journey.wish.started, false);
+            let message = text::arrived(&now, journey.wish.started, None);
             Verdict::new(ConditionType::Ready, State::True, Reason::Ready, message)
         }
         _ => waiting(&progress, publication),
@@ -338,6 +346,12 @@ fn mail_deferred(bundle: &Bundle) -> Option<Verdict> {
         {
             causes.push((Reason::RouteMissing, text::missing_route(object, &route.name)));
         }
+    }
+    if let Some(directory) = &bundle.directory
+        && let Some(why) = &directory.broken
+    {
+        let object = &directory.origin.object;
+        causes.push((Reason::DirectoryNotFound, format!("{object} cannot be used ({why}): repair it")));
     }
     for route in &bundle.routes {
         if let Some(why) = &route.broken {

@@ -21,7 +21,9 @@ use super::apply::{ApplyError, MANAGER, bounded};
 use super::metrics::Metrics;
 use super::status::{News, Status, Tone, news};
 use super::world::World;
-use crate::api::{ComplianceRule, OutboundGateway, OutboundRoute, RoutingRule};
+use crate::api::{
+    AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
+};
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
 
 /// Statuses written at the same time.
@@ -208,9 +210,9 @@ pub fn resource(kind: ObjectKind) -> ApiResource {
         ObjectKind::OutboundGateway => of::<OutboundGateway>(),
         ObjectKind::OutboundRoute => of::<OutboundRoute>(),
         ObjectKind::RoutingRule => of::<RoutingRule>(),
-        ObjectKind::ComplianceRule
-        | ObjectKind::AddressList
-        | ObjectKind::Directory
-        | ObjectKind::Quarantine => of::<ComplianceRule>(),
+        ObjectKind::ComplianceRule => of::<ComplianceRule>(),
+        ObjectKind::AddressList => of::<AddressList>(),
+        ObjectKind::Directory => of::<Directory>(),
+        ObjectKind::Quarantine => of::<Quarantine>(),
     }
 }

@@ -13,9 +13,12 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::Notify;
 
-use crate::api::{ComplianceRule, OutboundGateway, OutboundRoute, RoutingRule};
+use crate::api::{
+    AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
+};
 use crate::bundle::MaterialKind;
 use crate::bundle::document::{ObjectId, ObjectKind};
+use crate::translate::address_lists::Memo;
 use crate::translate::{Malformed, ObjectKey, Resources};
 
 use super::rollout::Pod;
@@ -44,11 +47,13 @@ struct State {
     materials: HashMap<(MaterialKind, ObjectKey), materials::Held>,
     /// Who must look again when a gateway's world changes.
     bells: HashMap<ObjectKey, Arc<Bell>>,
+    /// Large lists that a pass has read.
+    memo: Memo,
     /// Watches that have not delivered their first complete list.
     waiting: HashSet<watch::Scope>,
 }
 
-/// One of our four kinds, as it was written.
+/// One of our kinds, as it was written.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub written: Written,
@@ -71,6 +76,9 @@ pub enum Written {
     Route(Arc<OutboundRoute>),
     RoutingRule(Arc<RoutingRule>),
     ComplianceRule(Arc<ComplianceRule>),
+    AddressList(Arc<AddressList>),
+    Directory(Arc<Directory>),
+    Quarantine(Arc<Quarantine>),
     Malformed(Malformed),
 }
 
@@ -209,13 +217,16 @@ impl World {
     /// What users wrote, without what it refers to.
     pub fn resources(&self) -> Resources {
         let state = self.state();
-        let mut resources = Resources::default();
+        let mut resources = Resources { memo: state.memo.clone(), ..Resources::default() };
         for entry in state.objects.values() {
             match &entry.written {
                 Written::Gateway(gateway) => resources.gateways.push(gateway.clone()),
                 Written::Route(route) => resources.routes.push(route.clone()),
                 Written::RoutingRule(rule) => resources.routing_rules.push(rule.clone()),
                 Written::ComplianceRule(rule) => resources.compliance_rules.push(rule.clone()),
+                Written::AddressList(list) => resources.address_lists.push(list.clone()),
+                Written::Directory(directory) => resources.directories.push(directory.clone()),
+                Written::Quarantine(quarantine) => resources.quarantines.push(quarantine.clone()),
                 Written::Malformed(malformed) => resources.malformed.push(malformed.clone()),
             }
         }

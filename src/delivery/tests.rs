@@ -2,6 +2,7 @@
 
 mod attempts;
 mod certificates;
+mod edits;
 mod mail_hosts;
 mod signing;
 mod workers;

@@ -214,9 +214,12 @@ impl Loaded {
             Object::Route(route) => resources.routes.push(Arc::new(*route)),
             Object::Routing(rule) => resources.routing_rules.push(Arc::new(*rule)),
             Object::Compliance(rule) => resources.compliance_rules.push(Arc::new(*rule)),
+            Object::AddressList(list) => resources.address_lists.push(Arc::new(*list)),
+            Object::Directory(directory) => resources.directories.push(Arc::new(*directory)),
+            Object::Quarantine(quarantine) => resources.quarantines.push(Arc::new(*quarantine)),
             Object::Malformed(malformed) => resources.malformed.push(*malformed),
             Object::ConfigMap(key, facts) => {
-                for (name, text) in &facts.data {
+                for (name, text) in facts.data.iter() {
                     self.materials.insert(material(MaterialKind::ConfigMap, &key, name), text.as_bytes());
                 }
                 resources.config_maps.insert(key, facts);
@@ -308,6 +311,9 @@ impl Object {
             Object::Route(object) => (Identity::Ours(ObjectKind::OutboundRoute), key(&**object)),
             Object::Routing(object) => (Identity::Ours(ObjectKind::RoutingRule), key(&**object)),
             Object::Compliance(object) => (Identity::Ours(ObjectKind::ComplianceRule), key(&**object)),
+            Object::AddressList(object) => (Identity::Ours(ObjectKind::AddressList), key(&**object)),
+            Object::Directory(object) => (Identity::Ours(ObjectKind::Directory), key(&**object)),
+            Object::Quarantine(object) => (Identity::Ours(ObjectKind::Quarantine), key(&**object)),
             Object::Malformed(malformed) => {
                 let ObjectId { kind, namespace, name } = &malformed.object;
                 (Identity::Ours(*kind), ObjectKey::new(namespace, name))

@@ -1,7 +1,7 @@
 //! One document → one object: of a kind of ours, a ConfigMap, a Secret, or something that is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use super::form;
 use super::yaml::{Kind, Node, Trouble};
-use crate::api::{self, ComplianceRule, GatewayRef, OutboundGateway, OutboundRoute, RoutingRule};
+use crate::api::{
+    self, AddressList, ComplianceRule, Directory, GatewayRef, OutboundGateway, OutboundRoute, Quarantine,
+    RoutingRule,
+};
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::resources::{ConfigMapFacts, Malformed, ObjectKey, SecretFacts};
 
@@ -20,6 +23,9 @@ pub enum Object {
     Route(Box<OutboundRoute>),
     Routing(Box<RoutingRule>),
     Compliance(Box<ComplianceRule>),
+    AddressList(Box<AddressList>),
+    Directory(Box<Directory>),
+    Quarantine(Box<Quarantine>),
     Malformed(Box<Malformed>),
     ConfigMap(ObjectKey, ConfigMapFacts),
     Secret(ObjectKey, SecretFacts, BTreeMap<String, Vec<u8>>),
@@ -28,11 +34,14 @@ pub enum Object {
 }
 
 /// The kinds of ours by name.
-pub const KINDS: [ObjectKind; 4] = [
+pub const KINDS: [ObjectKind; 7] = [
     ObjectKind::OutboundGateway,
     ObjectKind::OutboundRoute,
     ObjectKind::RoutingRule,
     ObjectKind::ComplianceRule,
+    ObjectKind::AddressList,
+    ObjectKind::Directory,
+    ObjectKind::Quarantine,
 ];
 
 /// Reads one object. `troubles` gets what is wrong with it, `warnings` what is odd.
@@ -99,9 +108,9 @@ fn ours(node: &Node, kind: ObjectKind, troubles: &mut Vec<Trouble>) -> Object {
         ObjectKind::OutboundRoute => parse(value).map(Object::Route),
         ObjectKind::RoutingRule => parse(value).map(Object::Routing),
         ObjectKind::ComplianceRule => parse(value).map(Object::Compliance),
-        ObjectKind::AddressList | ObjectKind::Directory | ObjectKind::Quarantine => {
-            Err("not a kind of this version".to_owned())
-        }
+        ObjectKind::AddressList => parse(value).map(Object::AddressList),
+        ObjectKind::Directory => parse(value).map(Object::Directory),
+        ObjectKind::Quarantine => parse(value).map(Object::Quarantine),
     };
     read.unwrap_or_else(|error| {
         troubles.push(Trouble { line: node.line, message: error.clone() });
@@ -227,7 +236,7 @@ fn config_map(node: &Node, troubles: &mut Vec<Trouble>) -> Object {
     let facts = ConfigMapFacts {
         uid: format!("configmap.{}.{}", key.namespace, key.name),
         resource_version: "1".to_owned(),
-        data,
+        data: Arc::new(data),
     };
     Object::ConfigMap(key, facts)
 }
@@ -260,6 +269,10 @@ fn secret(node: &Node, troubles: &mut Vec<Trouble>) -> Object {
         kind: node.str("type").unwrap_or("Opaque").to_owned(),
         labelled: SecretFacts::is_labelled(&labels),
         keys: content.keys().cloned().collect::<BTreeSet<_>>(),
+        certificates: content
+            .iter()
+            .filter_map(|(key, bytes)| Some((key.clone(), SecretFacts::certificates_of(bytes)?)))
+            .collect(),
     };
     Object::Secret(key, facts, content)
 }

@@ -1,6 +1,6 @@
 //! One reply to DATA, many fates (spec R70): the pure step from a decision to what is stored and said.
 
-use super::verdict::{Decision, Deferral, Delivery, Disposition, Hold, Rejection};
+use super::verdict::{CopyFate, Decision, Deferral, Delivery, Disposition, Hold, Rejection};
 use crate::mail::envelope::{Envelope, Recipient};
 
 /// What the gateway does with a decided message.
@@ -8,8 +8,12 @@ use crate::mail::envelope::{Envelope, Recipient};
 pub enum Settlement {
     /// Some recipient must wait: 451 for the message, nothing stored.
     Defer(Deferral),
-    /// Every recipient is refused: 550 with the best-ranked rule's notice.
-    Reject(Rejection),
+    /// Every recipient is refused: 550 with the notice of the first one's.
+    Reject {
+        rejection: Rejection,
+        /// The archive's copy, where it keeps what is refused (spec R127): durable before the 550.
+        archive: Option<Delivery>,
+    },
     /// 250 once this is durable, in one commit.
     Accept {
         deliveries: Vec<Delivery>,
@@ -31,6 +35,10 @@ pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     let (mut held, mut discarded) = (Vec::new(), 0);
     let mut accepted = 0;
     for (recipient, verdict) in envelope.recipients.iter().zip(decision.verdicts) {
+        held.extend(verdict.copies.into_iter().filter_map(|copy| match copy.fate {
+            CopyFate::Held(hold) => Some((Recipient::new(copy.to), hold)),
+            CopyFate::Made | CopyFate::Duplicate | CopyFate::Spam | CopyFate::Refused(_) => None,
+        }));
         match verdict.disposition {
             Disposition::Defer(deferral) => return Settlement::Defer(deferral),
             Disposition::Reject(rejection) => rejections.push((recipient.clone(), rejection)),
@@ -51,7 +59,7 @@ pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     if accepted == 0
         && let Some((_, first)) = rejections.first()
     {
-        return Settlement::Reject(first.clone());
+        return Settlement::Reject { rejection: first.clone(), archive: decision.archive };
     }
     let total = rejections.len();
     let reportable = envelope.sender.mailbox.is_some();

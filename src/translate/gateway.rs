@@ -7,14 +7,15 @@ use ipnet::IpNet;
 
 use super::order::{Pass, resolved};
 use super::problem::{Findings, Outcome, Problem};
-use super::resources::{ObjectKey, key, origin};
+use super::resources::{ObjectKey, key, origin, target};
 use super::routes::host;
 use crate::api::checks;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
 use crate::bundle::document::{
-    Certificate, DefaultRoute, Gateway, HostPort, Limits, Listener, ListenerTls, Notices, ObjectKind,
+    Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
+    ListenerTls, Notices, ObjectKind,
 };
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -58,6 +59,12 @@ pub(super) fn decide(
             outcome.broken = last.is_none();
             last.map(|last| Gateway {
                 default_route: again(last.default_route.as_ref(), routes),
+                archive: last.archive.clone().map(|archive| {
+                    let (ChangeRoute::To(name) | ChangeRoute::Missing(name)) = archive.route;
+                    let there = routes.contains(&name);
+                    let route = if there { ChangeRoute::To(name) } else { ChangeRoute::Missing(name) };
+                    Archive { route, ..archive }
+                }),
                 ..last.clone()
             })
         }
@@ -97,6 +104,13 @@ fn draft(
         limits,
         notices,
         dns,
+        dkim,
+        archive,
+        allowed_external_targets,
+        drop_blatant_spam,
+        content_scanners,
+        directory_ref,
+        smime,
         pod: _,
         service,
         network_policy: _,
@@ -106,10 +120,17 @@ fn draft(
     storage_form(storage, findings);
     let clients = clients.clone().unwrap_or_default();
     service_form(service.as_ref(), &clients, findings);
+    each("spec.allowedExternalTargets", allowed_external_targets, host, findings);
+    if let Some(named) = directory_ref {
+        directory(pass, &named.name, findings);
+    }
+    let scanner = content_scanners.as_ref().and_then(|scanners| scanners.rspamd.as_ref());
+    let own = each("spec.domains", domains, domain, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
     Gateway {
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
-        domains: each("spec.domains", domains, domain, findings),
+        archive: archive.as_ref().and_then(|archive| journal(pass, archive, &own, routes, findings)),
+        domains: own,
         listeners: ports(pass, listeners, findings),
         clients: each("spec.clients.cidrs", &clients.cidrs, network, findings),
         allow_foreign_senders: clients.allow_foreign_senders,
@@ -132,7 +153,98 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
+        dkim: dkim.iter().enumerate().filter_map(|(at, key)| signing_key(pass, at, key, findings)).collect(),
+        drop_blatant_spam: *drop_blatant_spam,
+        default_route_spam_headers: default_route.as_ref().is_some_and(|route| route.spam_headers),
+        rspamd: scanner
+            .and_then(|rspamd| findings.ok(web_address("spec.contentScanners.rspamd.url", &rspamd.url))),
+        smime: super::smime::certificates(pass, smime.as_ref(), findings),
         ..Gateway::new(origin(gateway))
+    }
+}
+
+/// The Directory it names must be there; what depends on it waits otherwise.
+fn directory(pass: &Pass<'_>, name: &str, findings: &mut Findings) {
+    let wanted = ObjectKey::new(&pass.gateway.namespace, name);
+    let usable = pass.resources.directories.iter().any(|directory| {
+        key(&**directory) == wanted && target(&directory.spec.gateway_ref, &wanted.namespace) == *pass.gateway
+    });
+    if !usable {
+        let mut message = pass.why_not(ObjectKind::Directory, &wanted);
+        message += "; mail whose treatment depends on it waits";
+        findings.push(Problem::reference("spec.directoryRef.name", Reason::DirectoryNotFound, message));
+    }
+}
+
+/// A signing key. While its Secret cannot be used, the one that was published last stays.
+fn signing_key(pass: &Pass<'_>, at: usize, key: &spec::DkimKey, findings: &mut Findings) -> Option<DkimKey> {
+    let path = format!("spec.dkim[{at}]");
+    let spec::DkimKey { domain: signs, selector, key_ref } = key;
+    let signs = findings.ok(domain(&format!("{path}.domain"), signs));
+    let selector = findings.ok(domain(&format!("{path}.selector"), selector));
+    let object = ObjectKey::new(&pass.gateway.namespace, &key_ref.name);
+    let (domain, selector) = (signs?, selector?.ascii().to_owned());
+    match pass.secret_key(&format!("{path}.keyRef"), &object, &key_ref.key) {
+        Ok(key) => Some(DkimKey { domain, selector, key }),
+        Err(mut problem) => {
+            let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.dkim);
+            let kept = last
+                .filter(|last| last.domain == domain && last.selector == selector)
+                .find(|kept| kept.key.name == key_ref.name && pass.published(&kept.key).is_some());
+            problem.message += match kept {
+                Some(_) => "; the key that was there before stays in use",
+                None => "; until it can be used, nothing is signed for this domain",
+            };
+            findings.push(problem);
+            kept.cloned()
+        }
+    }
+}
+
+fn journal(
+    pass: &Pass<'_>,
+    archive: &spec::Archive,
+    own: &[Domain],
+    routes: &BTreeSet<RouteName>,
+    findings: &mut Findings,
+) -> Option<Archive> {
+    let spec::Archive { route, address: to, include_rejected } = archive;
+    let recipient = match to {
+        Some(to) => findings.ok(address("spec.archive.address", to)),
+        None => {
+            let first = own.first().and_then(|own| format!("postmaster@{}", own.as_str()).parse().ok());
+            if first.is_none() {
+                findings.invalid("spec.archive", "needs an address, because the gateway has no domains");
+            }
+            first
+        }
+    };
+    let name = RouteName { namespace: pass.gateway.namespace.clone(), name: route.name.clone() };
+    let there = routes.contains(&name);
+    if !there {
+        findings.push(pass.route_missing("spec.archive.route.name", &name));
+    }
+    Some(Archive {
+        recipient: recipient?,
+        route: if there { ChangeRoute::To(name) } else { ChangeRoute::Missing(name) },
+        include_rejected: *include_rejected,
+    })
+}
+
+/// The base address of a web server.
+fn web_address(path: &str, text: &str) -> Result<String, Problem> {
+    let authority = ["http://", "https://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+    let authority = authority.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let host_part = match authority.rsplit_once(':') {
+        Some((at, port)) if port.parse::<u16>().is_ok_and(|port| port > 0) => at,
+        Some((at, _)) if !at.contains('[') => "",
+        _ => authority,
+    };
+    let bare = host_part.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host_part);
+    let clean = !text.chars().any(|c| c.is_whitespace() || c.is_control() || "@?#".contains(c));
+    match clean && host(path, bare).is_ok() {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err(Problem::invalid(path, checks::SCANNER_URL.message)),
     }
 }
 
@@ -158,7 +270,7 @@ fn name(name: &str, findings: &mut Findings) {
     findings.check(name.len() <= 40 && letters && edges, "metadata.name", &checks::GATEWAY_NAME);
 }
 
-fn domain(path: &str, text: &str) -> Result<Domain, Problem> {
+pub(super) fn domain(path: &str, text: &str) -> Result<Domain, Problem> {
     Domain::parse(text).map_err(|_| Problem::invalid(path, checks::HOSTNAME.message))
 }
 
@@ -280,7 +392,7 @@ fn fallback(
     routes: &BTreeSet<RouteName>,
     findings: &mut Findings,
 ) -> Option<DefaultRoute> {
-    let spec::DefaultRoute { host: at, port, name } = route;
+    let spec::DefaultRoute { host: at, port, name, spam_headers: _ } = route;
     findings.check(at.is_some() != name.is_some(), "spec.defaultRoute", &checks::DEFAULT_ROUTE_ONE_OF);
     findings.check(port.is_none() || at.is_some(), "spec.defaultRoute", &checks::DEFAULT_ROUTE_PORT);
     if let Some(at) = at {

@@ -64,7 +64,7 @@ pub(super) fn words(
     words
 }
 
-fn text<'a>(
+pub(super) fn text<'a>(
     path: &str,
     reference: &ConfigMapKeyRef,
     namespace: &str,

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::conflicts;
+use super::directory::Census;
 use super::gateway;
 use super::pattern::Patterns;
 use super::problem::{Findings, Outcome, Problem};
 use super::resources::{Kind, LastGood, Malformed, ObjectKey, Resources, Translation, key, origin, target};
-use super::{routes, rules};
+use super::rules::{Facts, Known};
+use super::{address_lists, directory, quarantines, routes, rules};
 use crate::api::GatewayRef;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::bundle::Bundle;
-use crate::bundle::document::{DefaultRoute, ObjectId, Origin, Route, Rule};
+use crate::bundle::document::{
+    AddressList, DefaultRoute, Directory, ObjectId, ObjectKind, Origin, Quarantine, Route, Rule,
+};
 use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
 use crate::mail::envelope::RouteName;
 
@@ -21,14 +25,22 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     let pass = Pass::new(gateway, resources, last_good);
     let mut outcomes = Vec::new();
     let routes = routes::decide(&pass, &mut outcomes);
+    let lists = address_lists::decide(&pass, &mut outcomes);
+    let quarantines = quarantines::decide(&pass, &mut outcomes);
+    let enrolled = directory::enrol(&pass, &mut outcomes);
+    let census = Census::of(&enrolled, &pass);
+    let known = Known::new(&routes, &lists, &quarantines, &census);
+    let rules = rules::decide(&pass, &known, &mut outcomes);
+    rules::same_descriptions(&rules, &mut outcomes);
+    let directory = directory::settle(enrolled, &rules, &mut outcomes);
+    let lists = address_lists::used(lists, &rules::named_lists(&rules), &mut outcomes);
     let names: BTreeSet<RouteName> = routes.iter().map(Route::name).collect();
-    let rules = rules::decide(&pass, &names, &mut outcomes);
     let gateway = gateway::decide(&pass, &names, &mut outcomes);
     outcomes.sort_by(|a, b| a.origin.object.cmp(&b.origin.object));
     let Some(gateway) = gateway else {
         return Translation { bundle: None, materials: Vec::new(), outcomes };
     };
-    let mut bundle = Bundle { routes, rules, ..Bundle::new(gateway) };
+    let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
     for (object, problem) in conflicts::find(&bundle) {
         if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
@@ -47,6 +59,8 @@ pub(super) struct Pass<'a> {
     /// Namespaces whose objects may attach.
     allowed: BTreeSet<&'a str>,
     pub patterns: Patterns<'a>,
+    /// What rules are held against of the gateway.
+    pub facts: Facts,
     last_routes: BTreeMap<&'a ObjectId, &'a Route>,
     last_rules: BTreeMap<&'a ObjectId, &'a Rule>,
 }
@@ -74,18 +88,21 @@ impl<'a> Pass<'a> {
             last_good,
             allowed: BTreeSet::from([gateway.namespace.as_str()]),
             patterns: Patterns::accepted(last_rules.clone()),
+            facts: Facts::default(),
             last_routes: last_routes.map(|route| (&route.origin.object, route)).collect(),
             last_rules: last_rules.map(|rule| (&rule.origin.object, rule)).collect(),
         };
         match resources.gateways.iter().find(|object| key(&***object) == *gateway) {
             Some(object) => {
                 pass.allowed.extend(object.spec.allowed_namespaces.iter().map(String::as_str));
+                pass.facts = Facts::written(&gateway.namespace, &object.spec);
             }
             // The gateway cannot be read: who was in stays in, nobody new gets in.
             None => {
                 let known = pass.last_routes.keys().chain(pass.last_rules.keys());
                 let namespaces: Vec<&'a str> = known.map(|object| object.namespace.as_str()).collect();
                 pass.allowed.extend(namespaces);
+                pass.facts = Facts::kept(last_good);
             }
         }
         pass
@@ -106,9 +123,7 @@ impl<'a> Pass<'a> {
         });
         let malformed = self.resources.malformed.iter().filter(|malformed| {
             malformed.object.kind == K::KIND
-                && (malformed.gateway() == *self.gateway
-                    || self.last_routes.contains_key(&malformed.object)
-                    || self.last_rules.contains_key(&malformed.object))
+                && (malformed.gateway() == *self.gateway || self.was_in(&malformed.object))
         });
         let mut attached: Vec<_> = read
             .chain(malformed.map(|malformed| (malformed.origin(), Given::Malformed(malformed))))
@@ -140,6 +155,70 @@ impl<'a> Pass<'a> {
     pub fn last_rule(&self, origin: &Origin) -> Option<&'a Rule> {
         let last = *self.last_rules.get(&origin.object)?;
         (last.origin.uid == origin.uid && last.broken.is_none()).then_some(last)
+    }
+
+    /// The last accepted form of a list.
+    pub fn last_list(&self, origin: &Origin) -> Option<&'a AddressList> {
+        let last = self.last_good?.bundle.lists.iter().find(|list| list.origin.object == origin.object)?;
+        (last.origin.uid == origin.uid).then_some(last)
+    }
+
+    /// The last accepted form of a quarantine.
+    pub fn last_quarantine(&self, origin: &Origin) -> Option<&'a Quarantine> {
+        let last = self.last_good?.bundle.quarantines.iter().find(|q| q.origin.object == origin.object)?;
+        (last.origin.uid == origin.uid).then_some(last)
+    }
+
+    /// The last accepted form of the directory.
+    pub fn last_directory(&self, origin: &Origin) -> Option<&'a Directory> {
+        let last = self.last_good?.bundle.directory.as_ref()?;
+        let same = last.origin.object == origin.object && last.origin.uid == origin.uid;
+        (same && last.broken.is_none()).then_some(last)
+    }
+
+    /// Whether an object of this name was published.
+    fn was_in(&self, object: &ObjectId) -> bool {
+        let Some(LastGood { bundle, .. }) = self.last_good else { return false };
+        match object.kind {
+            ObjectKind::OutboundRoute => self.last_routes.contains_key(object),
+            ObjectKind::RoutingRule | ObjectKind::ComplianceRule => self.last_rules.contains_key(object),
+            ObjectKind::AddressList => bundle.lists.iter().any(|list| list.origin.object == *object),
+            ObjectKind::Quarantine => bundle.quarantines.iter().any(|q| q.origin.object == *object),
+            ObjectKind::Directory => {
+                bundle.directory.as_ref().is_some_and(|directory| directory.origin.object == *object)
+            }
+            ObjectKind::OutboundGateway => bundle.gateway.origin.object == *object,
+        }
+    }
+
+    /// Why a list that a rule names is not in the bundle.
+    pub fn why_not(&self, kind: ObjectKind, name: &ObjectKey) -> String {
+        let Self { resources, .. } = self;
+        let of = |reference: &GatewayRef| target(reference, &name.namespace);
+        let elsewhere = match kind {
+            ObjectKind::AddressList => {
+                let list = resources.address_lists.iter().find(|list| key(&***list) == *name);
+                list.map(|list| of(&list.spec.gateway_ref))
+            }
+            ObjectKind::Directory => {
+                let directory = resources.directories.iter().find(|d| key(&***d) == *name);
+                directory.map(|directory| of(&directory.spec.gateway_ref))
+            }
+            _ => None,
+        };
+        let kind = kind.as_str();
+        let malformed = resources.malformed.iter().any(|malformed| {
+            let ObjectId { kind: found, namespace, name: own } = &malformed.object;
+            found.as_str() == kind && *namespace == name.namespace && *own == name.name
+        });
+        match elsewhere {
+            Some(gateway) if gateway != *self.gateway => {
+                format!("{kind} {name} belongs to OutboundGateway {gateway}, not to {}", self.gateway)
+            }
+            Some(_) => format!("{kind} {name} cannot be used; see its own status"),
+            None if malformed => format!("{kind} {name} cannot be read; see its own status"),
+            None => format!("there is no {kind} {name}"),
+        }
     }
 
     /// Why an OutboundRoute that is not in the bundle is not there.
@@ -204,7 +283,8 @@ impl<'a> Pass<'a> {
             bundle.gateway.listeners.iter().filter_map(|listener| listener.certificate.as_ref());
         let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
-        let named: BTreeSet<&Material> = pairs.chain(authorities).collect();
+        let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
+        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

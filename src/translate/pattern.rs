@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use super::problem::Problem;
 use crate::api::checks;
 use crate::api::conditions::{ConditionType, Reason};
-use crate::bundle::document::{AddressFilter, Expression, ExpressionKind, Rule};
+use crate::bundle::document::{
+    AddressFilter, Expression, ExpressionKind, Metadata, NameTest, Rule, TextExpression,
+};
 use crate::policy::pattern::{self, PatternError};
 
 /// The judge. What was accepted before is not compiled once more: with thousands of rules that is most of a
@@ -27,9 +29,17 @@ impl<'a> Patterns<'a> {
                 }
             }
             for expression in rule.content.iter().flat_map(|content| &content.expressions) {
-                let Expression::Text(expression) = expression else { continue };
-                if matches!(expression.kind, ExpressionKind::MatchesRegex | ExpressionKind::NotMatchesRegex) {
-                    known.searched.insert(&expression.value);
+                match expression {
+                    Expression::Text(TextExpression { kind, value, .. }) => {
+                        if matches!(kind, ExpressionKind::MatchesRegex | ExpressionKind::NotMatchesRegex) {
+                            known.searched.insert(value);
+                        }
+                    }
+                    Expression::Metadata(
+                        Metadata::AttachmentType(NameTest::Matches(pattern))
+                        | Metadata::AttachmentName(NameTest::Matches(pattern)),
+                    ) => drop(known.searched.insert(pattern)),
+                    Expression::Metadata(_) | Expression::Detector(_) => {}
                 }
             }
         }

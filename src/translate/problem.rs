@@ -79,6 +79,10 @@ pub struct Outcome {
     pub broken: bool,
     /// The object does nothing, because it is not enabled.
     pub disabled: bool,
+    /// Nothing names the object, so it does nothing.
+    pub unused: bool,
+    /// Lists and directories: how many addresses and domains they hold.
+    pub entries: Option<u64>,
 }
 
 impl Outcome {
@@ -90,6 +94,8 @@ impl Outcome {
             in_force: None,
             broken: false,
             disabled: false,
+            unused: false,
+            entries: None,
         }
     }
 
@@ -103,12 +109,20 @@ impl Outcome {
             && self.problems.iter().all(attached)
     }
 
-    /// What `Accepted` and `ResolvedRefs` should say.
-    pub fn verdicts(&self) -> [Verdict; 2] {
-        [
+    /// What `Accepted` and `ResolvedRefs` should say, and each kind of warning there is.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let mut verdicts = vec![
             self.verdict(ConditionType::Accepted, Reason::Accepted, "understood"),
             self.verdict(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "everything it names exists"),
-        ]
+        ];
+        for kind in ConditionType::WARNINGS {
+            let mine: Vec<&Problem> = self.warnings.iter().filter(|w| w.condition == *kind).collect();
+            if let Some(first) = mine.first() {
+                let text = mine.iter().map(|problem| problem.text()).collect::<Vec<_>>().join("; ");
+                verdicts.push(Verdict::new(*kind, State::True, first.reason, text));
+            }
+        }
+        verdicts
     }
 
     /// What a broken object means for mail.
@@ -125,7 +139,9 @@ impl Outcome {
     fn verdict(&self, kind: ConditionType, fine: Reason, well: &str) -> Verdict {
         let mine: Vec<&Problem> = self.problems.iter().filter(|problem| problem.condition == kind).collect();
         let Some(first) = mine.first() else {
-            return Verdict::new(kind, State::True, fine, well);
+            let warnings = self.warnings.iter().filter(|warning| warning.condition == kind);
+            let warnings: String = warnings.map(|warning| format!("; warning: {}", warning.text())).collect();
+            return Verdict::new(kind, State::True, fine, format!("{well}{warnings}"));
         };
         let texts: Vec<String> = mine.iter().map(|problem| problem.text()).collect();
         let texts = texts.join("; ");

@@ -8,10 +8,12 @@ use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::address_lists::Memo;
 use super::problem::{Outcome, Problem};
 use crate::api::conditions::Reason;
 use crate::api::{
-    ComplianceRule, DEFAULT_GATEWAY, GatewayRef, OutboundGateway, OutboundRoute, RoutingRule, USE_LABEL,
+    AddressList, ComplianceRule, DEFAULT_GATEWAY, Directory, GatewayRef, OutboundGateway, OutboundRoute,
+    Quarantine, RoutingRule, USE_LABEL,
 };
 use crate::bundle::Bundle;
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
@@ -43,10 +45,15 @@ pub struct Resources {
     pub routes: Vec<Arc<OutboundRoute>>,
     pub routing_rules: Vec<Arc<RoutingRule>>,
     pub compliance_rules: Vec<Arc<ComplianceRule>>,
+    pub address_lists: Vec<Arc<AddressList>>,
+    pub directories: Vec<Arc<Directory>>,
+    pub quarantines: Vec<Arc<Quarantine>>,
     pub config_maps: BTreeMap<ObjectKey, ConfigMapFacts>,
     pub secrets: BTreeMap<ObjectKey, SecretFacts>,
     /// Objects that are there but could not be read.
     pub malformed: Vec<Malformed>,
+    /// Large lists that an earlier pass read. Whoever makes passes again and again hands it on.
+    pub memo: Memo,
 }
 
 /// A ConfigMap that something refers to.
@@ -54,10 +61,10 @@ pub struct Resources {
 pub struct ConfigMapFacts {
     pub uid: String,
     pub resource_version: String,
-    pub data: BTreeMap<String, String>,
+    pub data: Arc<BTreeMap<String, String>>,
 }
 
-/// A Secret that something refers to, without its content.
+/// A Secret that something refers to, without what is secret in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretFacts {
     pub uid: String,
@@ -67,12 +74,29 @@ pub struct SecretFacts {
     /// It has the label `postern.dev/use: "true"`.
     pub labelled: bool,
     pub keys: BTreeSet<String>,
+    /// The certificates of each key that has some, in PEM; nothing else of its content.
+    pub certificates: BTreeMap<String, String>,
 }
 
 impl SecretFacts {
     /// Whether its owner meant it to be shown to other hosts (design decision 3).
     pub fn usable(&self) -> bool {
         self.labelled || matches!(self.kind.as_str(), "kubernetes.io/tls" | "kubernetes.io/basic-auth")
+    }
+
+    /// The certificates of a text: blocks of PEM, without private keys and whatever else is there.
+    pub fn certificates_of(content: &[u8]) -> Option<String> {
+        const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+        const END: &str = "-----END CERTIFICATE-----";
+        let mut rest = std::str::from_utf8(content).ok()?;
+        let mut found = String::new();
+        while let Some(at) = rest.find(BEGIN) {
+            let end = rest[at..].find(END).map_or(rest.len(), |end| at + end + END.len());
+            found.push_str(&rest[at..end]);
+            found.push('\n');
+            rest = &rest[end..];
+        }
+        (!found.is_empty()).then_some(found)
     }
 
     /// Whether labels mark a Secret as usable.
@@ -135,7 +159,12 @@ impl Resources {
         let routes = self.routes.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
         let routing = self.routing_rules.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
         let compliance = self.compliance_rules.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
-        let read = routes.chain(routing).chain(compliance).map(|(origin, reference)| {
+        let lists = self.address_lists.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let directories = self.directories.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let quarantines = self.quarantines.iter().map(|o| (origin(&**o), &o.spec.gateway_ref));
+        let rules = routing.chain(compliance);
+        let others = lists.chain(directories).chain(quarantines);
+        let read = routes.chain(rules).chain(others).map(|(origin, reference)| {
             let gateway = target(reference, &origin.object.namespace);
             (origin, gateway)
         });
@@ -198,6 +227,15 @@ impl Kind for RoutingRule {
 impl Kind for ComplianceRule {
     const KIND: ObjectKind = ObjectKind::ComplianceRule;
 }
+impl Kind for AddressList {
+    const KIND: ObjectKind = ObjectKind::AddressList;
+}
+impl Kind for Directory {
+    const KIND: ObjectKind = ObjectKind::Directory;
+}
+impl Kind for Quarantine {
+    const KIND: ObjectKind = ObjectKind::Quarantine;
+}
 
 /// Which object, and which generation of it, this is.
 pub fn origin<K: Kind>(object: &K) -> Origin {
@@ -239,6 +277,14 @@ pub fn references(resources: &Resources) -> References {
         {
             found.secrets.insert(ObjectKey::new(&namespace, &reference.name));
         }
+        for key in &gateway.spec.dkim {
+            found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
+        }
+        for from in gateway.spec.smime.iter().flat_map(|smime| &smime.certificates_from) {
+            let config_map = from.config_map_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name));
+            found.config_maps.extend(config_map);
+            found.secrets.extend(from.secret_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name)));
+        }
     }
     for route in &resources.routes {
         if let Some(reference) = &route.spec.tls.ca_ref {
@@ -252,6 +298,12 @@ pub fn references(resources: &Resources) -> References {
     for rule in &resources.compliance_rules {
         let namespace = key(&**rule).namespace;
         for from in &rule.spec.matches.words_from {
+            found.config_maps.insert(ObjectKey::new(&namespace, &from.config_map_ref.name));
+        }
+    }
+    for list in &resources.address_lists {
+        let namespace = key(&**list).namespace;
+        for from in &list.spec.entries_from {
             found.config_maps.insert(ObjectKey::new(&namespace, &from.config_map_ref.name));
         }
     }

@@ -1,43 +1,41 @@
-//! RoutingRule and ComplianceRule → Rule records.
+//! RoutingRule and ComplianceRule → Rule records: which form of each rule is in force.
 
-use std::collections::BTreeSet;
+mod action;
+mod content;
+mod named;
+mod remarks;
+mod scope;
 
-use serde::Deserialize as _;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::gateway::address;
-use super::lists;
 use super::order::{Draft, Given, Pass};
 use super::pattern::Patterns;
 use super::problem::{Findings, Outcome};
 use super::resources::{Kind, Malformed, origin};
 use crate::api::action as act;
-use crate::api::checks;
-use crate::api::compliance_rule::{self as spec, ComplianceRule, ComplianceRuleSpec, ExpressionType, Match};
+use crate::api::compliance_rule::{self as spec, ComplianceRule, ComplianceRuleSpec};
 use crate::api::routing_rule::{RoutingRule, RoutingRuleSpec};
-use crate::api::scope;
+use crate::api::scope as wide;
 use crate::bundle::document::{
-    Action, AddressFilter, ChangeRoute, Combine, Confusables, Content, Direction, EnhancedCode,
-    EnvelopeFilter, Expression, ExpressionKind, Header, Location, Modify, OnScanLimit, Origin, Reject, Rule,
-    TextExpression, WordOptions,
+    AccountType, Action, Combine, OnScanLimit, OnUnreadable, Origin, Rule, UnitPath,
 };
-use crate::mail::envelope::RouteName;
+
+pub(super) use named::{Known, named_lists};
+pub(super) use remarks::{Facts, same_descriptions};
+pub(super) use scope::unit;
 
 /// Every enabled rule of the gateway, one record each: as written, as last accepted, or broken.
-pub(super) fn decide(
-    pass: &Pass<'_>,
-    routes: &BTreeSet<RouteName>,
-    outcomes: &mut Vec<Outcome>,
-) -> Vec<Rule> {
+pub(super) fn decide(pass: &Pass<'_>, known: &Known<'_>, outcomes: &mut Vec<Outcome>) -> Vec<Rule> {
     let mut records = Vec::new();
     let routing =
         pass.attached(&pass.resources.routing_rules, |rule: &RoutingRule| &rule.spec.gateway_ref, outcomes);
     for (origin, given) in routing {
         let draft = match given {
-            Given::Read(rule) => routing_draft(pass, rule),
+            Given::Read(rule) => routing_draft(pass, known, rule),
             Given::Malformed(malformed) => unread(malformed),
         };
-        records.extend(settle(pass, routes, origin, draft, outcomes));
+        records.extend(settle(pass, known, origin, draft, outcomes));
     }
     let compliance = pass.attached(
         &pass.resources.compliance_rules,
@@ -46,15 +44,13 @@ pub(super) fn decide(
     );
     for (origin, given) in compliance {
         let draft = match given {
-            Given::Read(rule) => compliance_draft(pass, rule),
+            Given::Read(rule) => compliance_draft(pass, known, rule),
             Given::Malformed(malformed) => unread(malformed),
         };
-        records.extend(settle(pass, routes, origin, draft, outcomes));
+        records.extend(settle(pass, known, origin, draft, outcomes));
     }
     records
 }
-
-const ROUTE: &str = "spec.action.modify.route.name";
 
 /// `None` in the place of a record: the rule is not enabled.
 type RuleDraft = Draft<Option<Rule>>;
@@ -62,116 +58,134 @@ type RuleDraft = Draft<Option<Rule>>;
 /// Chooses between the draft, the last accepted form and a broken record.
 fn settle(
     pass: &Pass<'_>,
-    routes: &BTreeSet<RouteName>,
+    known: &Known<'_>,
     origin: Origin,
     draft: RuleDraft,
     outcomes: &mut Vec<Outcome>,
 ) -> Option<Rule> {
     let Draft { record, mut findings } = draft;
-    let last = pass.last_rule(&origin);
+    // A form that names what is gone is no form to fall back to (spec R18).
+    let last = pass.last_rule(&origin).map(|last| (last, known.missing(pass, last)));
     let mut outcome = Outcome::new(origin);
     outcome.disabled = record.is_none();
-    let mut chosen = match (record, last) {
-        (None, _) => None,
-        (Some(record), last) if findings.problems.is_empty() => {
-            // A rule that was changed to name a missing route keeps its last form while that one's own
-            // route exists (spec R18).
-            let there = |name: &&RouteName| routes.contains(*name);
-            let missing = record.route().filter(|name| !there(name)).cloned();
-            let usable = last.filter(|last| last.route().is_none_or(|name| there(&name)));
-            match (missing, usable) {
-                (None, _) => Some(record),
-                (Some(name), Some(last)) => {
-                    findings.push(pass.route_not_found(ROUTE, &name));
+    let mut chosen = match record {
+        None => None,
+        Some(record) => Some({
+            let invalid = !findings.problems.is_empty();
+            let missing = known.missing(pass, &record);
+            match last {
+                _ if !invalid && missing.is_nothing() => record,
+                Some((last, gone)) if gone.is_nothing() => {
+                    findings.problems.extend(missing.into_problems(false));
                     outcome.in_force = Some(last.origin.generation);
-                    Some(last.clone())
+                    last.clone()
                 }
-                (Some(name), None) => {
-                    findings.push(pass.route_missing(ROUTE, &name));
-                    Some(record)
+                // Its route is gone: the last form still says which mail waits.
+                Some((last, gone)) if invalid && gone.only_routes() => {
+                    findings.problems.extend(gone.into_problems(true));
+                    outcome.in_force = Some(last.origin.generation);
+                    last.clone()
+                }
+                _ => {
+                    let readable = !invalid && missing.only_routes();
+                    findings.problems.extend(missing.into_problems(true));
+                    if readable {
+                        record
+                    } else {
+                        outcome.broken = true;
+                        Rule { broken: Some(findings.summary()), ..known.widened(record) }
+                    }
                 }
             }
-        }
-        (Some(_), Some(last)) => {
-            outcome.in_force = Some(last.origin.generation);
-            if let Some(name) = last.route().filter(|name| !routes.contains(name)) {
-                findings.push(pass.route_missing(ROUTE, name));
-            }
-            Some(last.clone())
-        }
-        (Some(record), None) => {
-            outcome.broken = true;
-            Some(Rule { broken: Some(findings.summary()), ..record })
-        }
+        }),
     };
     if let Some(rule) = &mut chosen {
-        resolve(rule, routes);
+        known.resolve(rule, &mut findings);
+        remarks::of_rule(pass, known, rule, &mut findings);
     }
     let Findings { problems, warnings } = findings;
     outcomes.push(Outcome { problems, warnings, ..outcome });
     chosen
 }
 
-impl Rule {
-    /// The route it changes to, there or not.
-    fn route(&self) -> Option<&RouteName> {
-        let Action::Modify(modify) = &self.action else { return None };
-        match modify.route.as_ref()? {
-            ChangeRoute::To(name) | ChangeRoute::Missing(name) => Some(name),
-        }
-    }
-}
-
-/// Looks the rule's route up: it may have come or gone since the record was made.
-fn resolve(rule: &mut Rule, routes: &BTreeSet<RouteName>) {
-    let Some(name) = rule.route().cloned() else { return };
-    if let Action::Modify(modify) = &mut rule.action {
-        let there = routes.contains(&name);
-        modify.route = Some(if there { ChangeRoute::To(name) } else { ChangeRoute::Missing(name) });
-    }
-}
-
-fn routing_draft(pass: &Pass<'_>, rule: &RoutingRule) -> RuleDraft {
+fn routing_draft(pass: &Pass<'_>, known: &Known<'_>, rule: &RoutingRule) -> RuleDraft {
     let mut findings = Findings::default();
-    let RoutingRuleSpec { gateway_ref: _, description, enabled, priority, messages, envelope, action } =
-        &rule.spec;
-    let record = Rule {
-        description: description.clone().unwrap_or_default(),
-        messages: directions(messages, &mut findings),
-        envelope: filters(&pass.patterns, envelope.as_ref(), &mut findings),
-        content: None,
-        on_scan_limit: OnScanLimit::default(),
-        ..bare(rule, *priority, action, &mut findings)
+    let RoutingRuleSpec {
+        gateway_ref: _,
+        description,
+        enabled,
+        mode,
+        priority,
+        organizational_unit,
+        mandatory,
+        messages,
+        account_types,
+        address_lists,
+        envelope,
+        action,
+    } = &rule.spec;
+    let common = Common {
+        description,
+        mode: *mode,
+        priority: *priority,
+        organizational_unit,
+        mandatory: *mandatory,
+        messages,
+        account_types,
+        address_lists,
+        envelope,
+        action,
     };
+    let record = bare(pass, known, rule, &common, &mut findings);
     Draft { record: enabled.then_some(record), findings }
 }
 
-fn compliance_draft(pass: &Pass<'_>, rule: &ComplianceRule) -> RuleDraft {
+fn compliance_draft(pass: &Pass<'_>, known: &Known<'_>, rule: &ComplianceRule) -> RuleDraft {
     let mut findings = Findings::default();
     let ComplianceRuleSpec {
         gateway_ref: _,
         description,
         enabled,
+        mode,
         priority,
+        organizational_unit,
+        mandatory,
         messages,
+        account_types,
+        address_lists,
         envelope,
         matches,
         on_scan_limit,
+        on_unreadable,
         action,
     } = &rule.spec;
+    let common = Common {
+        description,
+        mode: *mode,
+        priority: *priority,
+        organizational_unit,
+        mandatory: *mandatory,
+        messages,
+        account_types,
+        address_lists,
+        envelope,
+        action,
+    };
     let mut record = Rule {
-        description: description.clone().unwrap_or_default(),
-        messages: directions(messages, &mut findings),
-        envelope: filters(&pass.patterns, envelope.as_ref(), &mut findings),
         on_scan_limit: match on_scan_limit {
             spec::OnScanLimit::TreatAsMatch => OnScanLimit::TreatAsMatch,
             spec::OnScanLimit::TreatAsNoMatch => OnScanLimit::TreatAsNoMatch,
             spec::OnScanLimit::Defer => OnScanLimit::Defer,
         },
-        ..bare(rule, *priority, action, &mut findings)
+        on_unreadable: match on_unreadable {
+            spec::OnUnreadable::TreatAsMatch => OnUnreadable::TreatAsMatch,
+            spec::OnUnreadable::TreatAsNoMatch => OnUnreadable::TreatAsNoMatch,
+            spec::OnUnreadable::Defer => OnUnreadable::Defer,
+        },
+        ..bare(pass, known, rule, &common, &mut findings)
     };
     let before = findings.problems.len();
-    let content = conditions(pass, &record.origin.object.namespace, matches, &mut findings);
+    let content = content::conditions(pass, &record.origin.object.namespace, matches, &mut findings);
     // Should the rule end up broken: with Any, what could not be read could match anything; with All, what
     // could be read still narrows it.
     let unread = findings.problems.len() > before;
@@ -181,13 +195,61 @@ fn compliance_draft(pass: &Pass<'_>, rule: &ComplianceRule) -> RuleDraft {
     Draft { record: enabled.then_some(record), findings }
 }
 
-/// What both kinds share.
-fn bare<K: Kind>(rule: &K, priority: u16, action: &act::Action, findings: &mut Findings) -> Rule {
+/// The fields both kinds share.
+struct Common<'a> {
+    description: &'a Option<String>,
+    mode: wide::Mode,
+    priority: u16,
+    organizational_unit: &'a str,
+    mandatory: bool,
+    messages: &'a [wide::Direction],
+    account_types: &'a [wide::AccountType],
+    address_lists: &'a Option<wide::AddressLists>,
+    envelope: &'a Option<wide::Envelope>,
+    action: &'a act::Action,
+}
+
+fn bare<K: Kind>(
+    pass: &Pass<'_>,
+    known: &Known<'_>,
+    rule: &K,
+    common: &Common<'_>,
+    findings: &mut Findings,
+) -> Rule {
+    let Common {
+        description,
+        mode,
+        priority,
+        organizational_unit,
+        mandatory,
+        messages,
+        account_types,
+        address_lists,
+        envelope,
+        action,
+    } = common;
     let origin = origin(rule);
     let namespace = origin.object.namespace.clone();
-    let action = disposition(&namespace, action, findings);
-    let created = rule.meta().creation_timestamp.as_ref().map(|time| time.0);
-    Rule { priority, created, ..Rule::new(origin, action) }
+    let accounts = scope::accounts(account_types, findings);
+    let decided = action::disposition(&namespace, action, &accounts, findings);
+    scope::together(common, findings);
+    if let Action::Modify(modify) = &decided {
+        remarks::external_targets(pass, known, modify, findings);
+    }
+    let unit = findings.ok(scope::unit("spec.organizationalUnit", organizational_unit));
+    Rule {
+        description: (*description).clone().unwrap_or_default(),
+        priority: *priority,
+        created: rule.meta().creation_timestamp.as_ref().map(|time| time.0),
+        mode: scope::mode(*mode),
+        unit: unit.unwrap_or_default(),
+        mandatory: *mandatory,
+        messages: scope::directions(messages, findings),
+        accounts,
+        lists: address_lists.as_ref().map(|lists| scope::lists(&namespace, lists)),
+        envelope: scope::filters(&pass.patterns, envelope.as_ref(), findings),
+        ..Rule::new(origin, decided)
+    }
 }
 
 /// A record that stands for a rule that could not be read: it makes those messages wait that the readable
@@ -199,235 +261,40 @@ fn unread(malformed: &Malformed) -> RuleDraft {
     if field("enabled") == Some(&Value::Bool(false)) {
         return Draft { record: None, findings };
     }
-    let read = |value: &Value| Vec::<scope::Direction>::deserialize(value).ok();
-    let messages = field("messages").and_then(read).filter(|read| !read.is_empty()).unwrap_or_else(|| {
-        use scope::Direction::{Inbound, InternalReceiving, InternalSending, Outbound};
+    let messages = list(field("messages")).unwrap_or_else(|| {
+        use wide::Direction::{Inbound, InternalReceiving, InternalSending, Outbound};
         vec![Outbound, Inbound, InternalSending, InternalReceiving]
     });
-    let envelope = field("envelope").and_then(|value| scope::Envelope::deserialize(value).ok());
+    let accounts: Vec<AccountType> = match field("accountTypes") {
+        None => vec![AccountType::Users],
+        given => list(given)
+            .map(|read: Vec<wide::AccountType>| scope::accounts(&read, &mut Findings::default()))
+            .unwrap_or_else(|| vec![AccountType::Users, AccountType::Groups, AccountType::Unrecognized]),
+    };
+    let envelope = field("envelope").and_then(|value| wide::Envelope::deserialize(value).ok());
     let priority = field("priority").and_then(Value::as_u64).filter(|n| (1..=1000).contains(n));
+    let mode = field("mode").and_then(|mode| wide::Mode::deserialize(mode).ok()).unwrap_or_default();
+    let unit = field("organizationalUnit").and_then(Value::as_str);
+    let unit = unit.and_then(|unit| scope::unit("", unit).ok());
     let mut aside = Findings::default();
+    let mut envelope = scope::filters(&Patterns::default(), envelope.as_ref(), &mut aside);
+    // Which groups there are may have been part of what cannot be read.
+    let known = |filter: &_| !matches!(filter, crate::bundle::document::AddressFilter::Groups(_));
+    envelope.senders = envelope.senders.filter(known);
+    envelope.recipients = envelope.recipients.filter(known);
     let record = Rule {
         priority: priority.unwrap_or(500) as u16,
-        messages: directions(&messages, &mut findings),
-        envelope: filters(&Patterns::default(), envelope.as_ref(), &mut aside),
+        mode: scope::mode(mode),
+        unit: unit.unwrap_or_else(UnitPath::default),
+        mandatory: field("mandatory") == Some(&Value::Bool(true)),
+        messages: scope::directions(&messages, &mut findings),
+        accounts,
+        envelope,
         ..Rule::new(malformed.origin(), Action::Modify(Box::default()))
     };
     Draft { record: Some(record), findings }
 }
 
-fn directions(messages: &[scope::Direction], findings: &mut Findings) -> Vec<Direction> {
-    if messages.is_empty() {
-        findings.invalid(
-            "spec.messages",
-            "needs at least one of Outbound, Inbound, InternalSending and InternalReceiving",
-        );
-    }
-    let decided = messages.iter().map(|direction| match direction {
-        scope::Direction::Outbound => Direction::Outbound,
-        scope::Direction::Inbound => Direction::Inbound,
-        scope::Direction::InternalSending => Direction::InternalSending,
-        scope::Direction::InternalReceiving => Direction::InternalReceiving,
-    });
-    decided.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-fn filters(
-    patterns: &Patterns<'_>,
-    envelope: Option<&scope::Envelope>,
-    findings: &mut Findings,
-) -> EnvelopeFilter {
-    let Some(scope::Envelope { senders, recipients }) = envelope else { return EnvelopeFilter::default() };
-    let something = senders.is_some() || recipients.is_some();
-    findings.check(something, "spec.envelope", &checks::ENVELOPE_SOMETHING);
-    let mut read = |field: &str, given: &Option<scope::AddressFilter>| {
-        given.as_ref().and_then(|given| filter(patterns, &format!("spec.envelope.{field}"), given, findings))
-    };
-    EnvelopeFilter { senders: read("senders", senders), recipients: read("recipients", recipients) }
-}
-
-fn filter(
-    patterns: &Patterns<'_>,
-    path: &str,
-    given: &scope::AddressFilter,
-    findings: &mut Findings,
-) -> Option<AddressFilter> {
-    let scope::AddressFilter { address: one, pattern: many } = given;
-    findings.check(one.is_some() != many.is_some(), path, &checks::FILTER_ONE_OF);
-    let pattern = many.as_ref().and_then(|text| {
-        findings.ok(patterns.whole(&format!("{path}.pattern"), text))?;
-        Some(AddressFilter::Pattern(text.clone()))
-    });
-    let address = one.as_ref().and_then(|text| findings.ok(address(&format!("{path}.address"), text)));
-    pattern.or(address.map(AddressFilter::Address))
-}
-
-fn conditions(pass: &Pass<'_>, namespace: &str, matches: &Match, findings: &mut Findings) -> Content {
-    let Match { words, words_from, word_options, search_html_source, expressions, combine } = matches;
-    let something = !words.is_empty() || !words_from.is_empty() || !expressions.is_empty();
-    findings.check(something, "spec.match", &checks::MATCH_SOMETHING);
-    let spec::WordOptions { ignore_accents, confusables, turkish, substrings } = word_options;
-    Content {
-        words: lists::words(matches, namespace, pass.resources, findings),
-        word_options: WordOptions {
-            ignore_accents: *ignore_accents,
-            confusables: match confusables {
-                spec::Confusables::Disabled => Confusables::Disabled,
-                spec::Confusables::MixedScript => Confusables::MixedScript,
-                spec::Confusables::All => Confusables::All,
-            },
-            turkish: *turkish,
-            substrings: substrings.iter().map(|word| word.trim().to_owned()).collect(),
-        },
-        search_html_source: *search_html_source,
-        expressions: expressions
-            .iter()
-            .enumerate()
-            .filter_map(|(at, given)| {
-                expression(pass, &format!("spec.match.expressions[{at}]"), given, findings)
-            })
-            .collect(),
-        combine: match combine {
-            spec::Combine::Any => Combine::Any,
-            spec::Combine::All => Combine::All,
-        },
-    }
-}
-
-fn expression(
-    pass: &Pass<'_>,
-    path: &str,
-    given: &spec::Expression,
-    findings: &mut Findings,
-) -> Option<Expression> {
-    let spec::Expression { location, kind, value, min_count } = given;
-    match kind {
-        ExpressionType::IsEmpty => findings.check(value.is_none(), path, &checks::EXPRESSION_NO_VALUE),
-        _ => findings.check(value.is_some(), path, &checks::EXPRESSION_VALUE),
-    }
-    let value = match (kind, value) {
-        (ExpressionType::IsEmpty, _) => String::new(),
-        (ExpressionType::MatchesRegex | ExpressionType::NotMatchesRegex, Some(value)) => {
-            findings.ok(pass.patterns.search(&format!("{path}.value"), value))?;
-            value.clone()
-        }
-        (_, Some(value)) => value.clone(),
-        (_, None) => return None,
-    };
-    Some(Expression::Text(TextExpression {
-        location: place(*location),
-        kind: comparison(*kind),
-        value,
-        min_count: (*min_count).max(1),
-    }))
-}
-
-fn place(location: spec::Location) -> Location {
-    match location {
-        spec::Location::HeadersAndBody => Location::HeadersAndBody,
-        spec::Location::FullHeaders => Location::FullHeaders,
-        spec::Location::Body => Location::Body,
-        spec::Location::Subject => Location::Subject,
-        spec::Location::FromHeader => Location::FromHeader,
-        spec::Location::RecipientsHeader => Location::RecipientsHeader,
-        spec::Location::EnvelopeSender => Location::EnvelopeSender,
-        spec::Location::AnyEnvelopeRecipient => Location::AnyEnvelopeRecipient,
-        spec::Location::RawMessage => Location::RawMessage,
-        spec::Location::Attachments => Location::Attachments,
-    }
-}
-
-fn comparison(kind: ExpressionType) -> ExpressionKind {
-    match kind {
-        ExpressionType::StartsWith => ExpressionKind::StartsWith,
-        ExpressionType::EndsWith => ExpressionKind::EndsWith,
-        ExpressionType::Contains => ExpressionKind::Contains,
-        ExpressionType::NotContains => ExpressionKind::NotContains,
-        ExpressionType::Equals => ExpressionKind::Equals,
-        ExpressionType::IsEmpty => ExpressionKind::IsEmpty,
-        ExpressionType::MatchesRegex => ExpressionKind::MatchesRegex,
-        ExpressionType::NotMatchesRegex => ExpressionKind::NotMatchesRegex,
-        ExpressionType::AnyWord => ExpressionKind::AnyWord,
-        ExpressionType::AllWords => ExpressionKind::AllWords,
-    }
-}
-
-fn disposition(namespace: &str, action: &act::Action, findings: &mut Findings) -> Action {
-    let act::Action { reject, modify } = action;
-    findings.check(reject.is_some() != modify.is_some(), "spec.action", &checks::ACTION_ONE_OF);
-    match (reject, modify) {
-        (Some(reject), _) => Action::Reject(refusal(reject, findings)),
-        (None, Some(modify)) => Action::Modify(Box::new(changes(namespace, modify, findings))),
-        (None, None) => Action::Modify(Box::default()),
-    }
-}
-
-fn refusal(reject: &act::Reject, findings: &mut Findings) -> Reject {
-    let act::Reject { notice, ascii_notice, hide_rule, enhanced_code } = reject;
-    let path = "spec.action.reject";
-    let plain = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r');
-    for (field, text) in [("notice", notice), ("asciiNotice", ascii_notice)] {
-        let Some(text) = text else { continue };
-        let path = format!("{path}.{field}");
-        findings.check(text.chars().all(plain), &path, &checks::NOTICE);
-        if text.trim().is_empty() {
-            findings.invalid(&path, "a notice cannot be blank; leave it out for the default one");
-        }
-        if text.chars().count() > 1000 {
-            findings.invalid(&path, "a notice has at most 1000 characters");
-        }
-    }
-    let ascii = ascii_notice.as_ref().is_none_or(|text| text.is_ascii());
-    findings.check(ascii, &format!("{path}.asciiNotice"), &checks::ASCII_NOTICE);
-    let code = code(enhanced_code);
-    findings.check(code.is_some(), &format!("{path}.enhancedCode"), &checks::ENHANCED_CODE);
-    let trimmed = |text: &Option<String>| text.as_ref().map(|text| text.trim_end().to_owned());
-    Reject {
-        notice: trimmed(notice),
-        ascii_notice: trimmed(ascii_notice),
-        hide_rule: *hide_rule,
-        enhanced_code: code.unwrap_or_default(),
-    }
-}
-
-fn code(text: &str) -> Option<EnhancedCode> {
-    let detail = text.strip_prefix("5.7.").filter(|detail| detail.bytes().all(|b| b.is_ascii_digit()))?;
-    let detail: u16 = detail.parse().ok()?;
-    (text == format!("5.7.{detail}") && (detail == 1 || (900..=999).contains(&detail)))
-        .then_some(EnhancedCode([5, 7, detail]))
-}
-
-fn changes(namespace: &str, modify: &act::Modify, findings: &mut Findings) -> Modify {
-    let act::Modify { headers, subject_prefix, route, encryption } = modify;
-    let require_tls = encryption.as_ref().is_some_and(|encryption| encryption.require_tls);
-    let something = !headers.is_empty() || subject_prefix.is_some() || route.is_some() || require_tls;
-    findings.check(something, "spec.action.modify", &checks::MODIFY_EMPTY);
-    let one_line = |text: &str| !text.chars().any(|c| c.is_ascii_control() && c != '\t');
-    for (at, act::Header { name, value }) in headers.iter().enumerate() {
-        let path = format!("spec.action.modify.headers[{at}]");
-        let printable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        findings.check(printable, &format!("{path}.name"), &checks::HEADER_NAME);
-        findings.check(
-            !checks::is_forbidden_header(name),
-            &format!("{path}.name"),
-            &checks::HEADER_FORBIDDEN,
-        );
-        findings.check(one_line(value), &format!("{path}.value"), &checks::ONE_LINE);
-    }
-    if let Some(prefix) = subject_prefix {
-        findings.check(one_line(prefix), "spec.action.modify.subjectPrefix", &checks::ONE_LINE);
-    }
-    Modify {
-        // Whether it exists is decided when all routes are known.
-        route: route.as_ref().map(|route| {
-            ChangeRoute::To(RouteName { namespace: namespace.to_owned(), name: route.name.clone() })
-        }),
-        headers: headers
-            .iter()
-            .map(|act::Header { name, value }| Header { name: name.clone(), value: value.clone() })
-            .collect(),
-        subject_prefix: subject_prefix.clone(),
-        require_tls,
-        ..Modify::default()
-    }
+fn list<'a, T: Deserialize<'a>>(value: Option<&'a Value>) -> Option<Vec<T>> {
+    Vec::<T>::deserialize(value?).ok().filter(|read| !read.is_empty())
 }

@@ -12,18 +12,22 @@ spec:
   clients:
     cidrs: [192.0.2.0/24]";
 
+/// Why an object that is in force does nothing.
+pub const DISABLED: &str = "disabled: nothing is done by it; ";
+pub const UNUSED: &str = "not used: nothing names it; ";
+
 /// Times as people compare them: to the millisecond.
 pub fn time(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
 /// `3 of 3 pods since 2026-11-22T10:00:00.184Z, 143 ms after the change`
-pub fn arrived(arrival: &Arrival, started: Timestamp, disabled: bool) -> String {
+pub fn arrived(arrival: &Arrival, started: Timestamp, idle: Option<&str>) -> String {
     let Arrival { at, pods, not_counting } = arrival;
     let mut text =
         format!("{pods} of {pods} pods since {}, {} ms after the change", time(*at), arrival.after(started));
-    if disabled {
-        text.insert_str(0, "disabled: nothing is done by it; ");
+    if let Some(idle) = idle {
+        text.insert_str(0, idle);
     }
     if !not_counting.is_empty() {
         text.push_str(&format!("; not serving: {}", list(not_counting.iter().map(String::as_str), 5)));

@@ -41,9 +41,11 @@ pub struct Found {
     pub kind: String,
     pub labelled: bool,
     pub data: Arc<Contents>,
+    /// The text of a ConfigMap: shared with every pass, since lists may be large.
+    pub text: Arc<BTreeMap<String, String>>,
 }
 
-/// Keys and bytes. For Secrets these are the secrets themselves.
+/// Keys and bytes: secrets themselves, and what is not text of a ConfigMap.
 pub type Contents = BTreeMap<String, Vec<u8>>;
 
 impl std::fmt::Debug for Found {
@@ -67,21 +69,24 @@ impl World {
         let state = self.state();
         for (kind, key) in named {
             let held = state.materials.get(&(kind, key.clone()));
-            let Some(Found { version, kind: type_, labelled, data }) = held.and_then(|h| h.found.clone())
-            else {
+            let found = held.and_then(|held| held.found.clone());
+            let Some(Found { version, kind: type_, labelled, data, text }) = found else {
                 continue;
             };
             let Version { uid, resource_version } = version;
             match kind {
                 MaterialKind::Secret => {
                     let keys = data.keys().cloned().collect();
-                    let facts = SecretFacts { uid, resource_version, kind: type_, labelled, keys };
+                    let certificates = data
+                        .iter()
+                        .filter_map(|(key, bytes)| Some((key.clone(), SecretFacts::certificates_of(bytes)?)));
+                    let certificates = certificates.collect();
+                    let facts =
+                        SecretFacts { uid, resource_version, kind: type_, labelled, keys, certificates };
                     resources.secrets.insert(key, facts);
                 }
                 MaterialKind::ConfigMap => {
-                    let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-                    let data = data.iter().map(|(key, bytes)| (key.clone(), text(bytes))).collect();
-                    resources.config_maps.insert(key, ConfigMapFacts { uid, resource_version, data });
+                    resources.config_maps.insert(key, ConfigMapFacts { uid, resource_version, data: text });
                 }
             }
         }
@@ -95,7 +100,11 @@ impl World {
         let found = state.materials.get(&(material.kind, key))?.found.as_ref()?;
         let same =
             found.version.uid == version.uid && found.version.resource_version == version.resource_version;
-        same.then(|| found.data.get(&material.key).cloned()).flatten()
+        let bytes = || {
+            let text = found.text.get(&material.key).map(|text| text.clone().into_bytes());
+            found.data.get(&material.key).cloned().or(text)
+        };
+        same.then(bytes).flatten()
     }
 
     /// Reads one; true if it is not what it was.
@@ -137,18 +146,24 @@ impl World {
                     labelled: SecretFacts::is_labelled(secret.labels()),
                     kind: secret.type_.unwrap_or_default(),
                     data: Arc::new(bytes(secret.data)),
+                    text: Arc::default(),
                 })
             }
             MaterialKind::ConfigMap => {
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
                 api.get_opt(&key.name).await?.map(|map| {
-                    let mut data = bytes(map.binary_data);
-                    data.extend(map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes())));
+                    let data = bytes(map.binary_data);
+                    let mut text = map.data.unwrap_or_default();
+                    text.extend(
+                        data.iter()
+                            .map(|(key, bytes)| (key.clone(), String::from_utf8_lossy(bytes).into_owned())),
+                    );
                     Found {
                         version: super::watch::version(&map.metadata),
                         kind: String::new(),
                         labelled: false,
                         data: Arc::new(data),
+                        text: Arc::new(text),
                     }
                 })
             }

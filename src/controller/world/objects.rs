@@ -1,4 +1,4 @@
-//! Objects of our four kinds, from JSON to types. One that does not have the form of its kind is kept as
+//! Objects of our kinds, from JSON to types. One that does not have the form of its kind is kept as
 //! [`Malformed`]: it never stops a watch, and its author is told.
 
 use std::sync::Arc;
@@ -104,9 +104,9 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
         ObjectKind::OutboundRoute => parse(value).map(|route| Written::Route(Arc::new(route))),
         ObjectKind::RoutingRule => parse(value).map(|rule| Written::RoutingRule(Arc::new(rule))),
         ObjectKind::ComplianceRule => parse(value).map(|rule| Written::ComplianceRule(Arc::new(rule))),
-        ObjectKind::AddressList | ObjectKind::Directory | ObjectKind::Quarantine => {
-            Err("not a kind of this version".to_owned())
-        }
+        ObjectKind::AddressList => parse(value).map(|list| Written::AddressList(Arc::new(list))),
+        ObjectKind::Directory => parse(value).map(|directory| Written::Directory(Arc::new(directory))),
+        ObjectKind::Quarantine => parse(value).map(|held| Written::Quarantine(Arc::new(held))),
     };
     let written = written.unwrap_or_else(|error| {
         let gateway_ref = spec
@@ -128,6 +128,9 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
         Written::Route(route) => target(&route.spec.gateway_ref, &id.namespace),
         Written::RoutingRule(rule) => target(&rule.spec.gateway_ref, &id.namespace),
         Written::ComplianceRule(rule) => target(&rule.spec.gateway_ref, &id.namespace),
+        Written::AddressList(list) => target(&list.spec.gateway_ref, &id.namespace),
+        Written::Directory(directory) => target(&directory.spec.gateway_ref, &id.namespace),
+        Written::Quarantine(quarantine) => target(&quarantine.spec.gateway_ref, &id.namespace),
         Written::Malformed(_) if id.kind == ObjectKind::OutboundGateway => own(),
         Written::Malformed(malformed) => malformed.gateway(),
     };
@@ -145,9 +148,14 @@ impl Entry {
         let action = match &self.written {
             Written::RoutingRule(rule) => &rule.spec.action,
             Written::ComplianceRule(rule) => &rule.spec.action,
-            Written::Gateway(_) | Written::Route(_) | Written::Malformed(_) => return None,
+            Written::Gateway(_)
+            | Written::Route(_)
+            | Written::AddressList(_)
+            | Written::Directory(_)
+            | Written::Quarantine(_)
+            | Written::Malformed(_) => return None,
         };
-        Some(if action.reject.is_some() { "Reject" } else { "Modify" }.to_owned())
+        Some(action.verb().to_owned())
     }
 }
 

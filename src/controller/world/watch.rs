@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Child, ChildKind, State, Version, World, now, objects};
-use crate::api::{ComplianceRule, OutboundGateway, OutboundRoute, RoutingRule};
+use crate::api::{
+    AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
+};
 use crate::bundle::document::ObjectKind;
 use crate::bundle::{MaterialKind, Sequence};
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION};
@@ -30,7 +32,15 @@ use crate::controller::metrics::Metrics;
 use crate::controller::rollout;
 use crate::translate::ObjectKey;
 
-const OUR_KINDS: [&str; 4] = ["outboundgateways", "outboundroutes", "routingrules", "compliancerules"];
+const OUR_KINDS: [&str; 7] = [
+    "outboundgateways",
+    "outboundroutes",
+    "routingrules",
+    "compliancerules",
+    "addresslists",
+    "directories",
+    "quarantines",
+];
 const OTHERS: [&str; 6] =
     ["pods", "configmaps", "statefulsets", "services", "networkpolicies", "poddisruptionbudgets"];
 /// Only where namespaces are named; cluster-wide there is no right to watch them.
@@ -98,6 +108,9 @@ impl Run {
             "outboundroutes" => self.ours::<OutboundRoute>(ObjectKind::OutboundRoute).await,
             "routingrules" => self.ours::<RoutingRule>(ObjectKind::RoutingRule).await,
             "compliancerules" => self.ours::<ComplianceRule>(ObjectKind::ComplianceRule).await,
+            "addresslists" => self.ours::<AddressList>(ObjectKind::AddressList).await,
+            "directories" => self.ours::<Directory>(ObjectKind::Directory).await,
+            "quarantines" => self.ours::<Quarantine>(ObjectKind::Quarantine).await,
             "pods" => self.pods().await,
             "configmaps" => self.versions::<ConfigMap>(MaterialKind::ConfigMap).await,
             "statefulsets" => self.children::<StatefulSet>(ChildKind::StatefulSet).await,

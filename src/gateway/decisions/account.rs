@@ -380,7 +380,7 @@ pub(super) fn concerned(trace: &RuleTrace) -> bool {
 /// The reply that one recipient alone would have got.
 fn alone(recipient: &Recipient, verdict: &Verdict, id: &str) -> String {
     let envelope = Envelope { recipients: vec![recipient.clone()], ..Envelope::default() };
-    let verdict = Verdict { disposition: verdict.disposition.clone(), trace: [].into() };
+    let verdict = Verdict::new(verdict.disposition.clone());
     admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], ..Decision::default() }), id).to_string()
 }
 

@@ -1,0 +1,260 @@
+//! What an author should know of a rule that is fine as it is: spec R32 (signatures it voids), R40
+//! (descriptions), R102 (mail that leaves the organisation), R104 (S/MIME without certificates), R113
+//! (senders anybody can claim).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::named::{Known, ways};
+use crate::api::OutboundGatewaySpec;
+use crate::api::conditions::{ConditionType, Reason};
+use crate::bundle::document::{
+    Action, ChangeRecipient, ChangeRoute, Direction, ListMatch, ListMode, Modify, ObjectId, ObjectName,
+    Route, RouteTarget, Rule, UnitPath,
+};
+use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::envelope::RouteName;
+use crate::translate::order::Pass;
+use crate::translate::problem::{Findings, Outcome, Problem};
+use crate::translate::resources::{LastGood, ObjectKey};
+
+fn remark(path: &str, kind: ConditionType, reason: Reason, message: impl Into<String>) -> Problem {
+    Problem::new(path, reason, message, kind).warning()
+}
+
+/// Remarks on the form of a rule that is in force.
+pub fn of_rule(pass: &Pass<'_>, known: &Known<'_>, rule: &Rule, findings: &mut Findings) {
+    if let Action::Modify(modify) = &rule.action {
+        signatures(pass, modify, findings);
+        if modify.smime.is_some() && !pass.facts.smime {
+            let message = "the gateway has no certificates (its `smime` is not set), so nothing can be \
+                           encrypted: mail goes as it is, or is refused with bounceIfUnable";
+            let path = "spec.action.modify.encryption.smime";
+            findings.push(remark(path, ConditionType::SMIMEDisabled, Reason::NoCertificates, message));
+        }
+    }
+    claimed(known, rule, findings);
+}
+
+/// Which changes void a signature made before the gateway.
+fn signatures(pass: &Pass<'_>, modify: &Modify, findings: &mut Findings) {
+    let changes: Vec<&str> = [
+        (modify.subject_prefix.is_some(), "subjectPrefix"),
+        (modify.remove_attachments.is_some(), "removeAttachments"),
+        (modify.footer.is_some(), "footer"),
+        (modify.strip_amp, "stripAmp"),
+        (modify.smime.is_some(), "encryption.smime"),
+        (
+            modify
+                .add_recipients
+                .iter()
+                .any(|a| a.subject_prefix.is_some() || a.remove_attachments.is_some()),
+            "addRecipients",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(given, name)| given.then_some(name))
+    .collect();
+    let Some(first) = changes.first() else { return };
+    let path = format!("spec.action.modify.{first}");
+    let covered = |domain: &&Domain| pass.facts.dkim.iter().any(|key| domain.is_within(key));
+    let unsigned: Vec<&str> = pass.facts.own.iter().filter(|d| !covered(d)).map(Domain::as_str).collect();
+    let what = format!("{} voids DKIM signatures that were made before the gateway", changes.join(", "));
+    let (reason, message) = if pass.facts.dkim.is_empty() || !unsigned.is_empty() {
+        let whose = match unsigned.as_slice() {
+            [] => "the sending domains".to_owned(),
+            domains => domains.join(", "),
+        };
+        let advice = "add it to the gateway's dkim, or see to it that SPF authorises the gateway";
+        (Reason::NoSigningKey, format!("{what}, and no signing key is configured for {whose}: {advice}"))
+    } else {
+        (Reason::SignedAgain, format!("{what}; the gateway signs what it changed with its own keys"))
+    };
+    findings.push(remark(&path, ConditionType::BreaksUpstreamDKIM, reason, message));
+}
+
+/// An exemption that anybody can have who writes the right From.
+fn claimed(known: &Known<'_>, rule: &Rule, findings: &mut Findings) {
+    let Some(lists) = &rule.lists else { return };
+    let receives = |m: &Direction| matches!(m, Direction::Inbound | Direction::InternalReceiving);
+    let by_sender = lists.by == ListMatch::Correspondent && rule.messages.iter().any(receives);
+    if lists.mode != ListMode::Bypass || !by_sender {
+        return;
+    }
+    let open = |name: &&ObjectName| {
+        known
+            .lists
+            .get(*name)
+            .is_some_and(|list| list.entries.shards.iter().any(|s| !s.unauthenticated.is_empty()))
+    };
+    let open: Vec<String> = lists.names.iter().filter(open).map(ToString::to_string).collect();
+    if !open.is_empty() {
+        let message = format!(
+            "AddressList {} has entries with requireAuthentication: false: whoever claims such an address \
+             is exempt from this rule",
+            open.join(", ")
+        );
+        let kind = ConditionType::UnauthenticatedBypass;
+        findings.push(remark("spec.addressLists", kind, Reason::SpoofingPossible, message));
+    }
+}
+
+/// Where a rule sends mail outside the organisation (spec R102): refused, or a warning where the gateway
+/// names no targets.
+pub fn external_targets(pass: &Pass<'_>, known: &Known<'_>, modify: &Modify, findings: &mut Findings) {
+    const PATH: &str = "spec.action.modify";
+    let mut outside: Vec<(String, String)> = Vec::new();
+    let mut check = |path: String, targets: Vec<String>| {
+        outside
+            .extend(targets.into_iter().filter(|at| pass.facts.is_outside(at)).map(|at| (path.clone(), at)));
+    };
+    let of = |change: &ChangeRecipient| match change {
+        ChangeRecipient::Address(address) => vec![host_of(address)],
+        ChangeRecipient::Domain(domain) => vec![domain.ascii().to_owned()],
+        ChangeRecipient::User(_) => Vec::new(),
+    };
+    if let Some(change) = &modify.envelope_recipient {
+        check(format!("{PATH}.envelopeRecipient"), of(change));
+    }
+    for (at, added) in modify.add_recipients.iter().enumerate() {
+        let path = format!("{PATH}.addRecipients[{at}]");
+        let changed = added.envelope_recipient.as_ref().filter(|c| !matches!(c, ChangeRecipient::User(_)));
+        match changed {
+            Some(change) => check(format!("{path}.envelopeRecipient"), of(change)),
+            None => check(format!("{path}.address"), vec![host_of(&added.address)]),
+        }
+    }
+    for (path, route) in ways(modify) {
+        let (ChangeRoute::To(name) | ChangeRoute::Missing(name)) = route;
+        check(path, known.routes.get::<RouteName>(name).map(|route| hosts(route)).unwrap_or_default());
+    }
+    let Some((path, _)) = outside.first() else { return };
+    let path = path.clone();
+    if pass.facts.allowed.is_some() {
+        for (path, target) in outside {
+            let message = format!(
+                "{target} is outside the organisation and not among allowedExternalTargets of OutboundGateway {}",
+                pass.gateway
+            );
+            let reason = Reason::ExternalTargetNotAllowed;
+            findings.push(Problem::new(path, reason, message, ConditionType::Accepted));
+        }
+        return;
+    }
+    let mut targets: Vec<String> = outside.into_iter().map(|(_, target)| target).collect();
+    targets.sort();
+    targets.dedup();
+    let shown = targets.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = if targets.len() > 5 { format!(" and {} more", targets.len() - 5) } else { String::new() };
+    let message = format!(
+        "mail leaves to {shown}{more}, and the gateway does not say where rules may send to: set its \
+         allowedExternalTargets"
+    );
+    let kind = ConditionType::ExternalTargetUnchecked;
+    findings.push(remark(&path, kind, Reason::AllowedExternalTargetsUnset, message));
+}
+
+fn host_of(address: &Mailbox) -> String {
+    match address.host() {
+        Host::Domain(domain) => domain.ascii().to_owned(),
+        Host::Literal(ip) => ip.to_string(),
+    }
+}
+
+/// The hosts a route leads to; none where the recipient's own domain decides.
+fn hosts(route: &Route) -> Vec<String> {
+    match &route.target {
+        RouteTarget::Hosts { primary, secondary } => {
+            primary.iter().chain(secondary).map(|host| host.at.host.clone()).collect()
+        }
+        RouteTarget::MxOf(domains) => domains.iter().map(|at| at.host.clone()).collect(),
+        RouteTarget::RecipientMx => Vec::new(),
+    }
+}
+
+/// What is known of the gateway before its own record is made: rules and directories are held against it.
+#[derive(Default)]
+pub struct Facts {
+    /// The Directory it names.
+    pub directory: Option<ObjectKey>,
+    /// The organisation's own domains.
+    pub own: Vec<Domain>,
+    /// Domains and addresses outside that rules may send to; `None`: the gateway does not say.
+    pub allowed: Option<(Vec<Domain>, Vec<IpAddr>)>,
+    /// Domains it can sign for.
+    pub dkim: Vec<Domain>,
+    /// It has certificates of recipients.
+    pub smime: bool,
+}
+
+impl Facts {
+    /// As the gateway's author wrote them; what cannot be read is the gateway's own problem.
+    pub fn written(namespace: &str, spec: &OutboundGatewaySpec) -> Self {
+        let domains = |texts: &mut dyn Iterator<Item = &String>| -> Vec<Domain> {
+            texts.filter_map(|text| Domain::parse(text).ok()).collect()
+        };
+        let targets = &spec.allowed_external_targets;
+        let addresses: Vec<IpAddr> = targets.iter().filter_map(|text| text.parse().ok()).collect();
+        Self {
+            directory: spec.directory_ref.as_ref().map(|named| ObjectKey::new(namespace, &named.name)),
+            own: domains(&mut spec.domains.iter()),
+            allowed: (!targets.is_empty()).then(|| (domains(&mut targets.iter()), addresses)),
+            dkim: domains(&mut spec.dkim.iter().map(|key| &key.domain)),
+            smime: spec.smime.is_some(),
+        }
+    }
+
+    /// Of a gateway that cannot be read: what was published. Which targets it allows is not known, so
+    /// nothing new goes outside.
+    pub fn kept(last: Option<&LastGood>) -> Self {
+        let Some(LastGood { bundle, .. }) = last else { return Self::default() };
+        let directory = bundle.directory.as_ref().map(|directory| &directory.origin.object);
+        Self {
+            directory: directory.map(|object| ObjectKey::new(&object.namespace, &object.name)),
+            own: bundle.gateway.domains.clone(),
+            allowed: Some((Vec::new(), Vec::new())),
+            dkim: bundle.gateway.dkim.iter().map(|key| key.domain.clone()).collect(),
+            smime: !bundle.gateway.smime.is_empty(),
+        }
+    }
+
+    fn is_outside(&self, target: &str) -> bool {
+        let (domains, addresses) = self.allowed.as_ref().map_or((&[][..], &[][..]), |(d, a)| (d, a));
+        match target.parse::<IpAddr>() {
+            Ok(address) => !is_private(address) && !addresses.contains(&address),
+            Err(_) => Domain::parse(target)
+                .is_ok_and(|target| !self.own.iter().chain(domains).any(|domain| target.is_within(domain))),
+        }
+    }
+}
+
+/// Addresses that lead nowhere but inside.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Descriptions that two rules of one unit share (spec R40).
+pub fn same_descriptions(rules: &[Rule], outcomes: &mut [Outcome]) {
+    let mut holders: BTreeMap<(&UnitPath, &str), Vec<&ObjectId>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| !rule.description.trim().is_empty()) {
+        holders.entry((&rule.unit, rule.description.trim())).or_default().push(&rule.origin.object);
+    }
+    let shared: BTreeMap<&ObjectId, &Vec<&ObjectId>> = holders
+        .values()
+        .filter(|objects| objects.len() > 1)
+        .flat_map(|objects| objects.iter().map(move |object| (*object, objects)))
+        .collect();
+    for outcome in outcomes {
+        let Some(objects) = shared.get(&outcome.origin.object) else { continue };
+        let others = objects.iter().filter(|object| ***object != outcome.origin.object);
+        let mut others: Vec<String> = others.map(ToString::to_string).collect();
+        others.sort();
+        others.truncate(5);
+        let message = format!("{} in the same unit has the same description", others.join(", "));
+        let kind = ConditionType::DescriptionNotUnique;
+        outcome.warnings.push(remark("spec.description", kind, Reason::SameDescription, message));
+    }
+}
