@@ -1,6 +1,6 @@
 //! Inspection against a DNS server and a classifier on loopback.
 
-mod rspamd;
+
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

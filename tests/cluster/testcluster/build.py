@@ -29,7 +29,6 @@ PROGRAMS = {
     "swaks": "swaks",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
-    "rspamd": "rspamd",
     "strace": "strace",
     "lua5.1": "lua5.1",
 }
