@@ -8,6 +8,7 @@ mod diff;
 mod explain;
 mod folder;
 mod gateway;
+mod quarantine;
 mod standalone;
 mod trial;
 
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a message: each rule, what matched and where, the deliveries
     Explain(explain::Args),
+    /// List held mail, show it, release or deny it
+    Quarantine(quarantine::Args),
     /// Compare what two folders of YAML do to the same mail
     Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
@@ -67,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Standalone(args) => standalone::run(args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Quarantine(args) => quarantine::run(args),
         Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),

@@ -10,14 +10,17 @@ pub mod compile;
 mod content;
 mod copies;
 pub mod decide;
+mod detect;
 mod directory;
 mod lists;
 pub mod matcher;
 pub mod merge;
+mod metadata;
 mod notice;
 pub mod pattern;
 mod scope;
 pub mod settle;
+pub mod snippet;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;

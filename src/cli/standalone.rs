@@ -1,7 +1,7 @@
 //! `postern standalone`: the same gateway from a folder of the same YAML. The folder is watched; each change
 //! makes one pass, and what became of each object is shown at `/status` and in the state folder.
 
-mod record;
+pub(super) mod record;
 mod statuses;
 
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ pub struct Args {
     gateway: Option<String>,
 }
 
-fn default_state() -> PathBuf {
+pub(super) fn default_state() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)

@@ -2,7 +2,9 @@
 
 mod attempts;
 mod certificates;
+mod edits;
 mod mail_hosts;
+mod signing;
 mod workers;
 
 use std::sync::Arc;

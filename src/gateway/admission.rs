@@ -34,7 +34,7 @@ pub fn rcpt(gateway: &Gateway, client_allowed: bool, sender: Option<&Mailbox>) -
 pub fn data(settlement: &Settlement, id: &str) -> Reply {
     match settlement {
         Settlement::Defer(deferral) => Reply::new(451, deferral.code.0, deferral.text.clone()),
-        Settlement::Reject(rejection) => Reply::new(550, rejection.code.0, rejection.text.clone()),
+        Settlement::Reject { rejection, .. } => Reply::new(550, rejection.code.0, rejection.text.clone()),
         Settlement::Accept { .. } => Reply::new(250, [2, 0, 0], format!("Ok: queued as {id}")),
     }
 }

@@ -21,8 +21,8 @@ use crate::gateway::mount::Mount;
 use crate::gateway::quarantine;
 use crate::gateway::received;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
-use crate::policy::Decision;
 use crate::policy::settle::{Settlement, settle};
+use crate::policy::{Decision, Delivery};
 use crate::smtp::reply::Reply;
 use crate::smtp::{Handler, Mail, Peer};
 use crate::spool::{CommitError, Content, ContentWriter, Facts, QueueId, Spool};
@@ -248,9 +248,13 @@ impl Mail for Incoming {
                 tracing::info!(%id, revision = %self.running.revision, object, "message deferred by policy");
                 self.answer("deferred", reply)
             }
-            Settlement::Reject(rejection) => {
+            Settlement::Reject { rejection, archive } => {
                 tracing::info!(%id, revision = %self.running.revision, rule = %rejection.rule, "message rejected");
-                self.answer("rejected", reply)
+                match self.record(id, &content, &facts, archive).await {
+                    Ok(()) => self.answer("rejected", reply),
+                    // Nothing happens to a message without the record that was promised of it.
+                    Err(error) => self.answer("refused", storage(&error)),
+                }
             }
             Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
                 let numbers = Numbers { held: held.len(), discarded, rejected: refused.len() + unreported };
@@ -317,6 +321,44 @@ impl Incoming {
         })
     }
 
+    /// The archive's copy of a message that is refused as a whole.
+    async fn record(
+        &self,
+        id: QueueId,
+        content: &Content,
+        facts: &Facts,
+        archive: Option<Delivery>,
+    ) -> Result<(), CommitError> {
+        if archive.is_none() {
+            return Ok(());
+        }
+        let origin = acceptance::origin(&self.peer.helo, self.peer.address.ip());
+        let message = self.message(id, content, facts, &origin);
+        let verdict = Verdict { archive, ..Verdict::default() };
+        let acts = self.shared.acceptance.acts(&self.running, &message, verdict);
+        self.shared.spool.commit(acts.submissions).await?;
+        Ok(())
+    }
+
+    fn message<'m>(
+        &'m self,
+        id: QueueId,
+        content: &'m Content,
+        facts: &'m Facts,
+        origin: &'m str,
+    ) -> Message<'m> {
+        Message {
+            told: id,
+            id,
+            sender: &self.envelope.sender,
+            received_at: Timestamp::now(),
+            origin,
+            content,
+            facts,
+            before: Before::default(),
+        }
+    }
+
     /// Durable when it returns Ok: everything that the 250 promises, in one commit.
     async fn store(
         &self,
@@ -328,16 +370,7 @@ impl Incoming {
     ) -> Result<(), CommitError> {
         let Numbers { held, discarded, rejected } = numbers;
         let origin = acceptance::origin(&self.peer.helo, self.peer.address.ip());
-        let message = Message {
-            told: id,
-            id,
-            sender: &self.envelope.sender,
-            received_at: Timestamp::now(),
-            origin: &origin,
-            content,
-            facts,
-            before: Before::default(),
-        };
+        let message = self.message(id, content, facts, &origin);
         let mut acts = self.shared.acceptance.acts(&self.running, &message, verdict);
         self.shared.spool.commit(std::mem::take(&mut acts.submissions)).await?;
         self.shared.acceptance.done(&acts);

@@ -12,6 +12,7 @@ pub mod socket;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -210,6 +211,14 @@ pub struct Done {
     pub revision: Option<String>,
 }
 
+/// How much longer a message is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Longer {
+    Until(Timestamp),
+    /// Than it is held now.
+    By(Duration),
+}
+
 /// How far [`Desk::expire`] came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
@@ -305,8 +314,8 @@ impl Desk {
     }
 
     /// Holds the message longer.
-    pub async fn extend(&self, id: QueueId, until: Timestamp, actor: Actor) -> Result<Done, DeskError> {
-        self.finish(move |desk| async move { desk.extend_now(id, until, &actor).await }).await
+    pub async fn extend(&self, id: QueueId, longer: Longer, actor: Actor) -> Result<Done, DeskError> {
+        self.finish(move |desk| async move { desk.extend_now(id, longer, &actor).await }).await
     }
 
     /// An act goes to its end, also when whoever asked for it has gone.
@@ -347,11 +356,11 @@ impl Desk {
         let all = |fate: &Fate| claim.targets().iter().map(|target| (*target, fate.clone())).collect();
         let (verdict, fate, rejected) = match settle(&envelope, decision) {
             Settlement::Defer(deferral) => return Err(DeskError::Deferred(deferral.text)),
-            Settlement::Reject(rejection) => {
+            Settlement::Reject { rejection, archive } => {
                 let refused: Vec<(Recipient, Rejection)> =
                     envelope.recipients.iter().map(|one| (one.clone(), rejection.clone())).collect();
                 let count = refused.len();
-                (Verdict { refused, ..Verdict::default() }, Fate::Failed, count)
+                (Verdict { refused, archive, ..Verdict::default() }, Fate::Failed, count)
             }
             Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
                 if discarded > 0 {
@@ -433,14 +442,18 @@ impl Desk {
         Ok(Done { id: id.to_string(), result: "denied".into(), reported, revision, ..Done::default() })
     }
 
-    async fn extend_now(&self, id: QueueId, until: Timestamp, actor: &Actor) -> Result<Done, DeskError> {
+    async fn extend_now(&self, id: QueueId, longer: Longer, actor: &Actor) -> Result<Done, DeskError> {
         let claim = self.spool().claim(id).await?;
         let (entry, _) = parts(&claim)?;
         let ends = claim.targets().iter().filter_map(|target| match claim.queued().state(*target) {
             Fate::Held(holding) => Some(holding.until),
             Fate::Waiting(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
         });
-        let now = ends.max().unwrap_or(until);
+        let now = ends.max().unwrap_or(entry.received_at);
+        let until = match longer {
+            Longer::Until(until) => until,
+            Longer::By(by) => now.checked_add(by).unwrap_or(Timestamp::MAX),
+        };
         if until <= now {
             return Err(DeskError::NotLater(until, now));
         }
@@ -592,3 +605,6 @@ pub fn few(list: &[String], most: usize) -> String {
         Some(more) => format!("{shown} and {more} more"),
     }
 }
+
+#[cfg(test)]
+mod tests;

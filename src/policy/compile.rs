@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, Test};
+pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, PatternId, Test, TextCode};
 use super::directory::People;
 use super::lists::ListCode;
 use super::matcher::ListId;
 use super::scope::{AddressCode, Tests};
 use super::verdict::Needs;
 use crate::bundle::document::{
-    Action, AddressFilter, Direction, Expression, Header, ListMatch, ListMode, Metadata, ObjectId,
+    Action, AddressFilter, Direction, Header, ListMatch, ListMode, ObjectId,
     ObjectName, Rule, SmimeCertificate,
 };
 use crate::bundle::{Bundle, Revision};
@@ -75,13 +75,8 @@ impl Policy {
         let by_sender = |code: &RuleCode| {
             code.lists.as_ref().is_some_and(|lists| !lists.recipient_only) && received(code)
         };
-        let asked = |code: &RuleCode| {
-            let content = self.rule(code).content.as_ref();
-            let mut expressions = content.iter().flat_map(|content| &content.expressions);
-            expressions.any(|one| matches!(one, Expression::Metadata(Metadata::Authenticated(_))))
-        };
         Needs {
-            authentication: self.rules.iter().any(|code| by_sender(code) || asked(code)),
+            authentication: self.content.asks_authentication || self.rules.iter().any(by_sender),
             classification: self.bundle.gateway.rspamd.is_some(),
         }
     }

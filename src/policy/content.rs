@@ -1,97 +1,52 @@
-//! The texts of one message and what rules find in them, each thing worked out once per message.
+//! What the conditions of rules come to for one message, each thing worked out once per message.
 //!
-//! Answers are yes, no and unknown. Unknown is what a search that stopped at a limit, or a clause that
-//! cannot be read, leaves open; it is never taken for no here.
+//! Answers are yes, no and unknown. Unknown is what a search that stopped at a limit, a container that
+//! cannot be opened, or a clause that cannot be read leaves open; it is never taken for no here. What a
+//! rule makes of it is for `onScanLimit` and `onUnreadable` to say.
 
 mod expression;
+mod facts;
+mod finds;
+mod text;
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::ops::{ControlFlow, Range};
-use std::rc::Rc;
+use std::collections::HashSet;
 
-use super::compile::{Conditions, ExpressionCode, Policy};
-use super::text::fold::{Folding, View, display, fold};
-use super::text::html::{self, Visible};
-use super::text::reordered;
-use super::verdict::{Evidence, Fuel, Transaction};
-use crate::bundle::document::{Combine, Location};
-use crate::mail::message::{Limits, Message};
+use self::expression::Searches;
+use self::finds::Finds;
+use self::text::{Clause, Place, Places, SEARCHED};
+use super::compile::{Conditions, ContentCode, ExpressionCode, Policy};
+use super::text::fold::{Folding, fold};
+use super::verdict::{Evidence, Fuel, Outcome, Transaction, Unreadable};
+use crate::bundle::document::{Combine, OnScanLimit, OnUnreadable, Rule};
+use crate::mail::message::Message;
 
 /// Pieces of evidence kept for one condition.
 const MAX_EVIDENCE: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
+enum Answer {
     Yes(Vec<Evidence>),
     No,
-    Unknown,
+    Unknown(Open),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Subject,
-    Body,
-    Attachment,
-    /// The source of an HTML part, body or attachment.
-    Source {
-        attachment: bool,
-    },
-    Other,
+/// Why an answer is open. Neither: a clause cannot be read (broken rules only).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Open {
+    /// A search stopped at a limit.
+    limit: bool,
+    /// A container could not be opened, and the rule does not take it for empty.
+    unreadable: bool,
 }
 
-/// One text to search.
-struct Text {
-    place: Place,
-    /// For the trace: `body`, `subject`, `attachment:NAME`, …
-    label: String,
-    /// As decoded; offsets of evidence count in this. Readings of one HTML text share it.
-    source: Rc<str>,
-    /// What of it shows, where that differs.
-    visible: Option<Visible>,
-    /// Stretches of what is searched that a reader is not shown.
-    hidden: Vec<Range<usize>>,
-    branch: Option<(u32, u32)>,
-    views: [OnceCell<View>; 2],
-}
-
-impl Text {
-    fn new(place: Place, label: impl Into<String>, source: impl Into<Rc<str>>) -> Self {
-        Self {
-            place,
-            label: label.into(),
-            source: source.into(),
-            visible: None,
-            hidden: Vec::new(),
-            branch: None,
-            views: Default::default(),
-        }
+impl Open {
+    fn any(self) -> bool {
+        self.limit || self.unreadable
     }
 
-    fn shown(&self) -> &str {
-        self.visible.as_ref().map_or(&self.source, |visible| &visible.text)
-    }
-
-    fn folded(&self) -> &View {
-        self.views[0].get_or_init(|| fold(self.shown(), Folding::default()))
-    }
-
-    fn display(&self) -> &View {
-        self.views[1].get_or_init(|| display(self.shown(), false))
-    }
-
-    fn evidence(&self, view: &View, range: &Range<usize>, entry: &str) -> Evidence {
-        let (mut offset, mut length) = match range.is_empty() {
-            true => (view.map.to_source(range.start), 0),
-            false => view.span(self.shown(), range.start, range.end),
-        };
-        let after = self.hidden.partition_point(|stretch| stretch.end <= offset);
-        let hidden = self.hidden.get(after).is_some_and(|stretch| stretch.start < offset + length);
-        if let Some(visible) = &self.visible {
-            (offset, length) = visible.span(&self.source, offset, length);
-        }
-        Evidence { part: self.label.clone(), entry: entry.to_owned(), offset, length, hidden }
+    fn or(self, other: Open) -> Open {
+        Open { limit: self.limit || other.limit, unreadable: self.unreadable || other.unreadable }
     }
 }
 
@@ -100,22 +55,29 @@ pub(super) struct Texts<'a> {
     policy: &'a Policy,
     transaction: &'a Transaction<'a>,
     message: &'a Message<'a>,
-    fuel: Fuel,
-    parts: OnceCell<Parts>,
+    places: Places<'a>,
     words: OnceCell<Words>,
-    others: std::cell::RefCell<HashMap<Location, Rc<Vec<Text>>>>,
-}
-
-/// Subject, body and attachments.
-struct Parts {
-    texts: Vec<Text>,
-    stopped: Option<&'static str>,
+    searches: Searches,
+    finds: OnceCell<Finds>,
 }
 
 /// What the word lists of the policy found, by list.
 struct Words {
     found: Vec<Vec<Evidence>>,
     stopped: Option<&'static str>,
+}
+
+/// A rule's way with what is open.
+#[derive(Clone, Copy)]
+struct Asked<'r> {
+    rule: &'r Rule,
+    html_source: bool,
+}
+
+impl Asked<'_> {
+    fn minds_unreadable(self) -> bool {
+        self.rule.on_unreadable != OnUnreadable::TreatAsNoMatch
+    }
 }
 
 impl<'a> Texts<'a> {
@@ -125,250 +87,191 @@ impl<'a> Texts<'a> {
         message: &'a Message<'a>,
         fuel: Fuel,
     ) -> Self {
-        let (parts, words) = (OnceCell::new(), OnceCell::new());
-        Self { policy, transaction, message, fuel, parts, words, others: Default::default() }
+        Self {
+            policy,
+            transaction,
+            message,
+            places: Places::new(message, transaction, fuel, policy.content.reads_html_source),
+            words: OnceCell::new(),
+            searches: Searches::default(),
+            finds: OnceCell::new(),
+        }
+    }
+
+    /// What the content of the message comes to for a rule.
+    pub fn outcome(&self, content: &ContentCode, rule: &Rule) -> Outcome {
+        let answer = match content {
+            ContentCode::Always => Answer::Yes(Vec::new()),
+            ContentCode::Unreadable => Answer::Unknown(Open::default()),
+            ContentCode::Conditions(conditions) => self.judge(conditions, rule),
+        };
+        match (answer, &rule.broken) {
+            // Had the container been open, the answer might be another one: the trace says so.
+            (Answer::No, None) if !self.unreadable().is_empty() => Outcome::NoMatch("onUnreadable"),
+            (Answer::No, _) => Outcome::NoMatch("match"),
+            (_, Some(why)) => Outcome::Deferred(why.clone()),
+            (Answer::Yes(evidence), None) => Outcome::Matched(evidence),
+            (Answer::Unknown(open), None) => self.treat(open, rule),
+        }
+    }
+
+    /// Files that could not be opened, as far as anything was read.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        let Some(parts) = self.places.parts_if_read() else { return Vec::new() };
+        let files = parts.pieces.unreadable.iter();
+        files.map(|(name, why)| Unreadable { name: name.clone(), why }).collect()
+    }
+
+    /// The stricter of what a rule says about limits and about containers, as far as each is concerned.
+    fn treat(&self, open: Open, rule: &Rule) -> Outcome {
+        let mut outcome = Outcome::NoMatch("onScanLimit");
+        if open.limit || !open.unreadable {
+            let why = self.stopped().unwrap_or("the search stopped before the end");
+            match rule.on_scan_limit {
+                OnScanLimit::TreatAsMatch => return Outcome::MatchedByScanLimit(why.to_owned()),
+                OnScanLimit::TreatAsNoMatch => {}
+                OnScanLimit::Defer => outcome = Outcome::Deferred(why.to_owned()),
+            }
+        }
+        if open.unreadable {
+            let files = self.unreadable().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            match rule.on_unreadable {
+                OnUnreadable::TreatAsMatch => return Outcome::MatchedByScanLimit(files),
+                OnUnreadable::TreatAsNoMatch => {}
+                OnUnreadable::Defer => outcome = Outcome::Deferred(files),
+            }
+        }
+        outcome
     }
 
     /// Why the search stopped before the end, if it did.
-    pub fn stopped(&self) -> Option<&'static str> {
-        let parts = self.parts.get().and_then(|parts| parts.stopped);
-        parts.or_else(|| self.words.get().and_then(|words| words.stopped))
+    fn stopped(&self) -> Option<&'static str> {
+        let parts = self.places.parts_if_read().and_then(|parts| parts.pieces.stopped);
+        parts
+            .or_else(|| self.words.get().and_then(|words| words.stopped))
+            .or_else(|| self.searches.stopped())
+            .or_else(|| {
+                self.places.raw_is_cut().then_some("the message is longer than what is searched of it")
+            })
     }
 
-    /// What the conditions of a rule come to. `broken`: some of them may be missing here.
-    pub fn judge(&self, conditions: &Conditions, broken: bool) -> Answer {
+    fn judge(&self, conditions: &Conditions, rule: &Rule) -> Answer {
+        let asked = Asked { rule, html_source: conditions.html_source };
+        let broken = rule.broken.is_some();
         let mut answers = Vec::with_capacity(conditions.expressions.len() + 1);
         if let Some(list) = conditions.words {
             let words = self.words();
+            let mut open = self.open_parts(asked);
+            open.limit |= words.stopped.is_some();
             answers.push(match &words.found[list] {
                 found if !found.is_empty() => Answer::Yes(found.clone()),
-                _ if words.stopped.is_some() || broken => Answer::Unknown,
+                _ if open.any() || broken => Answer::Unknown(open),
                 _ => Answer::No,
             });
         }
-        for expression in &conditions.expressions {
+        for (number, expression) in conditions.expressions.iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
             answers.push(match expression {
-                Some(expression) => self.expression(expression, conditions.html_source),
-                None => Answer::Unknown,
+                Some(ExpressionCode::Text(code)) => self.text(number, code, asked),
+                Some(ExpressionCode::Metadata(fact)) => self.fact(number, fact, asked),
+                Some(ExpressionCode::Detector(detection)) => self.detection(number, detection, asked),
+                None => Answer::Unknown(Open::default()),
             });
         }
         if broken && conditions.combine == Combine::Any {
-            answers.push(Answer::Unknown);
+            answers.push(Answer::Unknown(Open::default()));
         }
         if answers.is_empty() {
-            return if broken { Answer::Unknown } else { Answer::No };
+            return if broken { Answer::Unknown(Open::default()) } else { Answer::No };
         }
         combine(answers, conditions.combine)
     }
 
-    fn parts(&self) -> &Parts {
-        self.parts.get_or_init(|| {
-            let Fuel { decoded_bytes, parts, depth, entries, nesting } = self.fuel;
-            let pieces = self.message.pieces(Limits { decoded_bytes, parts, depth, entries, nesting });
-            let mut texts: Vec<Text> = self
-                .message
-                .all("subject")
-                .map(|field| Text::new(Place::Subject, "subject", field.decoded()))
-                .collect();
-            // Readings of one part often come to the same text: that is searched once.
-            let hasher = std::hash::RandomState::new();
-            let mut by_hash = HashMap::new();
-            for piece in pieces.pieces {
-                let label = match (&piece.name, piece.attachment) {
-                    (_, false) => "body".to_owned(),
-                    (Some(name), true) => format!("attachment:{name}"),
-                    (None, true) => format!("attachment:{}", piece.path),
-                };
-                let place = if piece.attachment { Place::Attachment } else { Place::Body };
-                let mut add = |place, source: Rc<str>, visible: Option<Visible>| {
-                    let mut text = Text::new(place, label.clone(), source);
-                    text.hidden = visible.as_ref().map_or_else(|| piece.hidden.clone(), |v| v.hidden.clone());
-                    (text.visible, text.branch) = (visible, piece.branch);
-                    let alike =
-                        by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_insert_with(Vec::new);
-                    let same = |known: &usize| {
-                        let known: &Text = &texts[*known];
-                        (known.place, &known.label, known.shown()) == (place, &text.label, text.shown())
-                    };
-                    if !alike.iter().any(same) {
-                        alike.push(texts.len());
-                        texts.push(text);
-                    }
-                };
-                let source: Rc<str> = piece.text.into();
-                let readings = match piece.html {
-                    true => html::visible(&source).into_iter().map(Some).collect(),
-                    false => vec![None],
-                };
-                for visible in readings {
-                    let shown = visible.as_ref().map_or(&*source, |visible| &visible.text);
-                    // What a screen reorders has no place in the source: offsets count in what it shows.
-                    let reordered = reordered(shown);
-                    add(place, source.clone(), visible);
-                    if let Some(shown) = reordered {
-                        add(place, shown.into(), None);
-                    }
-                }
-                if piece.html && self.policy.content.reads_html_source {
-                    add(Place::Source { attachment: piece.attachment }, source, None);
-                }
-            }
-            Parts { texts, stopped: pieces.stopped }
-        })
+    /// What the parts of the message leave open.
+    fn open_parts(&self, asked: Asked<'_>) -> Open {
+        let pieces = &self.places.parts().pieces;
+        Open {
+            limit: pieces.stopped.is_some(),
+            unreadable: asked.minds_unreadable() && !pieces.unreadable.is_empty(),
+        }
+    }
+
+    /// What a search of these places leaves open.
+    fn open_places(&self, places: &[Place], asked: Asked<'_>) -> Open {
+        let has = |place: Place| places.contains(&place);
+        let mut open = Open::default();
+        if has(Place::Body) || has(Place::Attachment) {
+            open = self.open_parts(asked);
+            // A container is an attachment.
+            open.unreadable &= has(Place::Attachment);
+        }
+        open.limit |= has(Place::Raw) && self.places.raw_is_cut();
+        open
     }
 
     /// One pass of each automaton over each text, for all rules together.
     fn words(&self) -> &Words {
         self.words.get_or_init(|| {
-            let parts = self.parts();
-            let matcher = &self.policy.content.matcher;
-            let mut words = Words { found: vec![Vec::new(); matcher.lists()], stopped: parts.stopped };
+            let shared = &self.policy.content;
+            let mut words = Words { found: vec![Vec::new(); shared.matcher.lists()], stopped: None };
             // (list, entry) pairs already reported: one place for each is enough.
-            let mut known = std::collections::HashSet::new();
-            for text in &parts.texts {
-                for set in matcher.sets() {
-                    if set.skips(text.shown()) {
-                        continue;
-                    }
-                    let fresh;
-                    let view = if set.folding() == Folding::default() {
-                        text.folded()
-                    } else {
-                        fresh = fold(text.shown(), set.folding());
-                        &fresh
-                    };
-                    let searched = set.search(view, |hit| {
-                        let in_source = matches!(text.place, Place::Source { .. });
-                        let wanted = !in_source || self.policy.content.source_lists[hit.list];
-                        let found = &mut words.found[hit.list];
-                        if wanted && found.len() < MAX_EVIDENCE && known.insert((hit.list, hit.entry)) {
-                            found.push(text.evidence(
-                                view,
-                                &hit.range,
-                                self.policy.word(hit.list, hit.entry),
-                            ));
+            let mut known = HashSet::new();
+            for set in shared.matcher.sets() {
+                let mut progress = set.progress();
+                for place in SEARCHED {
+                    for text in self.places.texts(place) {
+                        if set.skips(text.shown()) {
+                            continue;
                         }
-                        ControlFlow::Continue(())
-                    });
-                    if searched.is_err() {
-                        words.stopped.get_or_insert("too many word matches");
+                        let fresh;
+                        let view = if set.folding() == Folding::default() {
+                            text.folded()
+                        } else {
+                            fresh = fold(text.shown(), set.folding());
+                            &fresh
+                        };
+                        let searched = set.search(view, &mut progress, |hit| {
+                            if place.is_source() && !shared.source_lists[hit.list] {
+                                return false;
+                            }
+                            let found = &mut words.found[hit.list];
+                            if found.len() < MAX_EVIDENCE && known.insert((hit.list, hit.entry)) {
+                                let entry = self.policy.word(hit.list, hit.entry);
+                                let clause = Clause { entry, expression: None, secret: false };
+                                found.push(text.evidence(view, &hit.range, clause));
+                            }
+                            true
+                        });
+                        if searched.is_err() {
+                            words.stopped.get_or_insert("too many word matches");
+                        }
                     }
                 }
             }
             words
         })
     }
-
-    fn expression(&self, expression: &ExpressionCode, html_source: bool) -> Answer {
-        let others;
-        let mut texts: Vec<&Text> = Vec::new();
-        let location = expression.location;
-        let from_parts = |place: Place| match location {
-            Location::HeadersAndBody => {
-                !matches!(place, Place::Subject | Place::Other) && (html_source || !is_source(place))
-            }
-            Location::Body => {
-                place == Place::Body || (html_source && place == Place::Source { attachment: false })
-            }
-            Location::Attachments => {
-                place == Place::Attachment || (html_source && place == Place::Source { attachment: true })
-            }
-            Location::Subject => place == Place::Subject,
-            _ => false,
-        };
-        let reads_parts =
-            matches!(location, Location::HeadersAndBody | Location::Body | Location::Attachments);
-        if reads_parts || location == Location::Subject {
-            texts.extend(self.parts().texts.iter().filter(|text| from_parts(text.place)));
-        }
-        if location != Location::Subject && !matches!(location, Location::Body | Location::Attachments) {
-            others = self.others(location);
-            texts.extend(others.iter());
-        }
-        let Ok((holds, evidence)) = expression::hold(expression, &texts) else { return Answer::Unknown };
-        let incomplete = match location {
-            Location::RawMessage => self.message.bytes.len() > self.raw_limit(),
-            _ => reads_parts && self.parts().stopped.is_some(),
-        };
-        match (holds, expression.negated) {
-            (true, false) => Answer::Yes(evidence),
-            (true, true) => Answer::No,
-            (false, _) if incomplete => Answer::Unknown,
-            (false, true) => {
-                let part = texts.first().map_or("message", |text| &text.label).to_owned();
-                Answer::Yes(vec![Evidence {
-                    part,
-                    entry: expression.value.clone(),
-                    offset: 0,
-                    length: 0,
-                    hidden: false,
-                }])
-            }
-            (false, false) => Answer::No,
-        }
-    }
-
-    fn raw_limit(&self) -> usize {
-        usize::try_from(self.fuel.decoded_bytes).unwrap_or(usize::MAX)
-    }
-
-    /// Texts of a location outside subject, body and attachments.
-    fn others(&self, location: Location) -> Rc<Vec<Text>> {
-        if let Some(texts) = self.others.borrow().get(&location) {
-            return texts.clone();
-        }
-        let fields = |names: &[&str]| -> Vec<Text> {
-            let named = self.message.fields.iter().filter(|field| names.iter().any(|name| field.is(name)));
-            named.map(|field| Text::new(Place::Other, "headers", field.decoded())).collect()
-        };
-        let envelope = self.transaction.envelope;
-        let mailbox =
-            |mailbox: Option<String>| Text::new(Place::Other, "envelope", mailbox.unwrap_or_default());
-        let texts = match location {
-            Location::HeadersAndBody | Location::FullHeaders => {
-                let lines = self.message.fields.iter().map(|f| format!("{}: {}\n", f.name, f.decoded()));
-                vec![Text::new(Place::Other, "headers", lines.collect::<String>())]
-            }
-            Location::FromHeader => fields(&["from"]),
-            Location::RecipientsHeader => fields(&["to", "cc", "bcc"]),
-            Location::EnvelopeSender => {
-                vec![mailbox(envelope.sender.mailbox.as_ref().map(ToString::to_string))]
-            }
-            Location::AnyEnvelopeRecipient => {
-                envelope.recipients.iter().map(|r| mailbox(Some(r.mailbox.to_string()))).collect()
-            }
-            Location::RawMessage => {
-                let bytes = &self.message.bytes[..self.message.bytes.len().min(self.raw_limit())];
-                vec![Text::new(Place::Other, "message", String::from_utf8_lossy(bytes).into_owned())]
-            }
-            Location::Subject | Location::Body | Location::Attachments => Vec::new(),
-        };
-        let texts = Rc::new(texts);
-        self.others.borrow_mut().insert(location, texts.clone());
-        texts
-    }
-}
-
-fn is_source(place: Place) -> bool {
-    matches!(place, Place::Source { .. })
 }
 
 fn combine(answers: Vec<Answer>, how: Combine) -> Answer {
-    let unknown = answers.contains(&Answer::Unknown);
     let refused = answers.contains(&Answer::No);
     let mut evidence: Vec<Evidence> = Vec::new();
-    let mut holds = false;
+    let (mut holds, mut open) = (false, None);
     for answer in answers {
-        if let Answer::Yes(found) = answer {
-            holds = true;
-            evidence.extend(found);
+        match answer {
+            Answer::Yes(found) => {
+                holds = true;
+                evidence.extend(found);
+            }
+            Answer::Unknown(why) => open = Some(open.unwrap_or(Open::default()).or(why)),
+            Answer::No => {}
         }
     }
-    match how {
-        Combine::Any if holds => Answer::Yes(evidence),
-        Combine::All if refused => Answer::No,
-        _ if unknown => Answer::Unknown,
-        Combine::All => Answer::Yes(evidence),
-        Combine::Any => Answer::No,
+    match (how, open) {
+        (Combine::Any, _) if holds => Answer::Yes(evidence),
+        (Combine::All, _) if refused => Answer::No,
+        (_, Some(open)) => Answer::Unknown(open),
+        (Combine::All, None) => Answer::Yes(evidence),
+        (Combine::Any, None) => Answer::No,
     }
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::changes::{Addressed, Template, Undeliverable, is_encrypted};
-use super::compile::{ContentCode, Policy, RuleCode};
-use super::content::{Answer, Texts};
+use super::compile::{Policy, RuleCode};
+use super::content::Texts;
 use super::copies::{self, Asked};
 use super::lists::Senders;
 use super::merge::{self, Changes, Effect, Fate, Match, Merged, Reach, Refusal, Setting};
@@ -19,9 +19,7 @@ use super::verdict::{
     CopyTrace, Decision, Deferral, Delivery, Disposition, Fuel, Hold, Outcome, Reason, Rejection, RuleTrace,
     Transaction, Verdict,
 };
-use crate::bundle::document::{
-    AccountType, Action, Archive, Mode, ObjectId, ObjectName, OnScanLimit, UnitPath,
-};
+use crate::bundle::document::{AccountType, Action, Archive, Mode, ObjectId, ObjectName, UnitPath};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::Recipient;
 use crate::mail::message::Message;
@@ -105,7 +103,7 @@ impl<'a> Judge<'a> {
                 Some(_) => Disposition::Defer(notice::deferral(Some(object.clone()), self.transaction)),
                 None => Disposition::Reject(notice::unknown_sender(object, self.transaction)),
             });
-            return Decision { verdicts: vec![verdict; recipients.len()], archive: None, sender };
+            return Decision { verdicts: vec![verdict; recipients.len()], sender, ..Decision::default() };
         }
         let mut classes = HashMap::new();
         let mut asked: Vec<Vec<Asked>> = Vec::with_capacity(recipients.len());
@@ -126,7 +124,8 @@ impl<'a> Judge<'a> {
         }
         copies::make(&self, &mut verdicts, asked);
         let archive = self.archive(&mut verdicts);
-        Decision { verdicts, archive, sender }
+        let unreadable = self.texts.unreadable();
+        Decision { verdicts, archive, unreadable, sender }
     }
 
     fn class(&mut self, party: &Party<'a>) -> Class {
@@ -295,24 +294,7 @@ impl<'a> Judge<'a> {
 
     fn work_out(&self, code: &RuleCode) -> Outcome {
         let rule = self.policy.rule(code);
-        let answer = match &code.content {
-            ContentCode::Always => Answer::Yes(Vec::new()),
-            ContentCode::Unreadable => Answer::Unknown,
-            ContentCode::Conditions(conditions) => self.texts.judge(conditions, rule.broken.is_some()),
-        };
-        match (answer, &rule.broken) {
-            (Answer::No, _) => Outcome::NoMatch("match"),
-            (_, Some(why)) => Outcome::Deferred(why.clone()),
-            (Answer::Yes(evidence), None) => Outcome::Matched(evidence),
-            (Answer::Unknown, None) => {
-                let why = self.texts.stopped().unwrap_or("the search stopped before the end");
-                match rule.on_scan_limit {
-                    OnScanLimit::TreatAsMatch => Outcome::MatchedByScanLimit(why.to_owned()),
-                    OnScanLimit::TreatAsNoMatch => Outcome::NoMatch("onScanLimit"),
-                    OnScanLimit::Defer => Outcome::Deferred(why.to_owned()),
-                }
-            }
-        }
+        self.texts.outcome(&code.content, rule)
     }
 
     /// The class's fate for one of its recipients.
@@ -359,25 +341,27 @@ impl<'a> Judge<'a> {
         trace.iter().map(mark).collect()
     }
 
-    /// One journal copy of the message for all who get it (spec R46, R127). What is held is recorded when it is
-    /// released.
+    /// One journal copy of the message, once anybody gets it (spec R46, R127). Who waits for review is named in
+    /// it; a message of which all is held is recorded when it is released.
     fn archive(&self, verdicts: &mut [Verdict]) -> Option<Delivery> {
         let Archive { recipient, route, include_rejected } = self.policy.bundle().gateway.archive.as_ref()?;
-        let recorded = |verdict: &Verdict| match verdict.disposition {
+        let leaves = |verdict: &Verdict| match verdict.disposition {
             Disposition::Deliver(_) => true,
             Disposition::Reject(_) | Disposition::Discard => *include_rejected,
             Disposition::Defer(_) | Disposition::Quarantine(_) => false,
         };
+        if !verdicts.iter().any(leaves) {
+            return None;
+        }
+        let recorded =
+            |verdict: &Verdict| leaves(verdict) || matches!(verdict.disposition, Disposition::Quarantine(_));
         let recipients = self.transaction.envelope.recipients.iter().zip(verdicts.iter());
         let recipients = recipients.filter(|(_, verdict)| recorded(verdict));
         let recipients: Vec<String> = recipients.map(|(to, _)| to.mailbox.to_string()).collect();
-        if recipients.is_empty() {
-            return None;
-        }
         let broken = |name: &_| self.policy.broken_routes.get(name).cloned();
         let Ok(via) = merge::route::changed(route, &broken) else {
             // Nothing leaves without its record.
-            for verdict in verdicts.iter_mut().filter(|verdict| recorded(verdict)) {
+            for verdict in verdicts.iter_mut().filter(|verdict| leaves(verdict)) {
                 verdict.disposition = Disposition::Defer(self.deferral(None));
                 verdict.copies.clear();
             }

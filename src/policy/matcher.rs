@@ -1,7 +1,9 @@
 //! Word lists as shared automata: all lists with the same options are searched in one pass.
 
+pub mod literals;
+
 use std::collections::{HashMap, HashSet};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
@@ -193,30 +195,50 @@ impl Set {
         self.mixed_only && text.is_ascii()
     }
 
-    /// Reports every hit until told to stop.
+    /// What a message has shown so far of the entries of this set.
+    pub fn progress(&self) -> Progress {
+        Progress { done: vec![false; self.uses.len()] }
+    }
+
+    /// Reports hits. `report` says whether the entry needs no further hit: a pattern whose entries all
+    /// need none is passed over from then on, in later texts too, so a word that a thousand rules have
+    /// costs them once.
     pub fn search(
         &self,
         view: &View,
-        mut report: impl FnMut(Hit) -> ControlFlow<()>,
+        progress: &mut Progress,
+        mut report: impl FnMut(Hit) -> bool,
     ) -> Result<(), TooManyHits> {
         let text = view.text.as_str();
         let mut left = text.len().saturating_mul(HITS_PER_BYTE).saturating_add(1024);
         for found in self.automaton.find_overlapping_iter(text) {
             left = left.checked_sub(1).ok_or(TooManyHits)?;
+            let pattern = found.pattern().as_usize();
+            if progress.done[pattern] {
+                continue;
+            }
             let range = found.range();
             let mut whole = None;
-            for one in &self.uses[found.pattern().as_usize()] {
+            let mut done = true;
+            for one in &self.uses[pattern] {
                 let fits = one.substring || *whole.get_or_insert_with(|| stands_alone(text, &range));
                 if fits && (!one.mixed_only || view.mixes_scripts(range.start, range.end)) {
                     let hit = Hit { list: one.list, entry: one.entry, range: range.clone() };
-                    if report(hit).is_break() {
-                        return Ok(());
-                    }
+                    done &= report(hit);
+                } else {
+                    done = false;
                 }
             }
+            progress.done[pattern] = done;
         }
         Ok(())
     }
+}
+
+/// Patterns of one set that need no further hit.
+#[derive(Debug)]
+pub struct Progress {
+    done: Vec<bool>,
 }
 
 /// Whether both ends of a hit are edges of words, where it has word characters there.
@@ -239,9 +261,9 @@ mod tests {
         let mut found = false;
         for set in matcher.sets() {
             let view = fold(text, set.folding());
-            set.search(&view, |_| {
+            set.search(&view, &mut set.progress(), |_| {
                 found = true;
-                ControlFlow::Break(())
+                true
             })
             .unwrap();
         }
@@ -339,7 +361,8 @@ mod tests {
             .unwrap();
         let matcher = builder.build().unwrap();
         let view = fold(&"a".repeat(100_000), matcher.sets()[0].folding());
-        assert_eq!(matcher.sets()[0].search(&view, |_| ControlFlow::Continue(())), Err(TooManyHits));
+        let set = &matcher.sets()[0];
+        assert_eq!(set.search(&view, &mut set.progress(), |_| false), Err(TooManyHits));
     }
 
     #[test]

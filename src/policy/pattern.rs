@@ -4,8 +4,13 @@
 //! ends of the text, `(?m)` makes them line ends; `.` matches no line end without `(?s)`; matching is
 //! case-sensitive without `(?i)`.
 
+mod atoms;
+mod sieve;
+
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast;
+
+pub use sieve::{Possible, Sieve};
 
 pub use super::matcher::{HowRead, how_read};
 

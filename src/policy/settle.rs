@@ -8,8 +8,12 @@ use crate::mail::envelope::{Envelope, Recipient};
 pub enum Settlement {
     /// Some recipient must wait: 451 for the message, nothing stored.
     Defer(Deferral),
-    /// Every recipient is refused: 550 with the best-ranked rule's notice.
-    Reject(Rejection),
+    /// Every recipient is refused: 550 with the notice of the first one's.
+    Reject {
+        rejection: Rejection,
+        /// The archive's copy, where it keeps what is refused (spec R127): durable before the 550.
+        archive: Option<Delivery>,
+    },
     /// 250 once this is durable, in one commit.
     Accept {
         deliveries: Vec<Delivery>,
@@ -55,7 +59,7 @@ pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     if accepted == 0
         && let Some((_, first)) = rejections.first()
     {
-        return Settlement::Reject(first.clone());
+        return Settlement::Reject { rejection: first.clone(), archive: decision.archive };
     }
     let total = rejections.len();
     let reportable = envelope.sender.mailbox.is_some();

@@ -3,7 +3,9 @@
 use crate::bundle::document::*;
 use crate::bundle::{Bundle, Revision};
 use crate::mail::envelope::{Envelope, Recipient, RouteName, Sender};
-use crate::policy::verdict::{CopyFate, Decision, Disposition, Fuel, Outcome, Transaction};
+use crate::policy::verdict::{
+    CopyFate, Decision, Disposition, Fuel, Outcome, SenderSource, SenderTrace, Transaction,
+};
 use crate::policy::{Policy, compile, decide};
 
 pub fn origin(kind: ObjectKind, name: &str) -> Origin {
@@ -13,6 +15,60 @@ pub fn origin(kind: ObjectKind, name: &str) -> Origin {
 
 pub fn route_name(name: &str) -> RouteName {
     RouteName { namespace: "mail".into(), name: name.into() }
+}
+
+pub fn list_name(name: &str) -> ObjectName {
+    ObjectName { namespace: "mail".into(), name: name.into() }
+}
+
+/// An address list; an entry with `!` in front needs no authentication.
+pub fn list(name: &str, entries: &[&str]) -> AddressList {
+    let entries = entries.iter().map(|entry| match entry.strip_prefix('!') {
+        Some(free) => (free.parse().expect("an entry"), false),
+        None => (entry.parse().expect("an entry"), true),
+    });
+    AddressList { origin: origin(ObjectKind::AddressList, name), entries: ListEntries::build(entries) }
+}
+
+/// The directory of a bundle, made if it has none.
+pub fn directory(bundle: &mut Bundle) -> &mut Directory {
+    bundle.directory.get_or_insert_with(|| Directory {
+        origin: origin(ObjectKind::Directory, "main"),
+        units: Vec::new(),
+        unknown_senders: UnknownSenders::RootUnit,
+        accounts: Vec::new(),
+        broken: None,
+    })
+}
+
+pub fn account(bundle: &mut Bundle, address: &str, kind: AccountKind, groups: &[&str]) {
+    let groups = groups.iter().map(|&group| group.to_owned()).collect();
+    directory(bundle).accounts.push(Account { address: address.into(), kind, groups });
+}
+
+/// A certificate that is always valid. What it holds is nobody's business here.
+pub fn certificate(address: &str) -> SmimeCertificate {
+    SmimeCertificate {
+        address: address.into(),
+        der: format!("certificate-of-{address}"),
+        not_before: jiff::Timestamp::MIN,
+        not_after: jiff::Timestamp::MAX,
+    }
+}
+
+/// An added recipient with the defaults of spec R98.
+pub fn added_recipient(address: &str) -> AddedRecipient {
+    AddedRecipient {
+        address: address.parse().expect("an address"),
+        envelope_recipient: None,
+        headers: Vec::new(),
+        subject_prefix: None,
+        remove_attachments: None,
+        route: None,
+        require_tls: false,
+        drop_spam: true,
+        suppress_bounces: true,
+    }
 }
 
 pub fn revision() -> Revision {
@@ -95,6 +151,12 @@ pub fn rejects(policy: &Policy, content: &[u8]) -> bool {
 /// A decision as text, for comparison and for reading.
 pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
     let mut out = String::new();
+    let sender = &decision.sender;
+    if sender.source != SenderSource::Envelope || sender.unit != UnitPath::default() {
+        let address = sender.address.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+        let SenderTrace { source, account, unit, .. } = sender;
+        out.push_str(&format!("sender {address} ({source:?}): {account:?} of {}\n", unit.0));
+    }
     for (recipient, verdict) in envelope.recipients.iter().zip(&decision.verdicts) {
         out.push_str(&format!("{}: ", recipient.mailbox));
         match &verdict.disposition {

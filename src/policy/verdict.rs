@@ -1,5 +1,6 @@
 //! What goes into a decision and what comes out: values only.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -95,7 +96,23 @@ pub struct Decision {
     pub verdicts: Vec<Verdict>,
     /// The journal copy for the archive (spec R46), one for the whole message.
     pub archive: Option<Delivery>,
+    /// Files that could not be opened, where some rule looked (spec R60); counted.
+    pub unreadable: Vec<Unreadable>,
     pub sender: SenderTrace,
+}
+
+/// A container that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub name: String,
+    /// In words: encrypted, damaged, …
+    pub why: &'static str,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be read: {}", self.name, self.why)
+    }
 }
 
 /// Who counts as the sender, and why (spec R117).
@@ -261,7 +278,7 @@ impl Outcome {
 }
 
 /// What matched and where (spec R63). Offsets are UTF-8 bytes of the part's decoded text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evidence {
     /// `body`, `subject`, `attachment:NAME`, `headers`, `envelope`, `message`.
     pub part: String,
@@ -272,4 +289,10 @@ pub struct Evidence {
     /// The text stands where a reader does not see it (hidden by CSS or colour).
     #[serde(default)]
     pub hidden: bool,
+    /// The number of the expression in `match.expressions`; `None` is the word list.
+    #[serde(default)]
+    pub expression: Option<u16>,
+    /// A few characters around it, digits masked (see [`super::snippet`]).
+    #[serde(default)]
+    pub snippet: String,
 }

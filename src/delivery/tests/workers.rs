@@ -42,15 +42,15 @@ impl Routes for Live {
     }
 }
 
-struct Running {
-    spool: Spool,
+pub(super) struct Running {
+    pub(super) spool: Spool,
     routes: Arc<Live>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     worker: Worker,
     folder: Folder,
 }
 
-fn fast() -> Retry {
+pub(super) fn fast() -> Retry {
     Retry {
         initial: Duration::from_millis(30),
         factor: 1.5,
@@ -61,7 +61,7 @@ fn fast() -> Retry {
 }
 
 /// One route `relay` to these hosts with a fast schedule; reports leave by `normal` routing to `reports`.
-fn relay(at: &[std::net::SocketAddr], reports: Option<&Sink>, retry: Retry) -> RouteTable {
+pub(super) fn relay(at: &[std::net::SocketAddr], reports: Option<&Sink>, retry: Retry) -> RouteTable {
     let gateway = match reports {
         Some(sink) => normal(HostPort { host: sink.address.ip().to_string(), port: sink.address.port() }),
         None => gateway(),
@@ -69,7 +69,7 @@ fn relay(at: &[std::net::SocketAddr], reports: Option<&Sink>, retry: Retry) -> R
     table_of(gateway, vec![Route { retry, ..route(hosts(at)) }], None)
 }
 
-fn start(table: RouteTable, config: Config) -> Running {
+pub(super) fn start(table: RouteTable, config: Config) -> Running {
     start_in(Folder::new(), table, config)
 }
 
@@ -82,11 +82,11 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     Running { spool, routes, metrics, worker, folder }
 }
 
-fn quick() -> Config {
+pub(super) fn quick() -> Config {
     Config { timeouts: impatient(), drain: Duration::from_secs(5), ..Config::default() }
 }
 
-fn target(address: &str) -> Target {
+pub(super) fn target(address: &str) -> Target {
     Target {
         recipient: to(address),
         via: via(),
@@ -119,7 +119,7 @@ impl Running {
     }
 
     /// Waits until nothing is left in the spool.
-    async fn empty(&self) {
+    pub(super) async fn empty(&self) {
         for _ in 0..4000 {
             if self.spool.is_empty() {
                 return;

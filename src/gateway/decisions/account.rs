@@ -182,6 +182,12 @@ pub struct Why {
     pub length: usize,
     /// It stands where a reader does not see it.
     pub hidden: bool,
+    /// The number of the expression in `match.expressions`; absent for the word list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expression: Option<u16>,
+    /// A few characters around it, digits masked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub snippet: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -505,8 +511,16 @@ fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {
 
 impl From<&Evidence> for Why {
     fn from(evidence: &Evidence) -> Self {
-        let Evidence { part, entry, offset, length, hidden } = evidence;
-        Self { part: part.clone(), entry: entry.clone(), offset: *offset, length: *length, hidden: *hidden }
+        let Evidence { part, entry, offset, length, hidden, expression, snippet } = evidence;
+        Self {
+            part: part.clone(),
+            entry: entry.clone(),
+            offset: *offset,
+            length: *length,
+            hidden: *hidden,
+            expression: *expression,
+            snippet: snippet.clone(),
+        }
     }
 }
 

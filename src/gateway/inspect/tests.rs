@@ -1,5 +1,7 @@
 //! Inspection against a DNS server and a classifier on loopback.
 
+mod rspamd;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

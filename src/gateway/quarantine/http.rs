@@ -5,7 +5,7 @@
 //! GET  /quarantine?quarantine=NAME&after=ID&limit=N     a page of held messages, oldest first
 //! GET  /quarantine/ID                                   all about one, but for its body
 //! GET  /quarantine/ID/raw                               the message
-//! POST /quarantine/ID/release | deny | extend?until=TIME
+//! POST /quarantine/ID/release | deny | extend?until=TIME or ?by=SECONDS
 //! ```
 
 use std::path::Path;
@@ -22,7 +22,7 @@ use axum::{Extension, Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, Desk, DeskError, PAGE};
+use super::{Actor, Desk, DeskError, Longer, PAGE};
 use crate::spool::{ClaimError, CommitError, QueueId};
 
 /// An act that takes longer is still done; who asked for it is told to look again.
@@ -39,7 +39,9 @@ struct Wanted {
 
 #[derive(Debug, Deserialize)]
 struct Until {
-    until: Timestamp,
+    until: Option<Timestamp>,
+    /// Seconds longer than it is held now.
+    by: Option<u32>,
 }
 
 /// What went wrong, in words for people.
@@ -142,9 +144,14 @@ async fn extend(
     State(desk): State<Desk>,
     Extension(actor): Extension<Actor>,
     Segment(id): Segment<QueueId>,
-    Query(Until { until }): Query<Until>,
+    Query(Until { until, by }): Query<Until>,
 ) -> Response {
-    answer(desk.extend(id, until, actor).await)
+    let longer = match (until, by) {
+        (Some(until), None) => Longer::Until(until),
+        (None, Some(by)) => Longer::By(Duration::from_secs(by.into())),
+        _ => return refuse(StatusCode::BAD_REQUEST, "one of until and by must be given".to_owned()),
+    };
+    answer(desk.extend(id, longer, actor).await)
 }
 
 fn answer<T: Serialize>(result: Result<T, DeskError>) -> Response {

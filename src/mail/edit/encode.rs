@@ -13,7 +13,7 @@ const MAX_WORD: usize = 75;
 /// A whole new field with its line end.
 pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut line = Folder::new(name);
-    for word in words(value) {
+    for word in words(value, name) {
         line.push(&word);
     }
     line.finish(b"\r\n")
@@ -28,7 +28,7 @@ pub(super) fn subject(prefixes: &[&str], rest: &[u8], line_end: &[u8]) -> Vec<u8
         text.push(' ');
     }
     let mut line = Folder::new("Subject");
-    for word in words(&text) {
+    for word in words(&text, "Subject") {
         line.push(&word);
     }
     let first_line = rest.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
@@ -46,7 +46,8 @@ fn is_plain(text: &str) -> bool {
 
 /// Splits a value into what is written with a blank or a fold between: plain words as they are, the
 /// stretch from the first to the last word that needs it as encoded words.
-fn words(value: &str) -> Vec<String> {
+/// The first word stands beside the field's `name`.
+fn words(value: &str, name: &str) -> Vec<String> {
     // A control would end the field or the message early; admission refuses it.
     let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let parts: Vec<&str> = value.split(' ').collect();
@@ -59,23 +60,26 @@ fn words(value: &str) -> Vec<String> {
     // A blank at the very end of an encoded stretch belongs inside it, where nobody trims it.
     let last = if parts[last + 1..].iter().all(|p| p.is_empty()) { parts.len() - 1 } else { last };
     let mut words: Vec<String> = parts[..first].iter().map(|p| (*p).to_owned()).collect();
-    words.extend(encoded_words(&parts[first..=last].join(" ")));
+    let beside = if first == 0 { WANTED.saturating_sub(name.len() + 2).max(MAX_WORD / 2) } else { MAX_WORD };
+    words.extend(encoded_words(&parts[first..=last].join(" "), beside.min(MAX_WORD)));
     words.extend(parts[last + 1..].iter().map(|p| (*p).to_owned()));
     words
 }
 
-/// UTF-8 text as encoded words, cut between characters; Q or B, whichever is shorter.
-fn encoded_words(text: &str) -> Vec<String> {
+/// UTF-8 text as encoded words, cut between characters; Q or B, whichever is shorter. The first is at most
+/// `first` characters long.
+fn encoded_words(text: &str, first: usize) -> Vec<String> {
     let quoted: usize = text.bytes().map(q_len).sum();
     let base64 = text.len().div_ceil(3) * 4;
     let by_q = quoted <= base64;
-    let room = MAX_WORD - "=?utf-8?q??=".len();
-    let mut words = Vec::new();
+    const AROUND: usize = "=?utf-8?q??=".len();
+    let mut words: Vec<String> = Vec::new();
     let mut chunk = String::new();
     let mut used = 0;
     for c in text.chars() {
         let mut buffer = [0; 4];
         let bytes = c.encode_utf8(&mut buffer).bytes();
+        let room = if words.is_empty() { first } else { MAX_WORD } - AROUND;
         let fits = if by_q {
             let len: usize = bytes.map(q_len).sum();
             used += len;

@@ -108,7 +108,6 @@ struct Change {
 impl Change {
     fn splice(self, tree: &Tree<'_>, part: usize, splices: &mut Splices) {
         let this = &tree.parts[part];
-        splices.replace(this.body..this.span.end, self.body);
         let header = &tree.bytes[this.span.start..this.body];
         let message = Message::read(header);
         let end = this.span.start + super::split(header).0.len();
@@ -121,9 +120,8 @@ impl Change {
         if self.to_utf8 {
             let mut field = format!("Content-Type: {}; charset=utf-8", this.media.kind);
             for name in ["format", "delsp", "reply-type"] {
-                if let Some(value) =
-                    this.media.first(name).filter(|v| v.bytes().all(|b| b.is_ascii_alphanumeric()))
-                {
+                let plain = |value: &&str| value.bytes().all(|b| b.is_ascii_alphanumeric());
+                if let Some(value) = this.media.first(name).filter(plain) {
                     field.push_str(&format!("; {name}={value}"));
                 }
             }
@@ -134,19 +132,18 @@ impl Change {
             message.all("content-transfer-encoding").for_each(|field| splices.replace(range(field), []));
             added.extend(format!("Content-Transfer-Encoding: {transfer}\r\n").bytes());
         }
-        if !added.is_empty() {
-            if tree.multipart_of(part).is_none() {
-                added = [head::mime_version(header), added].concat();
-            }
-            if end > this.span.start && !tree.bytes[..end].ends_with(b"\n") {
-                added.splice(0..0, *b"\r\n");
-            }
-            splices.replace(end..end, added);
+        if !added.is_empty() && tree.multipart_of(part).is_none() {
+            added = [head::mime_version(header), added].concat();
         }
         // A message without an empty line has nowhere to begin its body.
         if end == this.body {
-            splices.replace(end..end, *b"\r\n");
+            added.extend_from_slice(b"\r\n");
         }
+        if !added.is_empty() && end > this.span.start && !tree.bytes[..end].ends_with(b"\n") {
+            added.splice(0..0, *b"\r\n");
+        }
+        splices.replace(end..end, added);
+        splices.replace(this.body..this.span.end, self.body);
     }
 }
 
@@ -280,13 +277,13 @@ fn unstuffed(line: &str, flowed: bool) -> String {
     line.to_owned()
 }
 
-/// Whether the lines of a footer stand there, one after the other.
+/// Whether the lines of a footer stand there, one after the other, below an empty line as it is written.
 fn has_block(lines: &[String], block: &[&str]) -> bool {
     let bare = |line: &str| line.strip_prefix(' ').unwrap_or(line).to_owned();
-    !block.is_empty()
-        && lines
-            .windows(block.len())
-            .any(|window| window.iter().zip(block).all(|(line, own)| line == own || *line == bare(own)))
+    let is =
+        |window: &[String]| window.iter().zip(block).all(|(line, own)| line == own || *line == bare(own));
+    let mut windows = lines.windows(block.len().max(1)).enumerate();
+    windows.any(|(at, window)| (at == 0 || lines[at - 1].is_empty()) && is(window))
 }
 
 fn has_block_of(text: &str, block: &[&str]) -> bool {

@@ -1,3 +1,10 @@
+mod attachments;
+mod bodies;
+mod encryption;
+mod footers;
+mod journals;
+mod properties;
+
 use proptest::prelude::*;
 
 use super::head::{apply, decode};
@@ -92,6 +99,39 @@ fn values_are_encoded_and_folded_and_can_never_end_their_field_early() {
     let long = "word ".repeat(60) + &"x".repeat(3000) + " ü";
     for line in apply(b"", &[header("X-Long", &long)]).split(|&b| b == b'\n') {
         assert!(line.len() <= 79, "{} octets: {}", line.len(), String::from_utf8_lossy(line));
+    }
+}
+
+fn set(name: &str, value: &str) -> Edit {
+    Edit::SetHeader { name: name.to_owned(), value: value.to_owned() }
+}
+
+#[test]
+fn r077_r078_a_header_that_is_set_replaces_what_came_under_its_name() {
+    let edits = [set("X-Gm-Original-To", "ani@solarmora.com"), set("X-Gm-Spam", "0")];
+    let once = "X-Gm-Original-To: ani@solarmora.com\r\nX-Gm-Spam: 0\r\nTo: a@b.example\r\nSubject: s\r\n";
+    let came = "x-gm-original-to: forged@b.example\r\n\tfolded\r\nTo: a@b.example\r\nX-GM-SPAM : 1\r\nSubject: s\r\nX-Gm-Spam: 1\r\n";
+    check(came, &edits, once);
+    check(once, &edits, once);
+    check("To: a@b.example\r\nSubject: s\r\n", &edits, once);
+}
+
+#[test]
+fn e6_r081_the_prefix_stands_before_the_subject_with_one_blank_and_never_twice() {
+    let once = "Subject: [Rahasia] Laporan bulanan\r\n";
+    check("Subject: Laporan bulanan\r\n", &[prefix("Rahasia")], once);
+    check(once, &[prefix("Rahasia")], once);
+}
+
+#[test]
+fn r080_long_values_are_folded_at_78_and_no_line_ever_passes_998() {
+    for value in ["word ".repeat(300), "x".repeat(5000), "機".repeat(2000), "x".repeat(899)] {
+        for edit in [header("X-Rule", &value), set("X-Rule", &value)] {
+            let edited = apply(b"To: a@b.example\r\n", &[edit]);
+            let widest = edited.split(|&b| b == b'\n').map(<[u8]>::len).max().unwrap();
+            assert!(widest <= if value.len() == 899 { 998 } else { 79 }, "{widest}");
+            assert!(edited.is_ascii());
+        }
     }
 }
 

@@ -1,18 +1,31 @@
 //! The content conditions of all rules, compiled together: what rules share is searched for once.
 
+use std::collections::{BTreeSet, HashMap};
+
 use crate::bundle::document::{
-    Combine, Confusables, Content, Expression, ExpressionKind, Location, Rule, TextExpression, WordOptions,
+    Combine, Content, Detection, Detector, Expression, ExpressionKind, Location, Metadata, Rule,
+    TextExpression,
 };
+use crate::policy::matcher::literals::{self, LiteralId, Literals};
 use crate::policy::matcher::{self, ListId, Matcher, WordError};
-use crate::policy::pattern::{self, Pattern};
+use crate::policy::metadata::Fact;
+use crate::policy::pattern::{self, Pattern, Sieve};
 use crate::policy::text::fold::{Folding, fold_entry};
 
 /// What all content conditions of a policy share.
 #[derive(Debug)]
 pub(in crate::policy) struct Shared {
     pub matcher: Matcher,
+    pub literals: Literals,
+    /// Every regular expression once, and which of them a text can have at all.
+    pub patterns: Vec<Pattern>,
+    pub sieve: Sieve,
+    /// Every detector that some rule uses.
+    pub detectors: Vec<Detector>,
     /// Some rule reads the source of HTML parts.
     pub reads_html_source: bool,
+    /// Some rule asks whether the sender is authenticated.
+    pub asks_authentication: bool,
     /// By list: whether it is searched for in the source of HTML parts too.
     pub source_lists: Vec<bool>,
     /// By list: the rule in `bundle.rules` whose words it holds.
@@ -47,7 +60,14 @@ pub(in crate::policy) struct Conditions {
 }
 
 #[derive(Debug)]
-pub(in crate::policy) struct ExpressionCode {
+pub(in crate::policy) enum ExpressionCode {
+    Text(TextCode),
+    Metadata(Fact),
+    Detector(Detection),
+}
+
+#[derive(Debug)]
+pub(in crate::policy) struct TextCode {
     pub location: Location,
     pub test: Test,
     /// The opposite of `test` is asked for.
@@ -57,25 +77,34 @@ pub(in crate::policy) struct ExpressionCode {
     pub value: String,
 }
 
+/// A regular expression of [`Shared::patterns`].
+pub(in crate::policy) type PatternId = usize;
+
 #[derive(Debug)]
 pub(in crate::policy) enum Test {
-    StartsWith(String),
-    EndsWith(String),
-    Contains(String),
-    Equals(String),
     IsEmpty,
-    Matches(Pattern),
-    AnyWord(Matcher),
-    AllWords(Matcher),
+    StartsWith(LiteralId),
+    EndsWith(LiteralId),
+    Contains(LiteralId),
+    /// `None` is the empty text.
+    Equals(Option<LiteralId>),
+    Matches(PatternId),
+    AnyWord(Vec<LiteralId>),
+    AllWords(Vec<LiteralId>),
 }
 
 /// Collects the conditions of rules.
 #[derive(Default)]
 pub(super) struct Builder {
     lists: matcher::Builder,
+    literals: literals::Builder,
+    patterns: Vec<Pattern>,
+    written: HashMap<String, PatternId>,
+    detectors: BTreeSet<Detector>,
     source_lists: Vec<bool>,
     list_rules: Vec<usize>,
     reads_html_source: bool,
+    asks_authentication: bool,
 }
 
 impl Builder {
@@ -90,8 +119,7 @@ impl Builder {
         }
         let mut expressions = Vec::new();
         for (number, expression) in content.expressions.iter().enumerate() {
-            let Expression::Text(expression) = expression else { continue };
-            match self::expression(expression) {
+            match self.expression(expression) {
                 Ok(code) => expressions.push(Some(code)),
                 Err(_) if lenient => expressions.push(None),
                 Err(message) => return Err(format!("match.expressions[{number}]: {message}")),
@@ -107,49 +135,84 @@ impl Builder {
     }
 
     pub fn build(self) -> Result<Shared, WordError> {
+        let mut written: Vec<(String, PatternId)> = self.written.into_iter().collect();
+        written.sort_by_key(|(_, id)| *id);
         Ok(Shared {
             matcher: self.lists.build()?,
+            literals: self.literals.build()?,
+            sieve: Sieve::new(written.iter().map(|(pattern, _)| pattern.as_str())),
+            patterns: self.patterns,
+            detectors: self.detectors.into_iter().collect(),
             reads_html_source: self.reads_html_source,
+            asks_authentication: self.asks_authentication,
             source_lists: self.source_lists,
             list_rules: self.list_rules,
         })
     }
-}
 
-fn expression(expression: &TextExpression) -> Result<ExpressionCode, String> {
-    use ExpressionKind as Kind;
-    let folded = || fold_entry(&expression.value, Folding::default());
-    let visible =
-        || Some(folded()).filter(|value| !value.is_empty()).ok_or("value: nothing of it is visible");
-    let words = || {
-        let words: Vec<String> = expression.value.split_whitespace().map(str::to_owned).collect();
-        let mut builder = matcher::Builder::default();
-        // One list for each word, so that AllWords can tell them apart.
-        let options = WordOptions { confusables: Confusables::Disabled, ..WordOptions::default() };
-        for word in words {
-            builder.add(&[word], &options, false).map_err(|e| format!("value: {e}"))?;
+    fn expression(&mut self, expression: &Expression) -> Result<ExpressionCode, String> {
+        Ok(match expression {
+            Expression::Text(text) => ExpressionCode::Text(self.text(text)?),
+            Expression::Metadata(metadata) => {
+                self.asks_authentication |= matches!(metadata, Metadata::Authenticated(_));
+                ExpressionCode::Metadata(Fact::compile(metadata).map_err(|e| format!("value: {e}"))?)
+            }
+            Expression::Detector(detection) => {
+                self.detectors.insert(detection.detector);
+                ExpressionCode::Detector(detection.clone())
+            }
+        })
+    }
+
+    fn text(&mut self, expression: &TextExpression) -> Result<TextCode, String> {
+        use ExpressionKind as Kind;
+        let folded = || fold_entry(&expression.value, Folding::default());
+        let visible =
+            || Some(folded()).filter(|value| !value.is_empty()).ok_or("value: nothing of it is visible");
+        let (test, negated) = match expression.kind {
+            Kind::StartsWith => (Test::StartsWith(self.literals.add(visible()?)), false),
+            Kind::EndsWith => (Test::EndsWith(self.literals.add(visible()?)), false),
+            Kind::Contains => (Test::Contains(self.literals.add(visible()?)), false),
+            Kind::NotContains => (Test::Contains(self.literals.add(visible()?)), true),
+            Kind::Equals => (Test::Equals(visible().ok().map(|value| self.literals.add(value))), false),
+            Kind::IsEmpty => (Test::IsEmpty, false),
+            Kind::MatchesRegex => (Test::Matches(self.regex(&expression.value)?), false),
+            Kind::NotMatchesRegex => (Test::Matches(self.regex(&expression.value)?), true),
+            Kind::AnyWord => (Test::AnyWord(self.words(&expression.value)?), false),
+            Kind::AllWords => (Test::AllWords(self.words(&expression.value)?), false),
+        };
+        Ok(TextCode {
+            location: expression.location,
+            test,
+            negated,
+            min_count: expression.min_count.max(1) as usize,
+            value: expression.value.clone(),
+        })
+    }
+
+    fn regex(&mut self, written: &str) -> Result<PatternId, String> {
+        if let Some(known) = self.written.get(written) {
+            return Ok(*known);
         }
-        let matcher = builder.build().map_err(|e| format!("value: {e}"))?;
-        if matcher.lists() == 0 { Err("value: there is no word in it".to_owned()) } else { Ok(matcher) }
-    };
-    let regex = || pattern::compile(&expression.value).map_err(|e| format!("value: {e}"));
-    let (test, negated) = match expression.kind {
-        Kind::StartsWith => (Test::StartsWith(visible()?), false),
-        Kind::EndsWith => (Test::EndsWith(visible()?), false),
-        Kind::Contains => (Test::Contains(visible()?), false),
-        Kind::NotContains => (Test::Contains(visible()?), true),
-        Kind::Equals => (Test::Equals(folded()), false),
-        Kind::IsEmpty => (Test::IsEmpty, false),
-        Kind::MatchesRegex => (Test::Matches(regex()?), false),
-        Kind::NotMatchesRegex => (Test::Matches(regex()?), true),
-        Kind::AnyWord => (Test::AnyWord(words()?), false),
-        Kind::AllWords => (Test::AllWords(words()?), false),
-    };
-    Ok(ExpressionCode {
-        location: expression.location,
-        test,
-        negated,
-        min_count: expression.min_count.max(1) as usize,
-        value: expression.value.clone(),
-    })
+        let pattern = pattern::compile(written).map_err(|e| format!("value: {e}"))?;
+        self.patterns.push(pattern);
+        self.written.insert(written.to_owned(), self.patterns.len() - 1);
+        Ok(self.patterns.len() - 1)
+    }
+
+    /// The words of a value, each once.
+    fn words(&mut self, value: &str) -> Result<Vec<LiteralId>, String> {
+        let mut words = Vec::new();
+        for word in value.split_whitespace() {
+            let folded = fold_entry(word, Folding::default());
+            if folded.is_empty() {
+                return Err(format!("value: {}", WordError::Empty(word.to_owned())));
+            }
+            let id = self.literals.add(folded);
+            if !words.contains(&id) {
+                words.push(id);
+            }
+        }
+        if words.is_empty() { Err("value: there is no word in it".to_owned()) } else { Ok(words) }
+    }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bundle::document::{ChangeRoute, Smime};
-use crate::policy::testing::route_name;
+use crate::policy::testing::{added_recipient, route_name};
 
 /// One rule's action, as the table names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn record(kind: Kind, tag: &str) -> Record {
             modify.remove_attachments =
                 Some(Removal { names, notice: Some(tag.into()), ..Removal::default() });
         }
-        Kind::Copies => modify.add_recipients = vec![added(tag)],
+        Kind::Copies => modify.add_recipients = vec![added_recipient(&format!("copy-{tag}@solarmora.com"))],
         Kind::Tls => modify.require_tls = true,
         Kind::Encrypt => modify.smime = Some(Smime { bounce_if_unable: false }),
         Kind::EncryptOrBounce => modify.smime = Some(Smime { bounce_if_unable: true }),
@@ -108,20 +108,6 @@ fn record(kind: Kind, tag: &str) -> Record {
         Kind::StripAmp => modify.strip_amp = true,
     }
     Record::Modify(Box::new(modify))
-}
-
-fn added(tag: &str) -> AddedRecipient {
-    AddedRecipient {
-        address: format!("copy-{tag}@solarmora.com").parse().unwrap(),
-        envelope_recipient: None,
-        headers: Vec::new(),
-        subject_prefix: None,
-        remove_attachments: None,
-        route: None,
-        require_tls: false,
-        drop_spam: true,
-        suppress_bounces: true,
-    }
 }
 
 fn effect(record: &Record) -> Effect<'_> {
