@@ -98,6 +98,9 @@ fn of_rule(out: &mut String, rule: &RuleFate) {
             "      {:?} in {} at {}, {} bytes{hidden}",
             why.entry, why.part, why.offset, why.length
         );
+        if !why.snippet.is_empty() {
+            let _ = writeln!(out, "        {}", why.snippet);
+        }
     }
     if !rule.overridden.is_empty() {
         let _ = writeln!(out, "      decided by a better-ranked rule: {}", rule.overridden.join(", "));
