@@ -5,15 +5,20 @@
 //! Bundle ─ compile ─▶ Policy ─ decide(transaction, message, fuel) ─▶ Decision ─ settle ─▶ Settlement
 //! ```
 
+mod changes;
 pub mod compile;
 mod content;
+mod copies;
 pub mod decide;
 mod detect;
+mod directory;
+mod lists;
 pub mod matcher;
 pub mod merge;
 mod metadata;
 mod notice;
 pub mod pattern;
+mod scope;
 pub mod settle;
 pub mod snippet;
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! What several rules share: address lists, the directory, quarantines. Part of the wire format of
 //! [`super::document`].
 
+mod entries;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::entries::{ListEntry, Listed};
 use super::document::{ObjectId, Origin};
 use super::rule::UnitPath;
 use crate::mail::address::Mailbox;

@@ -196,8 +196,8 @@ fn fate(
 ) -> MessageFate {
     let alone = |disposition: Disposition| {
         let envelope = Envelope { recipients: vec![Recipient::new(to.clone())], ..Envelope::default() };
-        let verdict = Verdict { disposition, trace: [].into() };
-        let settlement: Settlement = settle(&envelope, Decision { verdicts: vec![verdict], ..Decision::default() });
+        let decision = Decision { verdicts: vec![Verdict::new(disposition)], ..Decision::default() };
+        let settlement: Settlement = settle(&envelope, decision);
         admission::data(&settlement, id).to_string()
     };
     let (disposition, deliveries) = match &verdict.disposition {

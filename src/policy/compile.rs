@@ -5,13 +5,20 @@ mod content;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, PatternId, Test, TextCode};
+use super::directory::People;
+use super::lists::ListCode;
 use super::matcher::ListId;
-use super::pattern::{self, Pattern};
+use super::scope::{AddressCode, Tests};
 use super::verdict::Needs;
-use crate::bundle::document::{AddressFilter, Direction, ObjectId, Rule};
+use crate::bundle::document::{
+    Action, AddressFilter, Direction, Expression, Header, ListMatch, ListMode, Metadata, ObjectId,
+    ObjectName, Rule, SmimeCertificate,
+};
 use crate::bundle::{Bundle, Revision};
-use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
 
 /// A compiled bundle.
@@ -24,6 +31,13 @@ pub struct Policy {
     pub(super) rules: Vec<RuleCode>,
     /// Routes that cannot be used, with the reason.
     pub(super) broken_routes: HashMap<RouteName, String>,
+    pub(super) people: People,
+    pub(super) sender_tests: Tests,
+    pub(super) recipient_tests: Tests,
+    /// Some header names the unit, so that units which no rule tells apart still matter.
+    pub(super) names_units: bool,
+    /// By folded address, places in `gateway.smime`.
+    certificates: HashMap<String, Vec<usize>>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,15 +66,37 @@ impl Policy {
         self.content.word(&self.bundle.rules, list, entry)
     }
 
-    /// What must be found out about a message before it is judged.
+    /// What must be found out about a message before it is judged. A gateway with a classifier refuses blatant
+    /// spam whatever its rules say (spec R83), so it classifies everything.
     pub fn needs(&self) -> Needs {
-        Needs { authentication: self.content.asks_authentication, ..Needs::default() }
+        let received = |code: &RuleCode| {
+            code.directions.iter().any(|way| matches!(way, Direction::Inbound | Direction::InternalReceiving))
+        };
+        let by_sender = |code: &RuleCode| {
+            code.lists.as_ref().is_some_and(|lists| !lists.recipient_only) && received(code)
+        };
+        let asked = |code: &RuleCode| {
+            let content = self.rule(code).content.as_ref();
+            let mut expressions = content.iter().flat_map(|content| &content.expressions);
+            expressions.any(|one| matches!(one, Expression::Metadata(Metadata::Authenticated(_))))
+        };
+        Needs {
+            authentication: self.rules.iter().any(|code| by_sender(code) || asked(code)),
+            classification: self.bundle.gateway.rspamd.is_some(),
+        }
     }
 
     /// Whether an address belongs to the organisation.
     pub fn is_own(&self, mailbox: &Mailbox) -> bool {
         let own = |domain: &Domain| self.bundle.gateway.domains.iter().any(|parent| domain.is_within(parent));
         mailbox.domain().is_some_and(own)
+    }
+
+    /// The certificate to encrypt for an address with: of those valid now, the one that is so for longest.
+    pub(super) fn certificate(&self, mailbox: &Mailbox, now: Timestamp) -> Option<&SmimeCertificate> {
+        let known = self.certificates.get(&mailbox.folded())?;
+        let known = known.iter().map(|place| &self.bundle.gateway.smime[*place]);
+        known.filter(|one| one.not_before <= now && now <= one.not_after).max_by_key(|one| one.not_after)
     }
 }
 
@@ -70,96 +106,107 @@ pub(super) struct RuleCode {
     /// In `bundle.rules`.
     pub index: usize,
     pub directions: Vec<Direction>,
+    pub lists: Option<ListCode>,
     pub senders: Option<AddressCode>,
     pub recipients: Option<AddressCode>,
     pub content: ContentCode,
-}
-
-#[derive(Debug)]
-pub(super) enum AddressCode {
-    Address(String),
-    Pattern(Pattern),
-    /// It cannot be read: every address could match (broken rules only).
-    Unreadable,
-}
-
-impl AddressCode {
-    pub fn matches(&self, mailbox: Option<&Mailbox>) -> bool {
-        match (self, mailbox) {
-            (AddressCode::Unreadable, _) => true,
-            (AddressCode::Address(address), Some(mailbox)) => *address == mailbox.folded(),
-            (AddressCode::Address(_), None) => false,
-            (AddressCode::Pattern(pattern), None) => pattern.is_match(""),
-            (AddressCode::Pattern(pattern), Some(mailbox)) => {
-                spellings(mailbox).iter().any(|spelling| pattern.is_match(spelling))
-            }
-        }
-    }
-}
-
-/// An address as a pattern may mean it: as written, its domain in ASCII, its domain in Unicode.
-fn spellings(mailbox: &Mailbox) -> Vec<String> {
-    let mut spellings = vec![mailbox.to_string()];
-    if let Host::Domain(domain) = mailbox.host() {
-        spellings.push(format!("{}@{}", mailbox.local(), domain.ascii()));
-        let (unicode, _) = idna::domain_to_unicode(domain.ascii());
-        spellings.push(format!("{}@{unicode}", mailbox.local()));
-    }
-    spellings.dedup();
-    spellings
+    /// Something the scope names is not there: what the rule could apply to must wait. Says what.
+    pub uncertain: Option<String>,
 }
 
 /// Compiles everything. The first thing that cannot run ends it: a policy is whole or is none.
 pub fn compile(bundle: &Bundle, revision: &Revision) -> Result<Policy, CompileError> {
-    let mut compiler = Compiler::default();
     let mut order: Vec<usize> = (0..bundle.rules.len()).collect();
     order.sort_by(|&a, &b| bundle.rules[a].rank().cmp(&bundle.rules[b].rank()));
+    let ranked: Vec<&Rule> = order.iter().map(|index| &bundle.rules[*index]).collect();
+    let people = People::compile(bundle, &ranked);
+    let mut compiler = Compiler::new(bundle);
     let rules = order.into_iter().map(|index| compiler.rule(index, &bundle.rules[index]));
     let rules: Vec<RuleCode> = rules.collect::<Result<_, _>>()?;
     let error = |message: String| CompileError { object: bundle.gateway.origin.object.clone(), message };
     let content = compiler.content.build().map_err(|e| error(e.to_string()))?;
     let broken = bundle.routes.iter().filter_map(|route| Some((route.name(), route.broken.clone()?)));
+    let mut certificates: HashMap<String, Vec<usize>> = HashMap::new();
+    for (place, certificate) in bundle.gateway.smime.iter().enumerate() {
+        certificates.entry(certificate.address.clone()).or_default().push(place);
+    }
     Ok(Policy {
         bundle: Arc::new(bundle.clone()),
         revision: revision.clone(),
         content,
         broken_routes: broken.collect(),
         rules,
+        people,
+        sender_tests: compiler.senders,
+        recipient_tests: compiler.recipients,
+        names_units: bundle.rules.iter().any(names_unit),
+        certificates,
     })
 }
 
-#[derive(Default)]
-struct Compiler {
-    content: content::Builder,
+fn names_unit(rule: &Rule) -> bool {
+    let Action::Modify(modify) = &rule.action else { return false };
+    let names = |header: &Header| header.value.contains("{unit}");
+    modify.headers.iter().any(names)
+        || modify.add_recipients.iter().any(|added| added.headers.iter().any(names))
 }
 
-impl Compiler {
+struct Compiler<'a> {
+    content: content::Builder,
+    senders: Tests,
+    recipients: Tests,
+    lists: HashMap<(&'a str, &'a str), usize>,
+    has_directory: bool,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(bundle: &'a Bundle) -> Self {
+        let lists = bundle.lists.iter().enumerate().map(|(place, list)| {
+            let object = &list.origin.object;
+            ((object.namespace.as_str(), object.name.as_str()), place)
+        });
+        Self {
+            content: content::Builder::default(),
+            senders: Tests::default(),
+            recipients: Tests::default(),
+            lists: lists.collect(),
+            has_directory: bundle.directory.is_some(),
+        }
+    }
+
     fn rule(&mut self, index: usize, rule: &Rule) -> Result<RuleCode, CompileError> {
         let lenient = rule.broken.is_some();
         let fail = |message: String| CompileError { object: rule.origin.object.clone(), message };
-        let address = |filter: &Option<AddressFilter>, clause: &str| {
-            let Some(filter) = filter else { return Ok(None) };
-            match filter {
-                AddressFilter::Address(mailbox) => Ok(Some(AddressCode::Address(mailbox.folded()))),
-                AddressFilter::Groups(_) => Ok(Some(AddressCode::Unreadable)),
-                AddressFilter::Pattern(pattern) => match pattern::compile_whole(pattern) {
-                    Ok(pattern) => Ok(Some(AddressCode::Pattern(pattern))),
-                    Err(_) if lenient => Ok(Some(AddressCode::Unreadable)),
-                    Err(error) => Err(fail(format!("envelope.{clause}.pattern: {error}"))),
-                },
+        let mut uncertain = None;
+        let lists = rule.lists.as_ref().map(|condition| {
+            let mut lists = Vec::new();
+            for ObjectName { namespace, name } in &condition.names {
+                match self.lists.get(&(namespace.as_str(), name.as_str())) {
+                    Some(place) => lists.push(*place),
+                    None => uncertain = Some(format!("AddressList {namespace}/{name} does not exist")),
+                }
             }
+            self.recipients.add_lists(&lists);
+            let recipient_only = condition.by == ListMatch::Recipient;
+            ListCode { bypass: condition.mode == ListMode::Bypass, recipient_only, lists }
+        });
+        let filters = [&rule.envelope.senders, &rule.envelope.recipients];
+        let by_groups = filters.into_iter().any(|filter| matches!(filter, Some(AddressFilter::Groups(_))));
+        if by_groups && !self.has_directory {
+            uncertain = Some("a filter names groups, and there is no Directory".to_owned());
+        }
+        let address = |tests: &mut Tests, filter: &Option<AddressFilter>, clause: &str| {
+            let added = filter.as_ref().map(|filter| tests.add(filter, lenient)).transpose();
+            added.map_err(|error| fail(format!("envelope.{clause}.pattern: {error}")))
         };
+        let senders = address(&mut self.senders, &rule.envelope.senders, "senders")?;
+        let recipients = address(&mut self.recipients, &rule.envelope.recipients, "recipients")?;
         let content = match &rule.content {
             Some(content) => self.content.add(index, content, lenient).map_err(fail)?,
             None if lenient => ContentCode::Unreadable,
             None => ContentCode::Always,
         };
-        Ok(RuleCode {
-            index,
-            directions: rule.messages.clone(),
-            senders: address(&rule.envelope.senders, "senders")?,
-            recipients: address(&rule.envelope.recipients, "recipients")?,
-            content,
-        })
+        let directions = rule.messages.clone();
+        Ok(RuleCode { index, directions, lists, senders, recipients, content, uncertain })
     }
 }

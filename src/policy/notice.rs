@@ -2,6 +2,7 @@
 
 use super::verdict::{Deferral, Rejection, Transaction};
 use crate::bundle::document::{EnhancedCode, ObjectId, Reject};
+use crate::mail::address::Mailbox;
 
 /// Characters of a notice.
 const MAX_NOTICE: usize = 1000;
@@ -39,6 +40,34 @@ pub(super) fn rejection(rule: &ObjectId, reject: &Reject, transaction: &Transact
 pub(super) fn clear_text(rule: &ObjectId, transaction: &Transaction<'_>) -> Rejection {
     let text = format!("Secure transport required by policy (ref: {})", transaction.id);
     Rejection { rule: rule.clone(), code: EnhancedCode([5, 7, 1]), text: text.clone(), full_text: text }
+}
+
+/// Blatant spam (spec R83).
+pub(super) fn spam(gateway: &ObjectId, transaction: &Transaction<'_>) -> Rejection {
+    let text = format!("Message refused as spam (ref: {})", transaction.id);
+    Rejection { rule: gateway.clone(), code: EnhancedCode([5, 7, 1]), text: text.clone(), full_text: text }
+}
+
+/// A sender of an own domain that the directory does not know (spec R117).
+pub(super) fn unknown_sender(directory: &ObjectId, transaction: &Transaction<'_>) -> Rejection {
+    let text = format!("Sender is not in the directory of this organisation (ref: {})", transaction.id);
+    Rejection { rule: directory.clone(), code: EnhancedCode([5, 7, 1]), text: text.clone(), full_text: text }
+}
+
+/// No certificate to encrypt with, and the rule wants no clear text then (spec R105).
+pub(super) fn no_certificate(rule: &ObjectId, to: &Mailbox, transaction: &Transaction<'_>) -> Rejection {
+    let text = |to: &str| format!("Cannot encrypt for {to}: no valid certificate (ref: {})", transaction.id);
+    let full_text = text(&to.to_string());
+    let fits = transaction.utf8_replies || full_text.is_ascii();
+    let short = if fits { full_text.clone() } else { text("a recipient") };
+    Rejection { rule: rule.clone(), code: EnhancedCode([5, 7, 5]), text: wrap(&short), full_text }
+}
+
+/// More copies than one message may make (spec R101): all of it waits, none is sent in part.
+pub(super) fn too_many_copies(maximum: usize, transaction: &Transaction<'_>) -> Deferral {
+    let text =
+        format!("Policy adds more than {maximum} recipients to this message (ref: {})", transaction.id);
+    Deferral { code: EnhancedCode([4, 7, 1]), text, object: None }
 }
 
 /// Fail closed (spec R142). What exactly is wrong is for the object's author, not for the client.

@@ -1,6 +1,6 @@
 //! One reply to DATA, many fates (spec R70): the pure step from a decision to what is stored and said.
 
-use super::verdict::{Decision, Deferral, Delivery, Disposition, Hold, Rejection};
+use super::verdict::{CopyFate, Decision, Deferral, Delivery, Disposition, Hold, Rejection};
 use crate::mail::envelope::{Envelope, Recipient};
 
 /// What the gateway does with a decided message.
@@ -31,6 +31,10 @@ pub fn settle(envelope: &Envelope, decision: Decision) -> Settlement {
     let (mut held, mut discarded) = (Vec::new(), 0);
     let mut accepted = 0;
     for (recipient, verdict) in envelope.recipients.iter().zip(decision.verdicts) {
+        held.extend(verdict.copies.into_iter().filter_map(|copy| match copy.fate {
+            CopyFate::Held(hold) => Some((Recipient::new(copy.to), hold)),
+            CopyFate::Made | CopyFate::Duplicate | CopyFate::Spam | CopyFate::Refused(_) => None,
+        }));
         match verdict.disposition {
             Disposition::Defer(deferral) => return Settlement::Defer(deferral),
             Disposition::Reject(rejection) => rejections.push((recipient.clone(), rejection)),

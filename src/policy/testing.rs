@@ -3,7 +3,7 @@
 use crate::bundle::document::*;
 use crate::bundle::{Bundle, Revision};
 use crate::mail::envelope::{Envelope, Recipient, RouteName, Sender};
-use crate::policy::verdict::{Decision, Disposition, Fuel, Outcome, Transaction};
+use crate::policy::verdict::{CopyFate, Decision, Disposition, Fuel, Outcome, Transaction};
 use crate::policy::{Policy, compile, decide};
 
 pub fn origin(kind: ObjectKind, name: &str) -> Origin {
@@ -120,7 +120,12 @@ pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
             Disposition::Deliver(deliveries) => {
                 for d in deliveries {
                     let tls = if d.require_tls { " with TLS" } else { "" };
-                    out.push_str(&format!("deliver to {} by {:?}{tls}\n", d.recipient.mailbox, d.via));
+                    let quiet = if d.suppress_bounces { ", no bounces" } else { "" };
+                    let copy = d.copy_of.as_ref().map(|of| format!(", copy of {of}")).unwrap_or_default();
+                    out.push_str(&format!(
+                        "deliver to {} by {:?}{tls}{quiet}{copy}\n",
+                        d.recipient.mailbox, d.via
+                    ));
                     for edit in d.edits.iter() {
                         out.push_str(&format!("  {edit:?}\n"));
                     }
@@ -143,7 +148,29 @@ pub fn describe(decision: &Decision, envelope: &Envelope) -> String {
                 true => String::new(),
                 false => format!(", overridden: {}", trace.overridden.join(" ")),
             };
-            out.push_str(&format!("  {} {outcome}{overridden}\n", trace.rule));
+            let shadow = if trace.mode == Mode::Shadow { " (shadow)" } else { "" };
+            let list =
+                trace.bypassed_by.as_ref().map(|list| format!(", bypassed by {list}")).unwrap_or_default();
+            out.push_str(&format!("  {}{shadow} {outcome}{list}{overridden}\n", trace.rule));
+        }
+        for copy in &verdict.copies {
+            let fate = match &copy.fate {
+                CopyFate::Made => "made".to_owned(),
+                CopyFate::Duplicate => "not made, the same goes there anyway".to_owned(),
+                CopyFate::Spam => "not made, spam".to_owned(),
+                CopyFate::Refused(rejection) => format!("refused {} {:?}", rejection.code, rejection.text),
+                CopyFate::Held(hold) => {
+                    let reasons: Vec<String> = hold.reasons.iter().map(|r| r.rule.to_string()).collect();
+                    format!("held for {}", reasons.join(", "))
+                }
+            };
+            out.push_str(&format!("  copy to {} by {}: {fate}\n", copy.to, copy.rule));
+        }
+    }
+    if let Some(archive) = &decision.archive {
+        out.push_str(&format!("archive to {} by {:?}\n", archive.recipient.mailbox, archive.via));
+        for edit in archive.edits.iter() {
+            out.push_str(&format!("  {edit:?}\n"));
         }
     }
     out

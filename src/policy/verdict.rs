@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::document::{EnhancedCode, Mode, ObjectId, ObjectName};
+use crate::bundle::document::{AccountType, EnhancedCode, Mode, ObjectId, ObjectName, UnitPath};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Envelope, Recipient, Via};
@@ -98,6 +98,33 @@ pub struct Decision {
     pub archive: Option<Delivery>,
     /// Files that could not be opened, where some rule looked (spec R60); counted.
     pub unreadable: Vec<Unreadable>,
+    pub sender: SenderTrace,
+}
+
+/// Who counts as the sender, and why (spec R117).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SenderTrace {
+    pub source: SenderSource,
+    /// `None`: neither the envelope nor From names anybody.
+    pub address: Option<Mailbox>,
+    pub account: AccountType,
+    pub unit: UnitPath,
+}
+
+impl Default for SenderTrace {
+    fn default() -> Self {
+        let (account, unit) = (AccountType::Users, UnitPath::default());
+        Self { source: SenderSource::Nobody, address: None, account, unit }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SenderSource {
+    Envelope,
+    /// The envelope sender is null.
+    From,
+    /// Null sender, and no From that can be read.
+    Nobody,
 }
 
 /// A container that could not be opened.
@@ -119,6 +146,40 @@ pub struct Verdict {
     pub disposition: Disposition,
     /// Every rule considered for this recipient, in rank order; shared by recipients alike.
     pub trace: Arc<[RuleTrace]>,
+    /// What became of the copies this recipient's evaluation asked for, in the order asked. Empty when an
+    /// earlier recipient asked for the very same.
+    pub copies: Vec<CopyTrace>,
+}
+
+impl Verdict {
+    /// A verdict that no rule took part in.
+    pub fn new(disposition: Disposition) -> Self {
+        Self { disposition, trace: [].into(), copies: Vec::new() }
+    }
+}
+
+/// One added recipient (spec R95-R101) and its fate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyTrace {
+    /// The rule that adds it.
+    pub rule: ObjectId,
+    /// Where the copy goes, its own change of recipient included.
+    pub to: Mailbox,
+    pub fate: CopyFate,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyFate {
+    /// It is among the deliveries.
+    Made,
+    /// The very same is delivered there anyway.
+    Duplicate,
+    /// Not wanted there: the message is spam.
+    Spam,
+    /// A rule, or a certificate that is missing, refuses it. Only the copy is refused.
+    Refused(Rejection),
+    /// A rule holds it for review.
+    Held(Hold),
 }
 
 /// Reject > Defer > Quarantine > Deliver (spec R124; design section 9, broken rules).
