@@ -1,12 +1,15 @@
 //! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
 
+mod cases;
 mod check;
 mod controller;
 mod crds;
+mod diff;
 mod explain;
 mod folder;
 mod gateway;
 mod standalone;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -35,6 +38,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a message: each rule, what matched and where, the deliveries
     Explain(explain::Args),
+    /// Compare what two folders of YAML do to the same mail
+    Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run the operator (in a cluster)
@@ -42,6 +47,11 @@ enum Command {
     /// Run the data plane from a mounted bundle (in a pod that the operator made)
     Gateway(gateway::Args),
 }
+
+/// The command line asks for what cannot be done; ends in exit code 2, like what clap refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
 
 /// How a command prints.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -57,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Standalone(args) => standalone::run(args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),
         Command::Gateway(args) => gateway::run(args),
@@ -65,8 +76,13 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            let unusable = error.downcast_ref::<folder::Unusable>().is_some();
-            ExitCode::from(if unusable { UNUSABLE } else { PROBLEMS })
+            ExitCode::from(if error.is::<folder::Unusable>() {
+                UNUSABLE
+            } else if error.is::<WrongUse>() {
+                WRONG_USE
+            } else {
+                PROBLEMS
+            })
         }
     }
 }

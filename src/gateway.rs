@@ -6,6 +6,7 @@ pub mod acceptance;
 pub mod admission;
 pub mod budget;
 pub mod control;
+pub mod decisions;
 pub mod files;
 pub mod gauges;
 pub mod inspect;

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod dkim;
+pub mod containers;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;

@@ -1,11 +1,14 @@
-//! `postern check`: every problem of a folder, with file and line.
+//! `postern check`: every problem of a folder, with file and line, and every case of its `*.test.yaml` files that
+//! does not come out as expected.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::cli::cases;
 use crate::cli::folder::Folder;
 use crate::policy::compile;
 use crate::translate::{Outcome, Severity, unattached};
@@ -54,12 +57,21 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     findings.extend(outcomes.iter().flat_map(|outcome| of_outcome(&folder, outcome)));
+    let cases::Report { passed, failed, told } = cases::run(&folder, Timestamp::now());
+    findings.extend(told.into_iter().map(|told| Finding {
+        file: told.file.display().to_string(),
+        line: told.line,
+        severity: Severity::Error.as_str(),
+        message: told.message,
+    }));
     findings.sort();
     findings.dedup();
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error.as_str()).count();
     match args.output {
         super::Format::Json => super::print(&(serde_json::to_string_pretty(&findings)? + "\n")),
-        super::Format::Text => super::print(&text(&findings, errors, outcomes.len())),
+        super::Format::Text => {
+            super::print(&text(&findings, errors, outcomes.len(), (passed, passed + failed)))
+        }
     }
     Ok(if errors > 0 { ExitCode::from(super::PROBLEMS) } else { ExitCode::SUCCESS })
 }
@@ -79,12 +91,17 @@ fn of_outcome<'a>(folder: &'a Folder, outcome: &'a Outcome) -> impl Iterator<Ite
     )
 }
 
-fn text(findings: &[Finding], errors: usize, objects: usize) -> String {
+/// `cases`: how many pass, of how many.
+fn text(findings: &[Finding], errors: usize, objects: usize, cases: (usize, usize)) -> String {
     let mut out = String::new();
     for Finding { file, line, severity, message } in findings {
         let _ = writeln!(out, "{file}:{line}: {severity}: {message}");
     }
     let warnings = findings.len() - errors;
-    let _ = writeln!(out, "{objects} objects, {errors} errors, {warnings} warnings");
+    let cases = match cases {
+        (_, 0) => String::new(),
+        (passed, all) => format!(", {passed} of {all} cases pass"),
+    };
+    let _ = writeln!(out, "{objects} objects, {errors} errors, {warnings} warnings{cases}");
     out
 }

@@ -7,6 +7,7 @@ use crate::api::{DEFAULT_GATEWAY, OutboundGateway};
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, segment};
 use crate::manifest::{self, Loaded};
+use crate::policy::CompileError;
 use crate::translate::{LastGood, ObjectKey, Outcome, translate, unattached};
 
 /// The folder cannot be used at all; ends in exit code 64.
@@ -18,6 +19,8 @@ pub enum Unusable {
     NoSuchGateway(String, String),
     #[error("the folder has several gateways ({0}): choose one with --gateway")]
     SeveralGateways(String),
+    #[error("the configuration does not compile: {0}")]
+    Compile(CompileError),
     #[error("gateway {gateway} cannot be used: {why}")]
     Gateway { gateway: ObjectKey, why: String },
 }

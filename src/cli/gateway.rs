@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::gateway::decisions::Matches;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
 #[derive(clap::Args)]
@@ -49,6 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         drain_lag: Duration::from_secs(args.drain_lag),
         pod: args.pod,
         hostname: super::host_name(),
+        matches: Matches::default(),
     };
     super::runtime()?.block_on(async {
         let gateway = Gateway::start(options).await?;

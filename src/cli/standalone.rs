@@ -18,8 +18,9 @@ use notify::Watcher;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::bundle::Materials;
+use crate::bundle::{Bundle, Materials};
 use crate::cli::folder::{Folder, Unusable};
+use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
 use crate::gateway::run::{Gateway, Options, Source};
@@ -71,10 +72,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
+    let matches = Matches::default();
+    let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let status = {
-        let page = page.subscribe();
+        let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
         move || {
-            let page = page.borrow().clone();
+            let mut page = page.borrow().clone();
+            // Counts change with each mail: they are put in when somebody looks.
+            let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
+            page["rules"] = serde_json::to_value(rules).unwrap_or_default();
             async move { Json(page) }
         }
     };
@@ -88,6 +94,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         drain_lag: Duration::ZERO,
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
+        matches,
     };
     let gateway = Gateway::start(options).await?;
     let stop = CancellationToken::new();
@@ -100,6 +107,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         name: args.gateway,
         live: Arc::clone(gateway.live()),
         page,
+        bundle,
     };
     let following = tokio::spawn(follower.follow(stop.clone()));
     gateway.run(super::asked_to_end()).await?;
@@ -119,6 +127,8 @@ struct Follower {
     materials: Materials,
     statuses: Statuses,
     page: watch::Sender<serde_json::Value>,
+    /// What runs, for the page.
+    bundle: watch::Sender<Option<Arc<Bundle>>>,
 }
 
 impl Follower {
@@ -162,6 +172,7 @@ impl Follower {
             if let Some(configured) = configured {
                 let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
+                let bundle = Arc::clone(&configured.bundle);
                 let found = Found {
                     sequence: manifest.sequence,
                     revision: manifest.revision,
@@ -171,6 +182,7 @@ impl Follower {
                 };
                 if self.live.offer(found).await.is_ok() {
                     self.record.keep(configured.last_good, &self.state);
+                    self.bundle.send_replace(Some(bundle));
                 }
             }
         }

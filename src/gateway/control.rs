@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use crate::admin;
 use crate::bundle::{Ack, Push, Sequence};
+use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
 use crate::spool::Spool;
@@ -48,6 +49,22 @@ struct Known {
 
 pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
+}
+
+/// What runs, and how often each of its rules matched here since the start. In standalone mode the page of the
+/// objects shows the same counts.
+pub fn status(live: Arc<Live>, matches: Matches) -> Router {
+    let page = move || {
+        let running = live.current();
+        let rules = running.as_ref().map(|running| matches.of(&running.bundle)).unwrap_or_default();
+        let page = serde_json::json!({
+            "sequence": running.as_ref().map(|running| running.sequence),
+            "revision": running.as_ref().map(|running| running.revision.as_str()),
+            "rules": rules,
+        });
+        async move { Json(page) }
+    };
+    Router::new().route("/status", get(page))
 }
 
 /// Where the controller hands over a publication. Only behind mutual TLS.

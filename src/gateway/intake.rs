@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use crate::gateway::acceptance::{self, Acceptance, Before, Message, Verdict};
 use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
+use crate::gateway::decisions::Occasion;
 use crate::gateway::inspect::{Arrived, Findings, Inspector};
 use crate::gateway::judge::{Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
@@ -308,6 +309,7 @@ impl Incoming {
             facts: facts.clone(),
             except: Vec::new(),
             now: Timestamp::now(),
+            occasion: Occasion::Received,
         };
         self.shared.judge.judge(&self.running, case, content).await.map_err(|error| match error {
             Unjudged::NoMemory => out_of_memory(),

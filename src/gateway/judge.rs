@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::bundle::document::ObjectId;
 use crate::gateway::budget::Budget;
+use crate::gateway::decisions::{Decisions, Judged, Occasion};
 use crate::gateway::live::Running;
 use crate::mail::envelope::Envelope;
 use crate::policy::verdict::Spam;
@@ -25,6 +26,8 @@ pub struct Judge {
     budget: Budget,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
+    /// Told of each decision.
+    decisions: Decisions,
 }
 
 /// One message to be judged.
@@ -38,6 +41,7 @@ pub struct Case {
     pub except: Vec<ObjectId>,
     /// When it came.
     pub now: Timestamp,
+    pub occasion: Occasion,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +53,9 @@ pub enum Unjudged {
 }
 
 impl Judge {
-    pub fn new(budget: Budget) -> Self {
+    pub fn new(budget: Budget, decisions: Decisions) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { budget, pool: Arc::new(Semaphore::new(threads)) }
+        Self { budget, pool: Arc::new(Semaphore::new(threads)), decisions }
     }
 
     pub async fn judge(
@@ -63,6 +67,7 @@ impl Judge {
         let received = usize::try_from(case.facts.received).map_err(|_| Unjudged::Failed)?;
         let size = content.bytes().len().checked_sub(received).ok_or(Unjudged::Failed)?;
         let (running, content) = (Arc::clone(running), content.clone());
+        let decisions = self.decisions.clone();
         let work = move || {
             let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &case.facts;
             let transaction = Transaction {
@@ -74,7 +79,18 @@ impl Judge {
                 except: &case.except,
                 ..Transaction::new(&case.id, &case.envelope)
             };
-            decide(&running.policy, &transaction, &content.bytes()[received..], Fuel::default())
+            let content = &content.bytes()[received..];
+            let decision = decide(&running.policy, &transaction, content, Fuel::default());
+            decisions.note(&Judged {
+                bundle: &running.bundle,
+                revision: &running.revision,
+                routes: &running.routes,
+                transaction: &transaction,
+                decision: &decision,
+                content,
+                occasion: case.occasion,
+            });
+            decision
         };
         if size <= INLINE {
             return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| Unjudged::Failed);

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bundle::document::{EnhancedCode, OnDeny};
 use crate::gateway::acceptance::{Acceptance, Before, Message, Verdict};
+use crate::gateway::decisions::Occasion;
 use crate::gateway::judge::{Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
 use crate::mail::edit;
@@ -330,6 +331,7 @@ impl Desk {
             facts: held.facts.clone(),
             except: passed.iter().filter_map(hold::rule_id).collect(),
             now: entry.received_at,
+            occasion: Occasion::Released,
         };
         let decision = self.0.judge.judge(&running, case, &content).await?;
         let message = Message {

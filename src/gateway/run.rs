@@ -20,6 +20,7 @@ use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
+use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
 use crate::gateway::intake::{self, Intake};
 use crate::gateway::judge::Judge;
@@ -46,6 +47,8 @@ pub struct Options {
     pub pod: String,
     /// Used for banner and EHLO when the gateway has no `hostname`.
     pub hostname: String,
+    /// Counts how often each rule matched; whoever serves a status page holds a clone.
+    pub matches: Matches,
 }
 
 pub enum Source {
@@ -78,6 +81,7 @@ pub struct Gateway {
     intake: Intake,
     spool: Spool,
     desk: Desk,
+    decisions: Decisions,
     delivery: (JoinHandle<()>, CancellationToken),
     /// Owned tasks: the bundle's watcher, the admin and control servers.
     tasks: Vec<JoinHandle<()>>,
@@ -118,7 +122,8 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname } = options;
+        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } =
+            options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
@@ -138,7 +143,8 @@ impl Gateway {
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         let budget = Budget::of_this_machine();
-        let judge = Judge::new(budget.clone());
+        let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
+        let judge = Judge::new(budget.clone(), decisions.clone());
         let acceptance =
             Acceptance { spool: spool.clone(), allowance: allowance.clone(), metrics: metrics.clone() };
         let held = quarantine::Metrics::default();
@@ -174,6 +180,7 @@ impl Gateway {
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
@@ -183,6 +190,7 @@ impl Gateway {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
             };
+            let control_pages = control_pages.merge(status_page);
             tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
         } else {
             admin_pages = admin_pages.merge(control_pages);
@@ -209,7 +217,7 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, desk, delivery, tasks, stop, leaving, drain_lag, admin })
+        Ok(Self { live, intake, spool, desk, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -231,6 +239,7 @@ impl Gateway {
             intake,
             spool,
             desk,
+            decisions,
             delivery: (delivery, no_more),
             tasks,
             stop,
@@ -257,6 +266,9 @@ impl Gateway {
         }
         let queued = spool.len();
         spool.close().await;
+        if let Err(error) = tokio::task::spawn_blocking(move || decisions.close()).await {
+            tracing::error!(%error, "the decision log did not end well");
+        }
         tracing::info!(queued, "stopped");
         Ok(())
     }

@@ -23,7 +23,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use head::split;
-pub(in crate::mail) use head::subject_of;
+pub(crate) use head::subject_of;
 pub use smime::{CertificateError, check_certificate};
 
 /// One change of a message. Among edits of one kind the order is that of the rules' rank; the kinds are applied

@@ -187,13 +187,15 @@ fn old_tar(content: &[u8]) -> bool {
 /// DER or BER of a ContentInfo (RFC 5652 section 3) whose type is one of PKCS #7.
 fn is_pkcs7(content: &[u8]) -> bool {
     const PREFIX: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07];
+    // Content types of S/MIME: compressed, encrypted with authentication.
+    const SMIME: &[u8] = &[0x06, 0x0b, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x01];
     let Some((0x30, rest)) = content.split_first().map(|(first, rest)| (*first, rest)) else { return false };
     let length = match rest.first() {
         Some(&long) if long & 0x80 != 0 => usize::from(long & 0x7f) + 1,
         Some(_) => 1,
         None => return false,
     };
-    rest.get(length..).is_some_and(|inner| inner.starts_with(PREFIX))
+    rest.get(length..).is_some_and(|inner| inner.starts_with(PREFIX) || inner.starts_with(SMIME))
 }
 
 /// An OpenPGP public-key or passphrase encrypted session key packet (RFC 9580 sections 5.1 and 5.3).

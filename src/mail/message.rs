@@ -12,10 +12,25 @@ pub(crate) mod transfer;
 
 use std::ops::Range;
 
-pub(crate) use charset::{beginning as beginning_of_text, looks_like_text};
+pub(crate) use charset::{
+    beginning as beginning_of_text, by_label as text_by_label, guess as guess_charset, looks_like_text,
+};
 pub use encoded::decode_words;
 pub(crate) use parts::looks_like_html;
 pub use parts::{File, Limits, Piece, Pieces};
+
+/// Base64 as the most lenient client reads it.
+pub(crate) fn base64(encoded: &[u8]) -> Vec<u8> {
+    transfer::base64(encoded, usize::MAX).bytes
+}
+
+/// A name inside a zip: UTF-8, else the code page of DOS, as the format has it.
+pub(crate) fn zip_name(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(name) => name.to_owned(),
+        Err(_) => charset::by_label(bytes, "ibm437").unwrap_or_else(|| charset::guess(bytes)),
+    }
+}
 
 /// One header field where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,8 @@ pub struct Loaded {
     /// Some document could not even be named: what is missing here may be in it, so nothing counts as
     /// deleted.
     pub incomplete: bool,
+    /// Files of test cases (`*.test.yaml`), which are no objects.
+    pub cases: Vec<PathBuf>,
     pub(super) secret_content: BTreeMap<ObjectKey, Hidden>,
     places: BTreeMap<ObjectId, (PathBuf, Node)>,
     others: BTreeMap<(MaterialKind, ObjectKey), (PathBuf, usize)>,
@@ -70,6 +72,7 @@ pub fn load(path: &Path) -> io::Result<Loaded> {
         loaded.file(&file);
     }
     loaded.problems.sort();
+    loaded.cases.sort();
     Ok(loaded)
 }
 
@@ -89,8 +92,14 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>, loaded: &mut Loa
         },
         Ok(_) => {
             let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-            if matches!(ending.as_deref(), Some("yaml" | "yml" | "json")) {
-                files.push(path.to_owned());
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase());
+            let kind = stem.as_deref().and_then(|stem| stem.rsplit_once('.')).map(|(_, kind)| kind);
+            match (ending.as_deref(), kind) {
+                (Some("yaml" | "yml" | "json"), Some("test")) => loaded.cases.push(path.to_owned()),
+                // The envelope of a stored message.
+                (Some("yaml" | "yml" | "json"), Some("envelope")) => {}
+                (Some("yaml" | "yml" | "json"), _) => files.push(path.to_owned()),
+                _ => {}
             }
         }
         // It vanished while we looked: an editor's temporary file, or a deletion.

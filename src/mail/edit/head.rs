@@ -160,7 +160,7 @@ pub(in crate::mail) fn decode(raw: &[u8]) -> String {
 }
 
 /// The decoded subject of a header section; the first one, if there are several.
-pub(in crate::mail) fn subject_of(head: &[u8]) -> Option<String> {
+pub fn subject_of(head: &[u8]) -> Option<String> {
     let subject = fields(head).into_iter().find(|field| field.is(head, "Subject"))?;
     Some(decode(head[subject.span][subject.colon + 1..].trim_ascii_end()))
 }

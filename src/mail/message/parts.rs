@@ -9,6 +9,12 @@ use std::ops::Range;
 
 use super::reading::{Encoding, Reading};
 use super::{Message, charset, line_at, transfer};
+use crate::mail::containers::{Budget, Why};
+use crate::mail::filetype;
+
+mod files;
+
+use files::{Job, Origin};
 
 /// Where a walk stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +25,10 @@ pub struct Limits {
     pub parts: u32,
     /// Parts inside parts.
     pub depth: u32,
+    /// Files inside archives.
+    pub entries: u32,
+    /// Archives inside archives; the outermost one is the first.
+    pub nesting: u32,
 }
 
 /// How often the octets of a message may be looked at, all levels and readings together: a small
@@ -37,6 +47,9 @@ pub struct Piece {
     pub html: bool,
     /// The decoded text.
     pub text: String,
+    /// Stretches of a document's text that its reader does not show, in order. What HTML hides is
+    /// found where it is read.
+    pub hidden: Vec<Range<usize>>,
     /// Which choice of which multipart/alternative this is: a reader is shown one of them.
     pub branch: Option<(u32, u32)>,
 }
@@ -48,7 +61,7 @@ pub struct File {
     pub path: String,
     /// As the message names it; inside an archive behind the archive's name: `report.zip/list.docx`.
     pub name: Option<String>,
-    /// The media type by content.
+    /// The media type by content ([`filetype`]).
     pub kind: &'static str,
     /// Decoded bytes. Inside archives as the archive declares it where the file was not read whole.
     pub size: u64,
@@ -84,15 +97,19 @@ struct Entity {
     digest: bool,
     /// A whole message with a Subject of its own, inside another.
     forwarded: bool,
+    /// Where it came from, if out of a file.
+    origin: Origin,
 }
 
 struct Walk<'a> {
     sources: Vec<Cow<'a, [u8]>>,
-    waiting: Vec<Entity>,
+    waiting: Vec<Job>,
     limits: Limits,
+    budget: Budget,
     out: Pieces,
+    /// Files already opened, by part and content: readings often come to the same one.
+    known: std::collections::HashSet<(String, u64)>,
     opened: u32,
-    decoded: u64,
     looked_at: u64,
     may_look_at: u64,
     alternatives: u32,
@@ -108,24 +125,32 @@ pub fn walk(bytes: &[u8], limits: Limits) -> Pieces {
         branch: None,
         digest: false,
         forwarded: false,
+        origin: Origin::default(),
     };
     let mut walk = Walk {
         sources: vec![Cow::Borrowed(bytes)],
-        waiting: vec![root],
+        waiting: vec![Job::Entity(root)],
         limits,
+        budget: Budget::new(limits.decoded_bytes, limits.entries, limits.nesting),
         out: Pieces::default(),
+        known: Default::default(),
         opened: 0,
-        decoded: 0,
         looked_at: 0,
         may_look_at: (bytes.len() as u64 * PASSES)
             .max((bytes.len() as u64 + 4096).min(SMALL) * PASSES_IF_SMALL),
         alternatives: 0,
     };
-    while let Some(entity) = walk.waiting.pop() {
-        if !walk.open(&entity) {
+    while let Some(job) = walk.waiting.pop() {
+        let going_on = match job {
+            Job::Entity(entity) => walk.open(&entity),
+            Job::File(file) => walk.open_file(file),
+            Job::Archive(archive) => walk.next_member(archive),
+        };
+        if !going_on {
             break;
         }
     }
+    walk.out.stopped = walk.budget.stopped();
     walk.out
 }
 
@@ -149,9 +174,8 @@ impl Walk<'_> {
         going_on
     }
 
-    fn stop(&mut self, why: &'static str) -> bool {
-        self.out.stopped.get_or_insert(why);
-        false
+    fn stop(&mut self, why: Why) -> bool {
+        self.budget.stop(why)
     }
 
     fn look(&mut self, octets: usize) -> bool {
@@ -212,8 +236,10 @@ impl Walk<'_> {
             branch: entity.branch,
             digest: false,
             forwarded: false,
+            origin: entity.origin.clone(),
         };
         if reading.media.main_type() == "multipart" {
+            self.note_security(entity, reading);
             let boundaries = reading.media.all("boundary");
             let mut split = !boundaries.is_empty();
             for &boundary in &boundaries {
@@ -236,7 +262,7 @@ impl Walk<'_> {
                 self.sources.push(Cow::Owned(head));
                 let last = self.sources.len() - 1;
                 let end = self.sources[last].len();
-                self.waiting.push(inner(last, 0..end));
+                self.waiting.push(Job::Entity(inner(last, 0..end)));
             }
             // A boundary that does not occur leaves a reader with the whole body as text.
             return split || self.leaf(entity, reading, &source[body], attachment);
@@ -255,7 +281,8 @@ impl Walk<'_> {
             inner(self.sources.len() - 1, 0..end)
         };
         message.forwarded = true;
-        self.waiting.push(message);
+        self.note_file(entity, reading.name.as_deref(), filetype::MESSAGE, message.range.len() as u64);
+        self.waiting.push(Job::Entity(message));
         true
     }
 
@@ -299,7 +326,7 @@ impl Walk<'_> {
                 });
             }
             // Last in, first out: the first part is read first.
-            self.waiting.extend(parts.into_iter().rev());
+            self.waiting.extend(parts.into_iter().rev().map(Job::Entity));
         }
         found
     }
@@ -313,18 +340,33 @@ impl Walk<'_> {
         }
     }
 
-    /// A part that is no container: text, or what reads as text.
+    /// A part that is no container of MIME: text, a file to open, or both.
     fn leaf(&mut self, entity: &Entity, reading: &Reading, body: &[u8], attachment: bool) -> bool {
         let kind = reading.media.kind.as_str();
         let declared_text =
             reading.media.main_type() == "text" || !kind.contains('/') || kind.starts_with("multipart/");
         let mut attachment = attachment;
-        if !declared_text && !kind.starts_with("message/") {
-            let sample = reading.encoding.decode(&body[..body.len().min(6 << 10)], 4 << 10);
-            if !charset::looks_like_text(&sample.bytes) {
-                return true;
+        if !kind.starts_with("message/") {
+            let sample = reading.encoding.decode(&body[..body.len().min(64 << 10)], 40 << 10).bytes;
+            let by_content = filetype::detect(&sample);
+            let reads = charset::looks_like_text(&sample);
+            attachment |= !declared_text;
+            if self.is_file(kind, by_content, declared_text) {
+                self.attach(entity, reading, body, by_content, attachment);
+                // What is shown as text by some is read as text, whatever else it is.
+                if !declared_text || !reads || kind == "text/rtf" {
+                    return true;
+                }
+            } else {
+                let named = reading.name.as_deref();
+                if attachment || named.is_some() {
+                    let size = reading.encoding.decoded_len(body);
+                    self.note_file(entity, named, by_content, size);
+                }
+                if !declared_text && !reads {
+                    return true;
+                }
             }
-            attachment = true;
         }
         let Some(decoded) = self.decode(reading.encoding, body) else { return false };
         let labels = reading.media.all("charset");
@@ -346,8 +388,17 @@ impl Walk<'_> {
                 texts.push(joined);
             }
             for text in texts {
-                let html = html_type || (!declared_text && looks_like_html(&text));
-                self.add(entity, reading.name.clone(), attachment, html, text);
+                let looks = !html_type && attachment && looks_like_html(&text);
+                if !html_type {
+                    self.inline_files(entity, reading.name.as_deref(), &text);
+                }
+                if looks {
+                    // A file of that name opens in a browser, another name in an editor.
+                    self.add(entity, reading.name.clone(), attachment, true, text.clone());
+                }
+                if !looks || declared_text {
+                    self.add(entity, reading.name.clone(), attachment, html_type, text);
+                }
             }
         }
         true
@@ -355,16 +406,17 @@ impl Walk<'_> {
 
     fn add(&mut self, entity: &Entity, name: Option<String>, attachment: bool, html: bool, text: String) {
         let path = entity.path.clone();
-        self.out.pieces.push(Piece { path, name, attachment, html, text, branch: entity.branch });
+        let name = files::inside(entity, name.as_deref());
+        let branch = entity.branch;
+        self.out.pieces.push(Piece { path, name, attachment, html, text, hidden: Vec::new(), branch });
     }
 
     fn decode(&mut self, encoding: Encoding, body: &[u8]) -> Option<transfer::Decoded> {
-        let left = usize::try_from(self.limits.decoded_bytes - self.decoded.min(self.limits.decoded_bytes));
-        let mut decoded = encoding.decode(body, left.unwrap_or(usize::MAX));
+        let mut decoded = encoding.decode(body, self.budget.text_left());
+        self.budget.text(decoded.bytes.len());
         if decoded.cut {
-            self.stop("more text than may be searched");
+            self.budget.text(usize::MAX);
         }
-        self.decoded += decoded.bytes.len() as u64;
         if decoded.cut && decoded.bytes.is_empty() {
             return None;
         }
@@ -373,8 +425,7 @@ impl Walk<'_> {
     }
 
     fn spend(&mut self, octets: usize) -> bool {
-        self.decoded += octets as u64;
-        self.decoded <= self.limits.decoded_bytes || self.stop("more text than may be searched")
+        self.budget.text(octets)
     }
 }
 

@@ -91,4 +91,14 @@ impl Encoding {
             }
         }
     }
+
+    /// How many octets the whole of it decodes to, near enough, without decoding it.
+    pub fn decoded_len(self, body: &[u8]) -> u64 {
+        let letters = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+        match self {
+            Encoding::Base64 => body.iter().filter(letters).count() as u64 * 3 / 4,
+            Encoding::QuotedPrintable => transfer::quoted_printable(body, usize::MAX).bytes.len() as u64,
+            Encoding::Identity => body.len() as u64,
+        }
+    }
 }

@@ -86,6 +86,8 @@ pub(super) struct Text {
     source: Rc<str>,
     /// What of it shows, where that differs.
     visible: Option<Visible>,
+    /// Stretches of what is searched that a reader is not shown.
+    hidden: Vec<Range<usize>>,
     pub branch: Option<(u32, u32)>,
     folded: OnceCell<View>,
     display: OnceCell<View>,
@@ -109,6 +111,7 @@ impl Text {
             label: label.into(),
             source: source.into(),
             visible: None,
+            hidden: Vec::new(),
             branch: None,
             folded: OnceCell::new(),
             display: OnceCell::new(),
@@ -152,6 +155,8 @@ impl Text {
             false => view.span(self.shown(), range.start, range.end),
         };
         let snippet = snippet::around(self.shown(), offset, length, clause.secret);
+        let after = self.hidden.partition_point(|stretch| stretch.end <= offset);
+        let hidden = self.hidden.get(after).is_some_and(|stretch| stretch.start < offset + length);
         let (offset, length) = match &self.visible {
             Some(visible) => visible.span(&self.source, offset, length),
             None => (offset, length),
@@ -161,7 +166,7 @@ impl Text {
             entry: clause.entry.to_owned(),
             offset,
             length,
-            hidden: false,
+            hidden,
             expression: clause.expression,
             snippet,
         }
@@ -220,8 +225,8 @@ impl<'a> Places<'a> {
     }
 
     fn read_parts(&self) -> Parts {
-        let Fuel { decoded_bytes, parts, depth, .. } = self.fuel;
-        let mut pieces = self.message.pieces(Limits { decoded_bytes, parts, depth });
+        let Fuel { decoded_bytes, parts, depth, entries, nesting } = self.fuel;
+        let mut pieces = self.message.pieces(Limits { decoded_bytes, parts, depth, entries, nesting });
         let mut texts: [Vec<Text>; SEARCHED.len()] = Default::default();
         let subjects = self.message.all("subject");
         texts[Place::Subject as usize].extend(subjects.map(|field| Text::new("subject", field.decoded())));
@@ -240,6 +245,7 @@ impl<'a> Places<'a> {
             };
             let mut add = |place: Place, source: Rc<str>, visible: Option<Visible>| {
                 let mut text = Text::new(label.clone(), source);
+                text.hidden = visible.as_ref().map_or_else(|| piece.hidden.clone(), |v| v.hidden.clone());
                 (text.visible, text.branch) = (visible, piece.branch);
                 let alike = by_hash.entry(hasher.hash_one((&text.label, text.shown()))).or_default();
                 let same = |(there, at): &(Place, usize)| {

@@ -6,6 +6,8 @@
 //! show. Text hidden by CSS is part of the first reading; a second one leaves it out, since what is
 //! hidden inside a word splits it for us and not for the reader.
 
+use std::ops::Range;
+
 use html5gum::{DefaultEmitter, HtmlString, StartTag, State, Token, Tokenizer};
 
 use super::{BOUNDARY, Map};
@@ -16,6 +18,8 @@ pub struct Visible {
     pub text: String,
     /// Back to the HTML source.
     pub map: Map,
+    /// Stretches of the text that CSS hides, in order.
+    pub hidden: Vec<Range<usize>>,
 }
 
 impl Visible {
@@ -202,11 +206,17 @@ impl<'a> Reader<'a> {
     }
 
     fn push(&mut self, c: char, source: usize) {
+        let start = self.all.text.len();
         add(&mut self.all, c, source);
         if self.hiding == 0 {
             add(&mut self.shown, c, source);
-        } else if !c.is_whitespace() {
-            self.hid_something = true;
+            return;
+        }
+        self.hid_something |= !c.is_whitespace();
+        let end = self.all.text.len();
+        match self.all.hidden.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => self.all.hidden.push(start..end),
         }
     }
 

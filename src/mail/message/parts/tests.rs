@@ -1,6 +1,6 @@
 use super::*;
 
-const LIMITS: Limits = Limits { decoded_bytes: 1 << 20, parts: 1000, depth: 100 };
+const LIMITS: Limits = Limits { decoded_bytes: 1 << 20, parts: 1000, depth: 100, entries: 1000, nesting: 5 };
 
 fn texts(message: &str) -> Vec<String> {
     walk(message.as_bytes(), LIMITS).pieces.into_iter().map(|piece| piece.text).collect()
@@ -109,4 +109,47 @@ fn alternatives_know_that_they_are_choices() {
     let branches: Vec<_> =
         walk(message.as_bytes(), LIMITS).pieces.iter().map(|p| (p.branch, p.html)).collect();
     assert_eq!(branches, [(Some((1, 1)), false), (Some((1, 2)), true)]);
+}
+
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut writer = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files {
+        writer.start_file(*name, ::zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+fn attached(name: &str, content: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(content);
+    let head = format!(
+        "Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=\"{name}\"\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n"
+    );
+    [head.as_bytes(), encoded.as_bytes()].concat()
+}
+
+#[test]
+fn files_inside_archives_are_named_by_all_that_is_around_them() {
+    let inner = zip(&[("list.txt", b"forbidden"), ("a.png", b"\x89PNG\r\n\x1a\n0000")]);
+    let outer = zip(&[("folder/inner.zip", &inner), ("readme.txt", b"nothing")]);
+    let walked = walk(&attached("report.zip", &outer), LIMITS);
+    let piece = walked.pieces.iter().find(|piece| piece.text.contains("forbidden")).unwrap();
+    assert_eq!(piece.name.as_deref(), Some("report.zip/folder/inner.zip/list.txt"));
+    assert!(piece.attachment);
+    let files: Vec<_> =
+        walked.files.iter().map(|f| (f.name.as_deref().unwrap(), f.kind, f.inside_archive)).collect();
+    assert_eq!(
+        files,
+        [
+            ("report.zip", "application/zip", false),
+            ("report.zip/folder/inner.zip", "application/zip", true),
+            ("report.zip/folder/inner.zip/list.txt", "text/plain", true),
+            ("report.zip/folder/inner.zip/a.png", "image/png", true),
+            ("report.zip/readme.txt", "text/plain", true),
+        ]
+    );
+    assert_eq!((walked.stopped, walked.unreadable), (None, vec![]));
 }
