@@ -44,13 +44,16 @@ enum Place {
     Around(usize),
 }
 
+/// The body of a part, and what stands there instead.
+type Rewritten = (Range<usize>, Vec<u8>);
+
 /// The message without the parts of `gone`. Those with a name are told of, with the `notices`; those without
 /// go silently, where a part may be missing, and leave an empty text where one must be. `texts` are parts that
 /// stay and get another body.
 pub(super) fn cut(
     tree: &Tree<'_>,
     gone: Vec<(usize, Option<String>)>,
-    texts: Vec<(usize, (Range<usize>, Vec<u8>))>,
+    texts: Vec<(usize, Rewritten)>,
     notices: &[&str],
     notes: &mut Vec<Note>,
 ) -> Vec<u8> {
