@@ -69,7 +69,8 @@ fn r107_requiretls_is_offered_under_tls_and_kept_to_the_next_hop() {
 fn r107_who_asks_for_delivery_before_protection_gets_it_where_nobody_demands_otherwise() {
     // A certificate of a stranger, for another name: encrypted all the same, and the wish goes on with the mail.
     let sink = wait(Sink::start(Behaviour::with_tls(Authority::new().server(&["other.example"]))));
-    let gateway = Site::new("tls-required-no", sink.address).start();
+    let site = Site::new("tls-required-no", sink.address);
+    let gateway = site.start();
     let mut client = Client::hello_tls(gateway.smtp);
     let mail = format!("TLS-Required: No\r\n{}", message("anyhow"));
     assert!(client.send(OWN, &[PARTNER], &mail).unwrap().starts_with("250"));
