@@ -1,7 +1,5 @@
 //! Inspection against a DNS server and a classifier on loopback.
 
-
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 

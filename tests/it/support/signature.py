@@ -1,6 +1,6 @@
 """Signs a message as an upstream server would, or verifies it as a receiver would: dkimpy, with DNS from a file.
 
-sign KEY           message on stdin, signed message on stdout
+sign KEY [DOMAIN SELECTOR]  message on stdin, signed message on stdout
 verify KEY.PUB     message on stdin; exit code 0 if the signature verifies
 check RECORDS      message on stdin; a line for each signature: its domain, its algorithm, good or bad. RECORDS has a DNS name and the
                    value of its TXT record on each line
@@ -41,6 +41,8 @@ if verb == "check":
         fields = verifier.signature_fields
         print(fields[b"d"].decode(), fields[b"a"].decode(), "good" if good else "bad")
 elif verb == "sign":
+    if len(sys.argv) > 3:
+        DOMAIN, SELECTOR = sys.argv[3].encode(), sys.argv[4].encode()
     canonicalize = (b"simple", b"simple")
     sys.stdout.buffer.write(dkim.sign(message, SELECTOR, DOMAIN, key, canonicalize=canonicalize, include_headers=SIGNED) + message)
 else:
