@@ -388,8 +388,7 @@ pub const ENTRY_ONE_OF: Check =
 /// `RoutingRule/<name>`, or with a namespace before the name; for the schema.
 pub const RULE_NAME_FORM: &str =
     r"^(RoutingRule|ComplianceRule)(/[a-z0-9-]+)?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
-pub const RULE_NAME: &str =
-    "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one";
+pub const RULE_NAME: &str = "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one";
 
 /// The fields that [`HEADER_FORBIDDEN`] speaks of.
 pub fn is_forbidden_header(name: &str) -> bool {

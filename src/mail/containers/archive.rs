@@ -34,11 +34,7 @@ impl Member {
 }
 
 /// The files of an archive of this kind, and what is wrong with its end; `None` if the kind is none.
-pub fn members(
-    kind: &str,
-    content: &[u8],
-    budget: &Budget,
-) -> Option<Result<Listed, Why>> {
+pub fn members(kind: &str, content: &[u8], budget: &Budget) -> Option<Result<Listed, Why>> {
     match kind {
         filetype::ZIP | filetype::EPUB => Some(zip::members(content, budget).map(|members| (members, None))),
         filetype::TAR => Some(tar::members(content, budget)),

@@ -146,7 +146,7 @@ impl Declared {
                 "clip-path" => {
                     cut_out |= value.starts_with("inset(50%")
                         || value.starts_with("inset(100%")
-                        || value.starts_with("circle(0")
+                        || value.starts_with("circle(0");
                 }
                 "transform" if value.contains("scale(0)") || value.contains("translate(-9") => {
                     said.gone = Some(true);
