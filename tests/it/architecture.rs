@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("smtp", &["mail"]),
     ("spool", &["mail"]),
     ("delivery", &["spool", "policy", "bundle", "smtp", "mail"]),
+    ("directory", &["api", "translate", "mail"]),
     ("manifest", &["api", "translate", "bundle", "mail"]),
     ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "mail"]),
     ("controller", &["api", "translate", "policy", "bundle", "admin", "mail"]),

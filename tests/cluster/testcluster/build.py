@@ -29,6 +29,7 @@ PROGRAMS = {
     "swaks": "swaks",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
+    "slapadd": "slapd",
     "strace": "strace",
     "lua5.1": "lua5.1",
 }
