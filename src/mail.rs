@@ -1,8 +1,8 @@
 //! The vocabulary of mail: addresses, envelopes, messages, edits, reports. Values only, no IO.
 
 pub mod address;
-pub mod dkim;
 pub mod containers;
+pub mod dkim;
 pub mod dsn;
 pub mod edit;
 pub mod envelope;

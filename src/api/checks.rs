@@ -185,8 +185,15 @@ pub const RULE: &[Check] = &[
     BYPASS_INBOUND,
     DROP_SPAM_GROUPS,
 ];
+macro_rules! unit_form {
+    () => {
+        r"^(/|(/[^/\x00-\x20\x7F]([^/\x00-\x1F\x7F]*[^/\x00-\x20\x7F])?)+)$"
+    };
+}
+/// The form of [`UNIT`], for the schema.
+pub const UNIT_FORM: &str = unit_form!();
 pub const UNIT: Check = check(
-    r"self.matches(r'^(/|(/[^/\x00-\x20\x7F]([^/\x00-\x1F\x7F]*[^/\x00-\x20\x7F])?)+)$')",
+    concat!("self.matches(r'", unit_form!(), "')"),
     "an organizational unit is a path such as /sales/export; the root is /",
 );
 pub const GROUP_SENDERS: Check = check(
@@ -378,10 +385,10 @@ pub const CERTIFICATES_ONE_OF: Check = check(
 
 pub const ENTRY_ONE_OF: Check =
     check("has(self.address) != has(self.domain)", "exactly one of address and domain must be given");
-pub const RULE_NAME: Check = check(
-    r"self.matches(r'^(RoutingRule|ComplianceRule)(/[a-z0-9-]+)?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
-    "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one",
-);
+/// `RoutingRule/<name>`, or with a namespace before the name; for the schema.
+pub const RULE_NAME_FORM: &str =
+    r"^(RoutingRule|ComplianceRule)(/[a-z0-9-]+)?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
+pub const RULE_NAME: &str = "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one";
 
 /// The fields that [`HEADER_FORBIDDEN`] speaks of.
 pub fn is_forbidden_header(name: &str) -> bool {

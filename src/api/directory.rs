@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks;
 use super::refs::GatewayRef;
-use super::schema::{atomic, cel, each, each_len};
+use super::schema::{atomic, cel, each_len, pattern};
 use super::scope;
 use super::status::ListStatus;
 
@@ -56,7 +56,7 @@ pub struct Unit {
     /// Rules of units above that do not apply here and below, such as `RoutingRule/big-files`; a rule of
     /// another namespace as `ComplianceRule/<namespace>/<name>`. A mandatory rule cannot be disabled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), transform = atomic, transform = each_len(1, 350), transform = each(&[checks::RULE_NAME]))]
+    #[schemars(length(max = 100), transform = atomic, transform = each_len(1, 350), transform = pattern(checks::RULE_NAME_FORM))]
     pub disabled_rules: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub struct User {
     pub aliases: Vec<String>,
     /// The unit; rules of the units above apply too.
     #[serde(default = "scope::root_unit")]
-    #[schemars(length(min = 1, max = 255), transform = cel(&[checks::UNIT]))]
+    #[schemars(length(min = 1, max = 255), transform = pattern(checks::UNIT_FORM))]
     pub unit: String,
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::checks;
 use super::refs::RouteRef;
 use super::schema::{atomic, cel, each, each_len};
-use super::units::Quantity;
+use super::units::{Quantity, plain_quantity};
 
 /// Changes. Those of several matching rules are merged.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -129,6 +129,7 @@ pub struct RemoveAttachments {
     pub names: Vec<String>,
     /// Attachments of more than this many bytes, decoded, such as `10Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "plain_quantity")]
     pub larger_than: Option<Quantity>,
 }
 

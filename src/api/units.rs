@@ -71,6 +71,15 @@ impl Quantity {
     }
 }
 
+/// A quantity where there may be too many of them for CEL: see [`super::schema::pattern`].
+pub fn plain_quantity(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$",
+        "x-kubernetes-int-or-string": true,
+    })
+}
+
 impl JsonSchema for Quantity {
     fn schema_name() -> Cow<'static, str> {
         "Quantity".into()

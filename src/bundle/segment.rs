@@ -1,16 +1,21 @@
 //! A bundle cut into segments and put together again (design decision 3).
 //!
-//! Records are spread over buckets by their identity, so one changed rule rewrites one segment.
-//! A segment is named by the hash of its content and stored compressed, in pieces that fit into a
+//! Records are spread over buckets by their identity, so one changed rule rewrites one segment. Lists and
+//! directories are cut inside too, by the hash of the address: one changed entry of a million rewrites one
+//! shard. A segment is named by the hash of its content and stored compressed, in pieces that fit into a
 //! ConfigMap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, AddressList, Bundle, Gateway, ObjectId, Quarantine, Route, Rule};
+use super::document::{
+    self, Account, AddressList, Bundle, Directory, Gateway, ListEntries, ObjectId, Quarantine, Route, Rule,
+    Shard,
+};
 use super::manifest::{MANIFEST, Manifest, Revision};
 
 /// Bytes of one stored piece; a ConfigMap (1 MiB) takes at least one beside its own metadata.
@@ -26,22 +31,38 @@ const RULES: &str = "rules";
 const LISTS: &str = "lists";
 const DIRECTORY: &str = "directory";
 const QUARANTINES: &str = "quarantines";
+/// `shard-<list>-<number>`: entries of a list that has too many for its bucket.
+const SHARD: &str = "shard";
+/// `accounts-<number>`: those of the directory.
+const ACCOUNTS: &str = "accounts";
+/// Bytes of entries that stand with their list's own record.
+const INLINE: usize = 4 << 10;
+/// Accounts of one segment, about.
+const ACCOUNTS_EACH: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     pub name: String,
     /// Hash of the uncompressed content: the same whatever the compressor's version.
     pub hash: String,
-    /// The compressed content, cut into pieces of at most [`PIECE`].
-    pub pieces: Vec<Vec<u8>>,
+    content: Vec<u8>,
 }
 
 impl Segment {
     fn new(name: String, content: &impl Serialize) -> Self {
-        let content = serde_json::to_vec(content).expect("bundle records have string keys only");
+        Self::of_bytes(name, serde_json::to_vec(content).expect("bundle records have string keys only"))
+    }
+
+    pub(crate) fn of_bytes(name: String, content: Vec<u8>) -> Self {
         let hash = blake3::hash(&content).to_hex()[..32].to_owned();
-        let packed = zstd::bulk::compress(&content, 3).expect("compression into memory cannot fail");
-        Self { name, hash, pieces: packed.chunks(PIECE).map(<[u8]>::to_vec).collect() }
+        Self { name, hash, content }
+    }
+
+    /// The compressed content, cut into pieces of at most [`PIECE`]. Made when it is asked for: of most
+    /// segments the published ones are still the same.
+    pub fn pieces(&self) -> Vec<Vec<u8>> {
+        let packed = zstd::bulk::compress(&self.content, 3).expect("compression into memory cannot fail");
+        packed.chunks(PIECE).map(<[u8]>::to_vec).collect()
     }
 }
 
@@ -56,19 +77,69 @@ pub fn cut(bundle: &Bundle) -> Vec<Segment> {
     let mut segments = vec![Segment::new(GATEWAY.to_owned(), gateway)];
     segments.extend(buckets(ROUTES, routes, |route| &route.origin.object));
     segments.extend(buckets(RULES, rules, |rule| &rule.origin.object));
-    segments.extend(buckets(LISTS, lists, |list| &list.origin.object));
-    segments.extend(directory.iter().map(|directory| Segment::new(DIRECTORY.to_owned(), directory)));
+    let heads: Vec<AddressList> = lists.iter().map(|list| head(list, &mut segments)).collect();
+    segments.extend(buckets(LISTS, &heads, |list| &list.origin.object));
+    if let Some(directory) = directory {
+        segments.push(Segment::new(
+            DIRECTORY.to_owned(),
+            &Directory {
+                origin: directory.origin.clone(),
+                units: directory.units.clone(),
+                unknown_senders: directory.unknown_senders,
+                accounts: Vec::new(),
+                broken: directory.broken.clone(),
+            },
+        ));
+        segments.extend(accounts(&directory.accounts));
+    }
     segments.extend(buckets(QUARANTINES, quarantines, |quarantine| &quarantine.origin.object));
     segments
+}
+
+/// The record of a list; entries that are too many for it become segments of their own.
+fn head(list: &AddressList, segments: &mut Vec<Segment>) -> AddressList {
+    let shards = &list.entries.shards;
+    let bytes: usize =
+        shards.iter().map(|shard| shard.authenticated.len() + shard.unauthenticated.len()).sum();
+    if bytes <= INLINE {
+        return list.clone();
+    }
+    let name = list_name(&list.origin.object);
+    for (number, shard) in shards.iter().enumerate() {
+        segments.push(Segment::new(format!("{SHARD}-{name}-{number}"), shard));
+    }
+    // As many empty shards stand for those that are elsewhere.
+    let shards = vec![Shard::default(); shards.len()];
+    AddressList { origin: list.origin.clone(), entries: ListEntries { shards } }
+}
+
+fn list_name(object: &ObjectId) -> String {
+    blake3::hash(object.to_string().as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// Accounts are sorted by address, and stay so within a segment.
+fn accounts(accounts: &[Account]) -> Vec<Segment> {
+    let count = accounts.len().div_ceil(ACCOUNTS_EACH).next_power_of_two();
+    let mut filled: BTreeMap<usize, Vec<&Account>> = BTreeMap::new();
+    for account in accounts {
+        filled.entry(bucket(&account.address, count)).or_default().push(account);
+    }
+    let segments = filled.into_iter();
+    segments.map(|(number, accounts)| Segment::new(format!("{ACCOUNTS}-{number}"), &accounts)).collect()
+}
+
+/// The same in every release: else an upgrade would rewrite everything.
+fn bucket(name: &str, count: usize) -> usize {
+    let hash = blake3::hash(name.as_bytes());
+    let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 of 32 bytes"));
+    (number % count as u64) as usize
 }
 
 fn buckets<T: Serialize>(name: &str, records: &[T], id: impl Fn(&T) -> &ObjectId) -> Vec<Segment> {
     let count = (records.len() / BUCKET).next_power_of_two();
     let mut filled: BTreeMap<usize, Vec<&T>> = BTreeMap::new();
     for record in records {
-        let hash = blake3::hash(id(record).to_string().as_bytes());
-        let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 of 32 bytes"));
-        filled.entry((number % count as u64) as usize).or_default().push(record);
+        filled.entry(bucket(&id(record).to_string(), count)).or_default().push(record);
     }
     filled
         .into_iter()
@@ -109,8 +180,28 @@ pub fn read_manifest(read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>) -> Res
     Ok(manifest)
 }
 
+/// Shards that were read before, by hash: a million entries are unpacked and parsed once, not with every
+/// change of some rule.
+#[derive(Debug, Default)]
+pub struct Shelf(Mutex<HashMap<String, Shard>>);
+
+impl Shelf {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Reads the bundle a manifest names. Returns only a complete set whose hashes agree.
 pub fn assemble(
+    manifest: &Manifest,
+    read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Bundle, LoadError> {
+    assemble_with(&Shelf::default(), manifest, read)
+}
+
+/// The same for a reader who keeps what it read.
+pub fn assemble_with(
+    shelf: &Shelf,
     manifest: &Manifest,
     read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
 ) -> Result<Bundle, LoadError> {
@@ -118,14 +209,23 @@ pub fn assemble(
     let mut routes: Vec<Route> = Vec::new();
     let mut rules: Vec<Rule> = Vec::new();
     let mut lists: Vec<AddressList> = Vec::new();
-    let mut directory = None;
+    let mut directory: Option<Directory> = None;
+    let mut accounts: Vec<Account> = Vec::new();
     let mut quarantines: Vec<Quarantine> = Vec::new();
+    let mut shards: HashMap<&str, Shard> = HashMap::new();
+    let mut kept: HashMap<String, Shard> = HashMap::new();
     for segment in &manifest.segments {
+        let damaged = |why: String| LoadError::Damaged { what: segment.name.clone(), why };
+        let known = shelf.lock().get(&segment.hash).cloned();
+        if let Some(shard) = known {
+            kept.insert(segment.hash.clone(), shard.clone());
+            shards.insert(&segment.name, shard);
+            continue;
+        }
         let mut packed = Vec::new();
         for key in segment.keys() {
             packed.extend(fetch(read, &key)?);
         }
-        let damaged = |why: String| LoadError::Damaged { what: segment.name.clone(), why };
         let content = zstd::stream::decode_all(io::Read::take(packed.as_slice(), MAX_SEGMENT as u64))
             .map_err(|e| damaged(e.to_string()))?;
         if blake3::hash(&content).to_hex()[..32] != *segment.hash {
@@ -136,18 +236,50 @@ pub fn assemble(
             Some(ROUTES) => routes.extend(parse::<Vec<Route>>(&content).map_err(damaged)?),
             Some(RULES) => rules.extend(parse::<Vec<Rule>>(&content).map_err(damaged)?),
             Some(LISTS) => lists.extend(parse::<Vec<AddressList>>(&content).map_err(damaged)?),
+            Some(SHARD) => {
+                let shard: Shard = parse(&content).map_err(damaged)?;
+                kept.insert(segment.hash.clone(), shard.clone());
+                shards.insert(&segment.name, shard);
+            }
             Some(DIRECTORY) => directory = Some(parse(&content).map_err(damaged)?),
+            Some(ACCOUNTS) => accounts.extend(parse::<Vec<Account>>(&content).map_err(damaged)?),
             Some(QUARANTINES) => quarantines.extend(parse::<Vec<Quarantine>>(&content).map_err(damaged)?),
             _ => return Err(damaged("no segment of this name is known".to_owned())),
         }
     }
-    let gateway = gateway.ok_or_else(|| LoadError::Damaged {
+    let missing = |what: &str| LoadError::Damaged {
         what: MANIFEST.to_owned(),
-        why: "it names no gateway segment".to_owned(),
-    })?;
+        why: format!("it names no {what} segment"),
+    };
+    let gateway = gateway.ok_or_else(|| missing(GATEWAY))?;
+    for list in &mut lists {
+        complete(list, &shards).map_err(|name| missing(&name))?;
+    }
+    accounts.sort_by(|a, b| a.address.cmp(&b.address));
+    match &mut directory {
+        Some(directory) => directory.accounts = accounts,
+        None if accounts.is_empty() => {}
+        None => return Err(missing(DIRECTORY)),
+    }
+    *shelf.lock() = kept;
     let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
     Ok(bundle)
+}
+
+/// Puts the shards of a list into their places. A list whose record has all of its entries has no shard
+/// elsewhere; of another one every shard must be there, or an exemption or a restriction would be lost.
+fn complete(list: &mut AddressList, shards: &HashMap<&str, Shard>) -> Result<(), String> {
+    let elsewhere = |shard: &Shard| shard.authenticated.is_empty() && shard.unauthenticated.is_empty();
+    if list.entries.shards.is_empty() || !list.entries.shards.iter().all(elsewhere) {
+        return Ok(());
+    }
+    let name = list_name(&list.origin.object);
+    for (number, shard) in list.entries.shards.iter_mut().enumerate() {
+        let name = format!("{SHARD}-{name}-{number}");
+        *shard = shards.get(name.as_str()).cloned().ok_or(name)?;
+    }
+    Ok(())
 }
 
 fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, String> {
@@ -168,3 +300,6 @@ impl Manifest {
         self.revision == *revision && self.format == document::FORMAT
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.output {
         super::Format::Json => super::print(&(serde_json::to_string_pretty(&findings)? + "\n")),
         super::Format::Text => {
-            super::print(&text(&findings, errors, outcomes.len(), (passed, passed + failed)))
+            super::print(&text(&findings, errors, outcomes.len(), (passed, passed + failed)));
         }
     }
     Ok(if errors > 0 { ExitCode::from(super::PROBLEMS) } else { ExitCode::SUCCESS })

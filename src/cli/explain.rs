@@ -121,19 +121,22 @@ fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyho
         _ => &[],
     });
     for (number, copy) in copies.chain(&decision.archive).enumerate() {
+        // What cannot be changed as it must be does not leave; the account says so, and its number stays free.
+        let Some(bytes) = edited(content, &copy.edits) else { continue };
         let path = folder.join(format!("{:03}.eml", number + 1));
-        fs::write(&path, edited(content, &copy.edits))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
 /// The bytes as they would leave, below our own Received field: added fields stand under that one.
-fn edited(content: &[u8], edits: &[Edit]) -> Vec<u8> {
+fn edited(content: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     const OWN: &[u8] = b"Received: by explain\r\n";
-    match edit::apply_all(&[OWN, content].concat(), edits) {
-        Ok(edited) => edited.into_bytes().split_off(OWN.len()),
-        // It would be returned to the sender, not delivered.
-        Err(_) => Vec::new(),
+    if edits.iter().any(|edit| matches!(edit, Edit::Journal { .. })) {
+        // The journal has a header section of its own, and our field would stand inside it.
+        return edit::apply_all(content, edits).ok().map(edit::Edited::into_bytes);
     }
+    let own = [OWN, content].concat();
+    let edited = edit::apply_all(&own, edits).ok()?.into_bytes();
+    Some(edited.strip_prefix(OWN).unwrap_or(&edited).to_vec())
 }

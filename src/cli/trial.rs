@@ -119,6 +119,7 @@ fn refused_at_rcpt(to: &Mailbox, reply: &Reply) -> MessageFate {
         considered: Considered::default().into(),
         deliveries: Vec::new(),
         discarded: false,
+        copies_left_out: Vec::new(),
     }
 }
 

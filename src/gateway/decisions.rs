@@ -15,14 +15,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::policy::Decision;
 use crate::policy::verdict::Disposition;
 
 pub use account::{
-    Circumstances, Considered, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate, Occasion,
-    Replies, RuleFate, Why, account,
+    Circumstances, Considered, CopyLeftOut, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate,
+    Occasion, Replies, RuleFate, SenderFate, Why, account,
 };
 pub use find::{FOLDER, Found, find};
 pub use log::Limits;
@@ -36,6 +37,7 @@ pub struct Decisions {
     matches: Matches,
     dropped: Counter,
     written: Counter,
+    unreadable: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Decisions {
@@ -53,15 +55,24 @@ impl Decisions {
             "Decisions that the decision log could not take: its disk was too slow or failed",
             dropped.clone(),
         );
+        let unreadable = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "postern_unreadable_files",
+            "Attached files that could not be opened where a rule looked, by why",
+            unreadable.clone(),
+        );
         matches.register(registry);
         let log = Arc::new(log::Log::start(spool.join(FOLDER), limits, dropped.clone()));
-        Self { log, matches, dropped, written }
+        Self { log, matches, dropped, written, unreadable }
     }
 
     /// Counts the rules that matched, and logs the decision unless it is plain acceptance. Returns at once,
     /// or after [`log::PATIENCE`] when the log cannot keep up: then the decision is counted as dropped.
     pub fn note(&self, judged: &Judged<'_>) {
         self.matches.count(judged);
+        for file in &judged.decision.unreadable {
+            self.unreadable.get_or_create(&[("why", file.why)]).inc();
+        }
         if !is_worth_telling(judged.decision) {
             return;
         }

@@ -15,7 +15,7 @@ use crate::gateway::admission;
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::decisions::Occasion;
 use crate::gateway::inspect::{Arrived, Findings, Inspector};
-use crate::gateway::judge::{Case, Judge, Unjudged};
+use crate::gateway::judge::{self, Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
 use crate::gateway::mount::Mount;
 use crate::gateway::quarantine;
@@ -317,7 +317,7 @@ impl Incoming {
         };
         self.shared.judge.judge(&self.running, case, content).await.map_err(|error| match error {
             Unjudged::NoMemory => out_of_memory(),
-            Unjudged::Failed => unavailable(),
+            Unjudged::Failed => Reply::new(451, [4, 7, 1], judge::failure(&id.to_string())),
         })
     }
 
@@ -401,10 +401,6 @@ fn storage(error: &CommitError) -> Reply {
 
 fn out_of_memory() -> Reply {
     Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
-}
-
-fn unavailable() -> Reply {
-    Reply::new(451, [4, 7, 1], "Policy evaluation unavailable, try again later")
 }
 
 fn lost() -> Reply {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use crate::bundle::document::ObjectId;
+use crate::bundle::document::{EnhancedCode, ObjectId};
 use crate::gateway::budget::Budget;
 use crate::gateway::decisions::{Decisions, Judged, Occasion};
 use crate::gateway::live::Running;
 use crate::mail::envelope::Envelope;
-use crate::policy::verdict::Spam;
+use crate::policy::verdict::{Deferral, Disposition, Spam, Verdict};
 use crate::policy::{Decision, Fuel, Transaction, decide};
 use crate::spool::{Content, Facts};
 
@@ -66,38 +66,74 @@ impl Judge {
     ) -> Result<Decision, Unjudged> {
         let received = usize::try_from(case.facts.received).map_err(|_| Unjudged::Failed)?;
         let size = content.bytes().len().checked_sub(received).ok_or(Unjudged::Failed)?;
-        let (running, content) = (Arc::clone(running), content.clone());
-        let decisions = self.decisions.clone();
-        let work = move || {
-            let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &case.facts;
-            let transaction = Transaction {
-                client: *client,
-                tls: *tls,
-                now: case.now,
-                authenticated,
-                spam: Spam { spam: *spam, phishy: *phishy, blatant: *blatant },
-                except: &case.except,
-                ..Transaction::new(&case.id, &case.envelope)
-            };
-            let content = &content.bytes()[received..];
-            let decision = decide(&running.policy, &transaction, content, Fuel::default());
-            decisions.note(&Judged {
-                bundle: &running.bundle,
-                revision: &running.revision,
-                routes: &running.routes,
-                transaction: &transaction,
-                decision: &decision,
-                content,
-                occasion: case.occasion,
-            });
-            decision
+        let case = Arc::new(case);
+        let work = {
+            let (running, content) = (Arc::clone(running), content.clone());
+            let (case, decisions) = (Arc::clone(&case), self.decisions.clone());
+            move || {
+                let (transaction, content) = (case.transaction(), &content.bytes()[received..]);
+                let decision = decide(&running.policy, &transaction, content, Fuel::default());
+                decisions.note(&case.judged(&running, &transaction, &decision, content));
+                decision
+            }
+        };
+        let failed = || {
+            self.note_failure(running, &case, &content.bytes()[received..]);
+            Unjudged::Failed
         };
         if size <= INLINE {
-            return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| Unjudged::Failed);
+            return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed());
         }
         // Reading a large message needs room for its decoded text.
         let _share = self.budget.take(2 * size as u64).await.ok_or(Unjudged::NoMemory)?;
         let _turn = self.pool.acquire().await.map_err(|_| Unjudged::Failed)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| Unjudged::Failed)
+        tokio::task::spawn_blocking(work).await.map_err(|_| failed())
     }
+
+    /// The engine failed: every recipient waits, and the reference in the reply leads to this.
+    fn note_failure(&self, running: &Running, case: &Case, content: &[u8]) {
+        let deferral = Deferral { code: EnhancedCode([4, 7, 1]), text: failure(&case.id), object: None };
+        let verdict = Verdict::new(Disposition::Defer(deferral));
+        let verdicts = vec![verdict; case.envelope.recipients.len()];
+        let decision = Decision { verdicts, ..Decision::default() };
+        self.decisions.note(&case.judged(running, &case.transaction(), &decision, content));
+    }
+}
+
+impl Case {
+    fn transaction(&self) -> Transaction<'_> {
+        let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &self.facts;
+        Transaction {
+            client: *client,
+            tls: *tls,
+            now: self.now,
+            authenticated,
+            spam: Spam { spam: *spam, phishy: *phishy, blatant: *blatant },
+            except: &self.except,
+            ..Transaction::new(&self.id, &self.envelope)
+        }
+    }
+
+    fn judged<'a>(
+        &self,
+        running: &'a Running,
+        transaction: &'a Transaction<'a>,
+        decision: &'a Decision,
+        content: &'a [u8],
+    ) -> Judged<'a> {
+        Judged {
+            bundle: &running.bundle,
+            revision: &running.revision,
+            routes: &running.routes,
+            transaction,
+            decision,
+            content,
+            occasion: self.occasion,
+        }
+    }
+}
+
+/// What a client is told when the engine failed (spec R142).
+pub fn failure(id: &str) -> String {
+    format!("Policy evaluation unavailable, try again later (ref: {id})")
 }

@@ -33,6 +33,8 @@ pub struct Mount {
     notes: Mutex<Notes>,
     /// What the controller handed over, until the mount has it too.
     pushed: ArcSwapOption<Pushed>,
+    /// Large lists that were read before.
+    shelf: segment::Shelf,
 }
 
 /// A publication that came directly.
@@ -67,7 +69,14 @@ impl Notes {
 
 impl Mount {
     pub fn new(bundle: PathBuf, secrets: PathBuf, pod: String) -> Self {
-        Self { bundle, secrets, pod, notes: Mutex::default(), pushed: ArcSwapOption::empty() }
+        Self {
+            bundle,
+            secrets,
+            pod,
+            notes: Mutex::default(),
+            pushed: ArcSwapOption::empty(),
+            shelf: segment::Shelf::default(),
+        }
     }
 
     /// Looks once and offers what it finds. Also called by a session that cannot trust the watcher.
@@ -176,7 +185,7 @@ impl Mount {
                 Err(error) => return Err(Trouble::Io(error.to_string())),
             }
         }
-        match segment::assemble(&manifest, &file) {
+        match segment::assemble_with(&self.shelf, &manifest, &file) {
             Ok(bundle) => Ok(Some(Found {
                 leaving: manifest.leaving.contains(&self.pod),
                 sequence: manifest.sequence,

@@ -21,6 +21,9 @@ pub mod uuencode;
 mod xml;
 mod zip;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::ops::Range;
 
 pub use budget::Budget;

@@ -80,7 +80,9 @@ pub enum EditError {
         "its structure is read differently by different programs ({0}), so nothing can be taken out of it safely"
     )]
     Structure(&'static str),
-    #[error("it is signed or compressed as a whole (S/MIME), so nothing can be taken out of it")]
+    #[error(
+        "it is signed or compressed as a whole (S/MIME) in a way that cannot be opened, so nothing can be taken out of it"
+    )]
     Opaque,
     #[error("it cannot be encrypted: {0}")]
     Certificate(#[from] CertificateError),
@@ -244,9 +246,7 @@ impl Edited<'_> {
 
 /// The names of the attachments that a removal would take out, for `explain`.
 pub fn removed(content: &[u8], removal: &Removal) -> Result<Vec<String>, EditError> {
-    let tree = tree::Tree::read(content);
-    let found = attachments::find(&tree, &[removal], &mut Vec::new())?;
-    Ok(found.into_iter().map(|found| found.name).collect())
+    attachments::names(content, removal)
 }
 
 fn removals(edits: &[Edit]) -> Vec<&Removal> {

@@ -66,6 +66,11 @@ fn scalar(
             note(line, format!("{path} in body should be at least {least} chars long"));
         }
     }
+    if let (Value::String(text), Some(form)) = (value, &schema.pattern)
+        && regex::Regex::new(form).is_ok_and(|regex| !regex.is_match(text))
+    {
+        note(line, format!("{path} in body should match '{form}'"));
+    }
     if let Some(number) = value.as_f64() {
         if let Some(most) = schema.maximum.filter(|most| number > *most) {
             note(line, format!("{path} in body should be less than or equal to {most}"));

@@ -49,6 +49,9 @@ impl Loaded {
         generations.number(&mut resources.routes);
         generations.number(&mut resources.routing_rules);
         generations.number(&mut resources.compliance_rules);
+        generations.number(&mut resources.address_lists);
+        generations.number(&mut resources.directories);
+        generations.number(&mut resources.quarantines);
         for malformed in &mut resources.malformed {
             let content = format!("{} {:?}", malformed.error, malformed.spec);
             malformed.generation = generations.count(malformed.object.to_string(), content.as_bytes());

@@ -14,7 +14,7 @@ use super::matcher::ListId;
 use super::scope::{AddressCode, Tests};
 use super::verdict::Needs;
 use crate::bundle::document::{
-    Action, AddressFilter, Direction, Header, ListMatch, ListMode, ObjectId,
+    Action, AddressFilter, Direction, Expression, Header, ListMatch, ListMode, Metadata, ObjectId,
     ObjectName, Rule, SmimeCertificate,
 };
 use crate::bundle::{Bundle, Revision};
@@ -75,8 +75,13 @@ impl Policy {
         let by_sender = |code: &RuleCode| {
             code.lists.as_ref().is_some_and(|lists| !lists.recipient_only) && received(code)
         };
+        let asked = |code: &RuleCode| {
+            let content = self.rule(code).content.as_ref();
+            let mut expressions = content.iter().flat_map(|content| &content.expressions);
+            expressions.any(|one| matches!(one, Expression::Metadata(Metadata::Authenticated(_))))
+        };
         Needs {
-            authentication: self.content.asks_authentication || self.rules.iter().any(by_sender),
+            authentication: self.rules.iter().any(|code| by_sender(code) || asked(code)),
             classification: self.bundle.gateway.rspamd.is_some(),
         }
     }

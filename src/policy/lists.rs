@@ -92,7 +92,7 @@ impl<'a> Senders<'a> {
 
 /// Whether one of the domains vouched for is the From domain, or one lies within the other: what stands in for
 /// "the same organisational domain" without a list of public suffixes. A domain of one label vouches for nobody.
-fn aligned(from: &Mailbox, authenticated: &[Domain]) -> bool {
+pub(super) fn aligned(from: &Mailbox, authenticated: &[Domain]) -> bool {
     let Some(from) = from.domain() else { return false };
     authenticated.iter().any(|domain| {
         domain.ascii().contains('.')

@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use super::pattern::{self, Pattern, PatternError};
 use super::text::fold::{Folding, fold_entry};
 use crate::bundle::document::{Metadata, NameTest};
-use crate::mail::address::Domain;
 
 /// A compiled condition.
 #[derive(Debug)]
@@ -82,13 +81,6 @@ impl Fact {
     }
 }
 
-/// Whether one of the domains that SPF or DKIM vouch for stands for this From domain: the same, above it
-/// or below it (relaxed alignment, RFC 7489 section 3.1, without a list of public suffixes: nobody
-/// signs for a whole top level).
-pub(super) fn aligned(from: &Domain, vouched: &[Domain]) -> bool {
-    vouched.iter().any(|domain| from.is_within(domain) || domain.is_within(from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,15 +92,5 @@ mod tests {
         let matches = NameCode::compile(&NameTest::Matches(r"(?i)\.(exe|scr)$".into())).unwrap();
         assert!(matches.fits("a.EXE") && !matches.fits("exe.txt"));
         assert!(NameCode::compile(&NameTest::Matches("(".into())).is_err());
-    }
-
-    #[test]
-    fn domains_above_and_below_are_aligned() {
-        let domain = |text: &str| text.parse::<Domain>().expect("a domain");
-        let vouched = [domain("mail.example.org")];
-        assert!(
-            aligned(&domain("example.org"), &vouched) && aligned(&domain("a.mail.example.org"), &vouched)
-        );
-        assert!(!aligned(&domain("example.net"), &vouched) && !aligned(&domain("example.org"), &[]));
     }
 }

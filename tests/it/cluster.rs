@@ -2,6 +2,7 @@
 //! Postfix over verified TLS.
 
 mod install;
+mod lists;
 mod propagation;
 mod rollout;
 mod static_errors;

@@ -11,6 +11,7 @@ mod faults;
 mod generated;
 mod kill;
 mod mounted;
+mod quarantine;
 mod relayed;
 mod requirements;
 mod resources;

@@ -44,13 +44,13 @@ impl Mount {
         let mut names = BTreeSet::from([MANIFEST.to_owned()]);
         let mut refs = Vec::new();
         for part in &segments {
-            for (piece, bytes) in part.pieces.iter().enumerate() {
+            for (piece, bytes) in part.pieces().iter().enumerate() {
                 let name = segment::piece_key(&part.hash, piece);
                 fs::write(data.join(&name), bytes).unwrap();
                 names.insert(name);
             }
             let (name, hash) = (part.name.clone(), part.hash.clone());
-            refs.push(SegmentRef { name, hash, places: vec![0; part.pieces.len()] });
+            refs.push(SegmentRef { name, hash, places: vec![0; part.pieces().len()] });
         }
         let manifest = Manifest {
             format: document::FORMAT,

@@ -22,7 +22,7 @@ fn report(inbox: &Inbox) -> String {
 }
 
 #[test]
-fn e17_where_a_rule_demands_tls_nothing_leaves_in_clear_and_the_sender_is_told_5_7_4() {
+fn r092_r093_r094_e17_where_a_rule_demands_tls_nothing_leaves_in_clear_and_the_sender_is_told_5_7_4() {
     let (sink, notices) = (wait(Sink::start(Behaviour::default())), Inbox::start());
     let site = Site::new("e17", sink.address);
     site.notices(notices.address);

@@ -4,12 +4,15 @@ use std::fmt::Write as _;
 
 use crate::bundle::document::Mode;
 use crate::gateway::decisions::{
-    Circumstances, DeliveryFate, Explained, Fate, MessageFate, Occasion, RuleFate, Step,
+    Circumstances, DeliveryFate, Explained, Fate, MessageFate, Occasion, RuleFate, SenderFate, Step,
 };
 
 pub fn text(explained: &Explained) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "revision {}, reference {}", explained.revision, explained.r#ref);
+    let SenderFate { address, source, account_type, unit } = &explained.sender;
+    let who = address.as_deref().unwrap_or("nobody");
+    let _ = writeln!(out, "sender {who} (by {source}), {account_type}, unit {unit}");
     if let Some(decided) = &explained.decided {
         circumstances(&mut out, decided);
     }
@@ -71,6 +74,10 @@ fn of_recipient(out: &mut String, message: &MessageFate) {
     for copy in &message.deliveries {
         delivery(out, copy);
     }
+    for copy in &message.copies_left_out {
+        let note = copy.note.as_ref().map(|note| format!(" by {note}")).unwrap_or_default();
+        let _ = writeln!(out, "  → {} gets no copy (asked by {}): {}{note}", copy.to, copy.rule, copy.fate);
+    }
     let _ = writeln!(out, "  reply on its own: {}", message.reply);
 }
 
@@ -91,6 +98,9 @@ fn of_rule(out: &mut String, rule: &RuleFate) {
             "      {:?} in {} at {}, {} bytes{hidden}",
             why.entry, why.part, why.offset, why.length
         );
+        if !why.snippet.is_empty() {
+            let _ = writeln!(out, "        {}", why.snippet);
+        }
     }
     if !rule.overridden.is_empty() {
         let _ = writeln!(out, "      decided by a better-ranked rule: {}", rule.overridden.join(", "));
@@ -123,6 +133,9 @@ fn delivery(out: &mut String, copy: &DeliveryFate) {
     }
     if !copy.changes.is_empty() {
         let _ = writeln!(out, "      changed: {}", copy.changes.join(", "));
+    }
+    for note in &copy.notes {
+        let _ = writeln!(out, "      {note}");
     }
     if copy.suppress_bounces {
         out.push_str("      its bounces are not sent to the sender\n");

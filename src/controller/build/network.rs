@@ -72,6 +72,9 @@ fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgress
             RouteTarget::MxOf(_) | RouteTarget::RecipientMx => mx = true,
         }
     }
+    if let Some(url) = &bundle.gateway.rspamd {
+        reach(&web_server(url));
+    }
     if mx {
         anywhere.insert(25);
     }
@@ -141,4 +144,19 @@ fn port(protocol: &str, number: u16) -> NetworkPolicyPort {
         port: Some(IntOrString::Int(number.into())),
         end_port: None,
     }
+}
+
+/// Host and port of a web address that was checked at admission.
+fn web_server(url: &str) -> HostPort {
+    let (rest, usual) = match url.strip_prefix("https://") {
+        Some(rest) => (rest, 443),
+        None => (url.strip_prefix("http://").unwrap_or(url), 80),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) =
+        match authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+            Some((host, port)) => (host, port),
+            None => (authority, usual),
+        };
+    HostPort { host: host.trim_matches(['[', ']']).to_owned(), port }
 }

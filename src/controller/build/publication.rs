@@ -123,7 +123,8 @@ fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
         .map(|s| (s.hash.as_str(), s))
         .collect();
     let mut all = Pieces { segments: Vec::new(), sizes: BTreeMap::new(), content: BTreeMap::new() };
-    for Segment { name, hash, pieces } in segments {
+    for segment in segments {
+        let (name, hash) = (segment.name.clone(), segment.hash.clone());
         let sizes: Option<BTreeMap<String, usize>> = stored.get(hash.as_str()).and_then(|segment| {
             segment
                 .keys()
@@ -138,6 +139,7 @@ fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
                 (0..count).map(|piece| piece_key(&hash, piece)).collect()
             }
             None => {
+                let pieces = segment.pieces();
                 let keys: Vec<String> = (0..pieces.len()).map(|piece| piece_key(&hash, piece)).collect();
                 for (key, bytes) in keys.iter().zip(pieces) {
                     all.sizes.insert(key.clone(), bytes.len());
@@ -193,8 +195,10 @@ mod tests {
     use super::*;
 
     fn segment(name: &str, content: &str, size: usize) -> Segment {
-        let hash = blake3::hash(content.as_bytes()).to_hex()[..32].to_owned();
-        Segment { name: name.to_owned(), hash, pieces: vec![content.as_bytes().repeat(size)] }
+        // Bytes that no compressor makes smaller.
+        let mut bytes = vec![0; size];
+        blake3::Hasher::new().update(content.as_bytes()).finalize_xof().fill(&mut bytes);
+        Segment::of_bytes(name.to_owned(), bytes)
     }
 
     fn now() -> Timestamp {

@@ -7,16 +7,19 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::steps::{self, Step};
-use crate::bundle::document::{Action, DefaultRoute, Mode, ObjectId};
+use crate::bundle::document::{AccountType, Action, DefaultRoute, Mode, ObjectId};
 use crate::bundle::{Bundle, Revision};
 use crate::delivery::RouteTable;
 use crate::gateway::admission;
 use crate::mail::address::Mailbox;
-use crate::mail::edit::{self, Edit};
+use crate::mail::edit::{self, Edit, Note};
 use crate::mail::envelope::{Envelope, Recipient, Via};
 use crate::mail::message::{Field, Message};
 use crate::policy::settle::settle;
-use crate::policy::verdict::{Disposition, Evidence, Outcome, RuleTrace, Spam, Transaction, Verdict};
+use crate::policy::verdict::{
+    CopyFate, CopyTrace, Disposition, Evidence, Outcome, RuleTrace, SenderSource, SenderTrace, Spam,
+    Transaction, Verdict,
+};
 use crate::policy::{Decision, Delivery};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +33,35 @@ pub struct Explained {
     /// The journal copy for the archive, one for the whole message.
     #[serde(default)]
     pub archive: Option<DeliveryFate>,
+    /// Who counts as the sender, for units and account types.
+    #[serde(default)]
+    pub sender: SenderFate,
     /// What the decision log knows of the moment; absent where a message was only tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided: Option<Circumstances>,
+}
+
+/// Who counts as the sender and how that was told (spec R117).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SenderFate {
+    pub address: Option<String>,
+    /// `envelope`, `from` (the envelope sender is null) or `nobody`.
+    pub source: String,
+    pub account_type: String,
+    pub unit: String,
+}
+
+/// An added recipient that got no delivery of its own, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyLeftOut {
+    pub to: String,
+    /// The rule that adds it.
+    pub rule: String,
+    /// `duplicate`, `spam`, `rejected` or `quarantined`.
+    pub fate: String,
+    /// The rule that rejects or holds it, or the reply.
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,6 +133,9 @@ pub struct MessageFate {
     /// Accepted and dropped as blatant spam.
     #[serde(default)]
     pub discarded: bool,
+    /// Copies that were asked for and not made.
+    #[serde(default)]
+    pub copies_left_out: Vec<CopyLeftOut>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -173,6 +205,9 @@ pub struct DeliveryFate {
     /// Changes that have no field of their own: `footer`, `stripAmp`, `smime`, `journal`.
     #[serde(default)]
     pub changes: Vec<String>,
+    /// What happens beside or instead of what was asked for, in words; worked out by `explain`, not in the log.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A decision and what it was made from.
@@ -215,6 +250,7 @@ pub fn account(judged: &Judged<'_>, listing: Listing) -> Explained {
         },
         messages,
         archive,
+        sender: sender(&decision.sender),
         decided: None,
     }
 }
@@ -250,6 +286,7 @@ struct Edited {
     headers: Vec<(String, String)>,
     attachments: Vec<String>,
     changes: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Teller<'_> {
@@ -277,6 +314,7 @@ impl Teller<'_> {
             considered: self.considered(verdict, disposition),
             deliveries,
             discarded: matches!(verdict.disposition, Disposition::Discard),
+            copies_left_out: verdict.copies.iter().filter_map(left_out).collect(),
         }
     }
 
@@ -303,7 +341,7 @@ impl Teller<'_> {
         let bundle = self.judged.bundle;
         let required =
             copy.require_tls || self.judged.routes.resolve(&copy.via).is_ok_and(|route| route.tls.require);
-        let Edited { subject, headers, attachments, changes } = self.edited(&copy.edits);
+        let Edited { subject, headers, attachments, changes, notes } = self.edited(&copy.edits);
         DeliveryFate {
             to: copy.recipient.mailbox.to_string(),
             route: route(bundle, &copy.via),
@@ -315,6 +353,7 @@ impl Teller<'_> {
             drop_spam: copy.drop_spam,
             copy_of: copy.copy_of.as_ref().map(Mailbox::to_string),
             changes,
+            notes,
         }
     }
 
@@ -334,29 +373,94 @@ impl Teller<'_> {
             headers: edits.iter().filter_map(header).collect(),
             attachments: removed(content, edits),
             changes: edits.iter().filter_map(change).map(str::to_owned).collect(),
+            notes: match self.listing {
+                Listing::All => notes(content, edits),
+                Listing::Concerned => Vec::new(),
+            },
         };
         self.edited.push((Arc::clone(edits), edited.clone()));
         edited
     }
 }
 
-/// The subject as it leaves; changes of the body do not reach it.
+/// The subject that the recipient sees. What only the body shows is not touched for it.
 fn subject(content: &[u8], edits: &[Edit]) -> Option<String> {
-    let of_the_head = |edit: &&Edit| !edit::touches_body(std::slice::from_ref(*edit));
-    let edits: Vec<Edit> = edits.iter().filter(of_the_head).cloned().collect();
-    let edited = edit::apply_all(content, &edits).ok()?;
+    let (head, _) = edit::split(content);
+    let of_head = edits.iter().filter(|edit| match edit {
+        Edit::AddHeader { .. }
+        | Edit::SetHeader { .. }
+        | Edit::PrefixSubject { .. }
+        | Edit::Journal { .. } => true,
+        Edit::RemoveAttachments(_) | Edit::Footer(_) | Edit::StripAmp | Edit::Smime { .. } => false,
+    });
+    let edited = edit::apply_all(head, &of_head.cloned().collect::<Vec<_>>()).ok()?;
     Message::read(edited.head()).all("Subject").next().map(Field::decoded)
 }
 
-/// Names of the attachments that the edits take out.
+/// Names of the attachments that the edits take out, each once.
 fn removed(content: &[u8], edits: &[Edit]) -> Vec<String> {
-    let removal = |edit: &Edit| match edit {
-        Edit::RemoveAttachments(removal) => edit::removed(content, removal).ok(),
-        _ => None,
-    };
-    let mut names: Vec<String> = edits.iter().filter_map(removal).flatten().collect();
-    names.dedup();
+    let mut names = Vec::new();
+    for edit in edits {
+        if let Edit::RemoveAttachments(removal) = edit
+            // What cannot be taken out safely does not leave at all; the notes say so.
+            && let Ok(found) = edit::removed(content, removal)
+        {
+            for name in found {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+    }
     names
+}
+
+/// What happens beside what was asked for. Costs as much as the delivery of the message.
+fn notes(content: &[u8], edits: &[Edit]) -> Vec<String> {
+    if !edit::touches_body(edits) {
+        return Vec::new();
+    }
+    match edit::apply_all(content, edits) {
+        Ok(edited) => {
+            let told = edited.notes.iter().filter(|note| !matches!(note, Note::Removed(_)));
+            told.map(ToString::to_string).collect()
+        }
+        Err(error) => vec![format!("the message goes back to its sender: {error}")],
+    }
+}
+
+fn sender(trace: &SenderTrace) -> SenderFate {
+    let SenderTrace { source, address, account, unit } = trace;
+    SenderFate {
+        address: address.as_ref().map(Mailbox::to_string),
+        source: match source {
+            SenderSource::Envelope => "envelope",
+            SenderSource::From => "from",
+            SenderSource::Nobody => "nobody",
+        }
+        .to_owned(),
+        account_type: match account {
+            AccountType::Users => "Users",
+            AccountType::Groups => "Groups",
+            AccountType::Unrecognized => "Unrecognized",
+        }
+        .to_owned(),
+        unit: unit.0.clone(),
+    }
+}
+
+fn left_out(copy: &CopyTrace) -> Option<CopyLeftOut> {
+    let (fate, note) = match &copy.fate {
+        CopyFate::Made => return None,
+        CopyFate::Duplicate => ("duplicate", None),
+        CopyFate::Spam => ("spam", None),
+        CopyFate::Refused(rejection) => ("rejected", Some(rejection.rule.to_string())),
+        CopyFate::Held(hold) => {
+            let rules: Vec<_> = hold.reasons.iter().map(|reason| reason.rule.to_string()).collect();
+            ("quarantined", Some(rules.join(", ")))
+        }
+    };
+    Some(CopyLeftOut { to: copy.to.to_string(), rule: copy.rule.to_string(), fate: fate.to_owned(), note })
 }
 
 fn change(edit: &Edit) -> Option<&'static str> {
@@ -380,8 +484,9 @@ pub(super) fn concerned(trace: &RuleTrace) -> bool {
 /// The reply that one recipient alone would have got.
 fn alone(recipient: &Recipient, verdict: &Verdict, id: &str) -> String {
     let envelope = Envelope { recipients: vec![recipient.clone()], ..Envelope::default() };
-    let verdict = Verdict::new(verdict.disposition.clone());
-    admission::data(&settle(&envelope, Decision { verdicts: vec![verdict], ..Decision::default() }), id).to_string()
+    let verdicts = vec![Verdict::new(verdict.disposition.clone())];
+    let decision = Decision { verdicts, ..Decision::default() };
+    admission::data(&settle(&envelope, decision), id).to_string()
 }
 
 fn rule(bundle: &Bundle, trace: &RuleTrace) -> RuleFate {

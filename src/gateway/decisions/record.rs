@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::account::{
-    Circumstances, Considered, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate, Replies, account,
-    circumstances,
+    Circumstances, Considered, CopyLeftOut, DeliveryFate, Explained, Fate, Judged, Listing, MessageFate,
+    Replies, SenderFate, account, circumstances,
 };
 
 /// What every line begins with; the reference and a quotation mark follow.
@@ -24,6 +24,7 @@ struct Record {
     considered: Vec<Arc<Considered>>,
     recipients: Vec<Line>,
     archive: Option<DeliveryFate>,
+    sender: SenderFate,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,17 +37,26 @@ struct Line {
     considered: usize,
     deliveries: Vec<DeliveryFate>,
     discarded: bool,
+    copies_left_out: Vec<CopyLeftOut>,
 }
 
 /// The line of a decision, with its line end.
 pub fn line(judged: &Judged<'_>) -> Vec<u8> {
-    let Explained { version: _, revision, r#ref, transaction, messages, archive, decided: _ } =
+    let Explained { version: _, revision, r#ref, transaction, messages, archive, sender, decided: _ } =
         account(judged, Listing::Concerned);
     let mut considered: Vec<Arc<Considered>> = Vec::new();
     let mut recipients = Vec::with_capacity(messages.len());
     for message in messages {
-        let MessageFate { recipient, disposition, reply, quarantine, considered: own, deliveries, discarded } =
-            message;
+        let MessageFate {
+            recipient,
+            disposition,
+            reply,
+            quarantine,
+            considered: own,
+            deliveries,
+            discarded,
+            copies_left_out,
+        } = message;
         let at = considered.iter().position(|known| Arc::ptr_eq(known, &own)).unwrap_or_else(|| {
             considered.push(own);
             considered.len() - 1
@@ -59,10 +69,12 @@ pub fn line(judged: &Judged<'_>) -> Vec<u8> {
             considered: at,
             deliveries,
             discarded,
+            copies_left_out,
         });
     }
     let decided = circumstances(judged);
-    let record = Record { r#ref, decided, revision, data: transaction.data, considered, recipients, archive };
+    let record =
+        Record { r#ref, decided, revision, data: transaction.data, considered, recipients, archive, sender };
     let mut line = serde_json::to_vec(&record).expect("a record has string keys only");
     line.push(b'\n');
     line
@@ -70,12 +82,30 @@ pub fn line(judged: &Judged<'_>) -> Vec<u8> {
 
 /// Reads a line back. `None`: it is torn, or no record.
 pub fn read(line: &[u8]) -> Option<Explained> {
-    let Record { r#ref, decided, revision, data, considered, recipients, archive } =
+    let Record { r#ref, decided, revision, data, considered, recipients, archive, sender } =
         serde_json::from_slice(line).ok()?;
     let messages = recipients.into_iter().map(|line| {
-        let Line { recipient, disposition, reply, quarantine, considered: at, deliveries, discarded } = line;
+        let Line {
+            recipient,
+            disposition,
+            reply,
+            quarantine,
+            considered: at,
+            deliveries,
+            discarded,
+            copies_left_out,
+        } = line;
         let considered = Arc::clone(considered.get(at)?);
-        Some(MessageFate { recipient, disposition, reply, quarantine, considered, deliveries, discarded })
+        Some(MessageFate {
+            recipient,
+            disposition,
+            reply,
+            quarantine,
+            considered,
+            deliveries,
+            discarded,
+            copies_left_out,
+        })
     });
     let messages: Vec<_> = messages.collect::<Option<_>>()?;
     Some(Explained {
@@ -85,6 +115,7 @@ pub fn read(line: &[u8]) -> Option<Explained> {
         transaction: Replies { rcpt: vec!["250 2.1.5 Recipient ok".to_owned(); messages.len()], data },
         messages,
         archive,
+        sender,
         decided: Some(decided),
     })
 }

@@ -110,7 +110,7 @@ fn void(enforced: &[Matched<'_>], which: impl Fn(&Matched<'_>) -> bool) -> Optio
 /// The fields of `modify` in the order in which they are told, each with what it says there.
 type Saying = fn(&Modify) -> Option<String>;
 
-const FIELDS: [(&str, Saying); 14] = [
+const FIELDS: [(&str, Saying); 13] = [
     ("envelopeRecipient", |modify| modify.envelope_recipient.as_ref().map(changed)),
     ("route", |modify| modify.route.as_ref().map(route_name)),
     ("addRecipients", |modify| {
@@ -132,14 +132,15 @@ const FIELDS: [(&str, Saying); 14] = [
     ("spamHeaders", |modify| modify.spam_headers.then(|| "X-Gm-Spam, X-Gm-Phishy".to_owned())),
     ("bypassSpamFilter", |modify| modify.bypass_spam_filter.then(|| "not filtered".to_owned())),
     ("suppressBounces", |modify| modify.suppress_bounces.then(|| "no bounces to the sender".to_owned())),
-    ("smime", |modify| {
-        let smime = modify.smime?;
-        Some(
-            if smime.bounce_if_unable { "encrypted, or rejected" } else { "encrypted if a key is known" }
-                .into(),
-        )
+    ("encryption", |modify| {
+        let tls = modify.require_tls.then_some("TLS required");
+        let smime = modify.smime.map(|smime| match smime.bounce_if_unable {
+            true => "S/MIME, or rejected",
+            false => "S/MIME where a certificate is known",
+        });
+        let asked: Vec<_> = tls.into_iter().chain(smime).collect();
+        (!asked.is_empty()).then(|| asked.join(", "))
     }),
-    ("encryption", |modify| modify.require_tls.then(|| "TLS required".to_owned())),
 ];
 
 fn delivered(bundle: &Bundle, enforced: &[Matched<'_>], via: Option<&Via>) -> Vec<Step> {

@@ -20,8 +20,9 @@ fn publication(sequence: u64, hostname: &str) -> Publication {
     let mut pieces = BTreeMap::new();
     let mut refs = Vec::new();
     for part in segments {
-        let places = vec![0; part.pieces.len()];
-        for (number, piece) in part.pieces.into_iter().enumerate() {
+        let own = part.pieces();
+        let places = vec![0; own.len()];
+        for (number, piece) in own.into_iter().enumerate() {
             pieces.insert(segment::piece_key(&part.hash, number), piece);
         }
         refs.push(SegmentRef { name: part.name, hash: part.hash, places });

@@ -48,8 +48,7 @@ fn office(bundle: Bundle) -> Office {
     });
     let acceptance =
         Acceptance { spool, allowance: Allowance::default(), metrics: delivery::Metrics::default() };
-    let decisions =
-        Decisions::open(&folder, Limits::default(), Matches::default(), &mut Registry::default());
+    let decisions = Decisions::open(&folder, Limits::default(), Matches::default(), &mut Registry::default());
     let desk = Desk::new(Parts {
         acceptance,
         judge: Judge::new(Budget::new(64 << 20), decisions),
@@ -60,8 +59,15 @@ fn office(bundle: Bundle) -> Office {
 }
 
 fn holding(rule: &str) -> Hold {
-    let evidence =
-        Evidence { part: "body".into(), entry: "secret".into(), offset: 0, length: 6, hidden: false };
+    let evidence = Evidence {
+        part: "body".into(),
+        entry: "secret".into(),
+        offset: 0,
+        length: 6,
+        hidden: false,
+        expression: None,
+        snippet: String::new(),
+    };
     let rule = testing::origin(ObjectKind::ComplianceRule, rule).object;
     Hold { quarantine: None, reasons: vec![Reason { rule, evidence: vec![evidence] }], notify_sender: false }
 }

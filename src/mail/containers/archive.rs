@@ -10,6 +10,9 @@ use super::{Budget, DAMAGED, ENCRYPTED, METHOD, Why, tar, zip};
 use crate::mail::filetype;
 use crate::mail::message::guess_charset;
 
+/// The files of an archive, and why the list ends early if it does.
+type Listed = (Vec<Member>, Option<Why>);
+
 /// One file inside an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -31,11 +34,7 @@ impl Member {
 }
 
 /// The files of an archive of this kind, and what is wrong with its end; `None` if the kind is none.
-pub fn members(
-    kind: &str,
-    content: &[u8],
-    budget: &Budget,
-) -> Option<Result<(Vec<Member>, Option<Why>), Why>> {
+pub fn members(kind: &str, content: &[u8], budget: &Budget) -> Option<Result<Listed, Why>> {
     match kind {
         filetype::ZIP | filetype::EPUB => Some(zip::members(content, budget).map(|members| (members, None))),
         filetype::TAR => Some(tar::members(content, budget)),

@@ -1,13 +1,19 @@
 //! Which parts of a message are attachments, and which of them a rule wants gone (spec R90, design section 9).
 
-use super::tree::{Cms, Form, Tree};
-use super::{EditError, Note, Removal, surgery};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::tree::{Cms, Form, Transfer, Tree};
+use super::{EditError, Note, Removal, surgery, text};
+use crate::mail::containers::uuencode;
 use crate::mail::filetype;
 
 /// An attachment that goes.
 #[derive(Debug)]
 pub(super) struct Found {
     pub part: usize,
+    /// Where in the decoded text of the part it stands, if it is a file written into a text (uuencode).
+    within: Option<Range<usize>>,
     pub name: String,
     /// Which of the removals want it gone.
     pub by: Vec<usize>,
@@ -20,6 +26,12 @@ pub(super) fn remove(
     notes: &mut Vec<Note>,
 ) -> Result<Option<Vec<u8>>, EditError> {
     let tree = Tree::read(content);
+    if let Some(open) = opened(&tree)? {
+        // Only if something goes: else the signature is worth more.
+        let new = remove(&open, removals, notes)?;
+        notes.extend(new.is_some().then_some(Note::SignatureVoid));
+        return Ok(new);
+    }
     let found = find(&tree, removals, notes)?;
     if found.is_empty() {
         return Ok(None);
@@ -36,15 +48,111 @@ pub(super) fn remove(
         }
     }
     notes.extend(found.iter().map(|found| Note::Removed(found.name.clone())));
-    let gone = found.into_iter().map(|found| (found.part, Some(found.name))).collect();
-    Ok(Some(surgery::cut(&tree, gone, &notices, notes)))
+    let mut gone = Vec::new();
+    let mut texts: BTreeMap<usize, Vec<(Range<usize>, String)>> = BTreeMap::new();
+    for Found { part, within, name, by: _ } in found {
+        match within {
+            Some(range) => texts.entry(part).or_default().push((range, name)),
+            None => gone.push((part, Some(name))),
+        }
+    }
+    let texts = texts.into_iter().map(|(part, files)| (part, without_files(&tree, part, &files, &notices)));
+    let texts = texts.collect();
+    Ok(Some(surgery::cut(&tree, gone, texts, &notices, notes)))
 }
 
-pub(super) fn find(
+/// The names of what a removal would take out.
+pub(super) fn names(content: &[u8], removal: &Removal) -> Result<Vec<String>, EditError> {
+    let tree = Tree::read(content);
+    if let Some(open) = opened(&tree)? {
+        return names(&open, removal);
+    }
+    let found = find(&tree, &[removal], &mut Vec::new())?;
+    Ok(found.into_iter().map(|found| found.name).collect())
+}
+
+/// A message that is signed or compressed as a whole, as it reads without that.
+fn opened(tree: &Tree<'_>) -> Result<Option<Vec<u8>>, EditError> {
+    match tree.cms(0) {
+        None | Some(Cms::Encrypted) => Ok(None),
+        Some(Cms::Opaque(entity)) if entity.is_empty() => Err(EditError::Opaque),
+        Some(Cms::Opaque(entity)) => {
+            let open = surgery::with_entity(tree, &entity);
+            // One inside the other again and again is nobody's mail.
+            match Tree::read(&open).cms(0) {
+                Some(Cms::Opaque(_)) => Err(EditError::Opaque),
+                _ => Ok(Some(open)),
+            }
+        }
+    }
+}
+
+/// A text part without the files written into it, ready to stand in its place.
+fn without_files(
     tree: &Tree<'_>,
-    removals: &[&Removal],
-    notes: &mut Vec<Note>,
-) -> Result<Vec<Found>, EditError> {
+    part: usize,
+    files: &[(Range<usize>, String)],
+    notices: &[&str],
+) -> (Range<usize>, Vec<u8>) {
+    let text = tree.decoded(part);
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    for (range, name) in files {
+        out.extend_from_slice(&text[at..range.start]);
+        // In ASCII, which is right in every charset that lines of uuencode can stand in.
+        let told = format!("[Attachment removed: {name}]");
+        for line in notices.iter().flat_map(|notice| notice.lines()).chain([told.as_str()]) {
+            out.extend(line.chars().map(|c| if c.is_ascii() && !c.is_control() { c as u8 } else { b'?' }));
+            out.extend_from_slice(b"\r\n");
+        }
+        at = range.end;
+    }
+    out.extend_from_slice(&text[at..]);
+    let this = &tree.parts[part];
+    let written = match this.transfer {
+        Transfer::Base64 => text::base64_lines(&out),
+        Transfer::QuotedPrintable => text::quoted_printable(&out),
+        Transfer::SevenBit | Transfer::EightBit | Transfer::Unknown => out,
+    };
+    (this.body..this.span.end, written)
+}
+
+/// Files that an old program wrote into a text, and that some programs still show as attachments.
+fn written_files(text: &[u8]) -> Vec<(Range<usize>, String, Vec<u8>)> {
+    let mut found = Vec::new();
+    if memchr::memmem::find(text, b"begin ").is_none() {
+        return found;
+    }
+    let mut at = 0;
+    while at < text.len() {
+        let end = |from: usize| memchr::memchr(b'\n', &text[from..]).map_or(text.len(), |lf| from + lf + 1);
+        let next = end(at);
+        if text[at..].starts_with(b"begin ") {
+            let mut stop = next;
+            loop {
+                let line = &text[stop..end(stop)];
+                stop = end(stop);
+                if stop >= text.len() || line.trim_ascii() == b"end" {
+                    break;
+                }
+                // Lines of it are short; a text that only mentions "begin" is left soon.
+                if line.len() > 80 || line.starts_with(b"begin ") {
+                    break;
+                }
+            }
+            let files = uuencode::files(&String::from_utf8_lossy(&text[at..stop]));
+            if let Some(file) = files.into_iter().next() {
+                found.push((at..stop, file.name, file.content));
+                at = stop;
+                continue;
+            }
+        }
+        at = next;
+    }
+    found
+}
+
+fn find(tree: &Tree<'_>, removals: &[&Removal], notes: &mut Vec<Note>) -> Result<Vec<Found>, EditError> {
     if let Some(why) = tree.doubt {
         return Err(EditError::Structure(why));
     }
@@ -70,7 +178,7 @@ pub(super) fn find(
                     notes.push(Note::EncryptedKept);
                     continue;
                 }
-                Some(Cms::Opaque) => return Err(EditError::Opaque),
+                Some(Cms::Opaque(_)) => return Err(EditError::Opaque),
                 None => {}
             },
             Form::Message => {}
@@ -78,16 +186,33 @@ pub(super) fn find(
         if this.parent.is_some_and(|parent| tree.signature(parent) == Some(part)) {
             continue;
         }
-        let Some(attachment) = Attachment::read(tree, part, &pictures) else { continue };
-        let by: Vec<usize> = removals
-            .iter()
-            .enumerate()
-            .filter(|(_, removal)| attachment.is_meant_by(removal))
-            .map(|(at, _)| at)
-            .collect();
+        let wanted_by = |attachment: &Attachment<'_>| -> Vec<usize> {
+            let all = removals.iter().enumerate();
+            all.filter(|(_, removal)| attachment.is_meant_by(removal)).map(|(at, _)| at).collect()
+        };
+        let Some(attachment) = Attachment::read(tree, part, &pictures) else {
+            if this.media.main_type() == "text" {
+                for (range, name, content) in written_files(&tree.decoded(part)) {
+                    let names = [name];
+                    let attachment = Attachment {
+                        names: &names,
+                        kind: filetype::detect(&content),
+                        declared: filetype::OCTETS,
+                        size: content.len() as u64,
+                        inline: false,
+                    };
+                    let by = wanted_by(&attachment);
+                    if !by.is_empty() {
+                        found.push(Found { part, within: Some(range), name: attachment.label(), by });
+                    }
+                }
+            }
+            continue;
+        };
+        let by = wanted_by(&attachment);
         if !by.is_empty() {
             settled[part] = true;
-            found.push(Found { part, name: attachment.label(), by });
+            found.push(Found { part, within: None, name: attachment.label(), by });
         }
     }
     Ok(found)

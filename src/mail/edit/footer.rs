@@ -368,10 +368,8 @@ fn same_end(raw: &[u8], end: &[u8]) -> bool {
 /// Where the body of an HTML text ends: before its last end tag.
 fn end_of_body(source: &[u8]) -> usize {
     let last = |tag: &[u8]| {
-        let starts = memchr::memchr_iter(b'<', source);
-        starts
-            .filter(|&at| source.get(at..at + tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag)))
-            .last()
+        let mut starts = memchr::memrchr_iter(b'<', source);
+        starts.find(|&at| source.get(at..at + tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag)))
     };
     last(b"</body").or_else(|| last(b"</html")).unwrap_or(source.len())
 }

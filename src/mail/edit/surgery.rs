@@ -44,11 +44,16 @@ enum Place {
     Around(usize),
 }
 
+/// The body of a part, and what stands there instead.
+type Rewritten = (Range<usize>, Vec<u8>);
+
 /// The message without the parts of `gone`. Those with a name are told of, with the `notices`; those without
-/// go silently, where a part may be missing, and leave an empty text where one must be.
+/// go silently, where a part may be missing, and leave an empty text where one must be. `texts` are parts that
+/// stay and get another body.
 pub(super) fn cut(
     tree: &Tree<'_>,
     gone: Vec<(usize, Option<String>)>,
+    texts: Vec<(usize, Rewritten)>,
     notices: &[&str],
     notes: &mut Vec<Note>,
 ) -> Vec<u8> {
@@ -58,7 +63,7 @@ pub(super) fn cut(
 
     // What is signed and changes is not signed any more: no broken seal stays behind.
     let mut unsealed = BTreeSet::new();
-    for &part in gone.keys() {
+    for part in gone.keys().copied().chain(texts.iter().map(|(part, _)| *part)) {
         let mut at = Some(part);
         while let Some(part) = at {
             if tree.parts[part].media.kind == "multipart/signed" {
@@ -89,6 +94,9 @@ pub(super) fn cut(
         part.media.kind == "text/html" && part.names.is_empty() && !is_inside(tree, at, &gone)
     });
     let mut splices = Splices::default();
+    for (_, (range, body)) in texts {
+        splices.replace(range, body);
+    }
     for &part in &unsealed {
         unseal(tree, part, &mut splices);
     }
@@ -186,6 +194,18 @@ fn replace_root(tree: &Tree<'_>, root: usize, new: &Entity, splices: &mut Splice
         body.splice(0..0, *b"\r\n");
     }
     splices.replace(end..this.span.end, body);
+}
+
+/// The message with this entity (fields that describe it, an empty line, a body) in the place of its content.
+pub(super) fn with_entity(tree: &Tree<'_>, entity: &[u8]) -> Vec<u8> {
+    let root = &tree.parts[0];
+    let (fields, end) = describing_fields(tree.bytes, root.span.start, root.body);
+    let mut splices = Splices::default();
+    for range in fields {
+        splices.replace(range, []);
+    }
+    splices.replace(end..root.span.end, entity);
+    splices.apply(tree.bytes)
 }
 
 /// Puts what a message consists of into a multipart/mixed, as its first part, with `note` behind it.
@@ -289,5 +309,5 @@ pub(super) fn strip_amp(content: &[u8], notes: &mut Vec<Note>) -> Result<Option<
         part.form == Form::Leaf && part.media.kind == "text/x-amp-html"
     };
     let gone: Vec<_> = (0..tree.parts.len()).filter(is_amp).map(|part| (part, None)).collect();
-    Ok((!gone.is_empty()).then(|| cut(&tree, gone, &[], notes)))
+    Ok((!gone.is_empty()).then(|| cut(&tree, gone, Vec::new(), &[], notes)))
 }

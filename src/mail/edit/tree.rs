@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::mail::containers::Budget;
+use crate::mail::containers::signed::{self, Signed};
 use crate::mail::filetype;
 use crate::mail::message::media::Media;
 use crate::mail::message::{Message, transfer};
@@ -12,6 +14,9 @@ const MAX_PARTS: usize = 10_000;
 const MAX_DEPTH: usize = 100;
 /// How often the octets of a message may be looked at, all levels together.
 const PASSES: usize = 64;
+
+/// What compressed mail may unpack to, beside its own size.
+const MAX_UNPACKED: u64 = 64 << 20;
 
 /// Content-Transfer-Encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,31 +283,26 @@ impl<'a> Tree<'a> {
             && filetype::detect(&self.decoded(this.children[1])) == filetype::PGP_ENCRYPTED
     }
 
-    /// What a message is that consists of one CMS object.
+    /// What a message is that consists of one CMS object: told by the object, not by what it is called.
     pub fn cms(&self, part: usize) -> Option<Cms> {
         let this = &self.parts[part];
-        let kind = this.media.kind.as_str();
         if this.form != Form::Leaf
             || self.multipart_of(part).is_some()
-            || !matches!(kind, "application/pkcs7-mime" | "application/x-pkcs7-mime")
+            || !matches!(this.media.kind.as_str(), "application/pkcs7-mime" | "application/x-pkcs7-mime")
         {
             return None;
         }
-        let content = self.decoded(part);
-        let start = &content[..content.len().min(64)];
-        let has = |oid: &[u8]| memchr::memmem::find(start, oid).is_some();
-        if content.first() != Some(&0x30) {
-            return None;
-        }
-        // id-data's family 1.2.840.113549.1.7, enveloped and encrypted; id-smime-ct-authEnvelopedData.
-        const FAMILY: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07];
-        const AUTH: &[u8] = &[0x06, 0x0b, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x10, 0x01, 0x17];
-        let family = |last: u8| has(&[FAMILY, &[last]].concat());
-        if family(3) || family(6) || has(AUTH) {
-            Some(Cms::Encrypted)
-        } else {
-            // Signed or compressed: readable by everybody, though not by us.
-            Some(Cms::Opaque)
+        let object = self.decoded(part);
+        // What is in it is in memory already; there is nothing to unpack but what is compressed.
+        let budget = Budget::new(object.len() as u64 + MAX_UNPACKED, 1, 1);
+        match signed::open(&object, &budget) {
+            Signed::Enveloped => Some(Cms::Encrypted),
+            Signed::Content(entity) | Signed::Compressed(entity) if budget.stopped().is_none() => {
+                Some(Cms::Opaque(entity))
+            }
+            Signed::Content(_) | Signed::Compressed(_) => Some(Cms::Opaque(Vec::new())),
+            // No message is in these, whatever else is.
+            Signed::Detached | Signed::Other | Signed::Damaged => None,
         }
     }
 
@@ -334,11 +334,11 @@ impl<'a> Tree<'a> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cms {
     Encrypted,
-    /// Content and signature in one, or compressed.
-    Opaque,
+    /// Content and signature in one, or compressed: the MIME entity in it; empty if it cannot be had.
+    Opaque(Vec<u8>),
 }
 
 /// Where the line break before `at` starts, not before `first`.

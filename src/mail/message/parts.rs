@@ -351,7 +351,10 @@ impl Walk<'_> {
             let by_content = filetype::detect(&sample);
             let reads = charset::looks_like_text(&sample);
             attachment |= !declared_text;
-            if self.is_file(kind, by_content, declared_text) {
+            // Whatever is no text is looked at whole: an archive may stand behind a picture.
+            if self.is_file(kind, by_content, declared_text)
+                || (!declared_text && !reads && !sample.is_empty())
+            {
                 self.attach(entity, reading, body, by_content, attachment);
                 // What is shown as text by some is read as text, whatever else it is.
                 if !declared_text || !reads || kind == "text/rtf" {

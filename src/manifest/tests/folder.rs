@@ -17,7 +17,18 @@ fn rule(name: &str) -> String {
 
 #[test]
 fn the_samples_load_without_a_problem() {
-    for sample in ["quickstart", "way-a", "way-b", "reject-word"] {
+    for sample in [
+        "quickstart",
+        "way-a",
+        "way-b",
+        "reject-confidential",
+        "quarantine-word",
+        "notify-others",
+        "archive",
+        "address-list",
+        "units",
+        "shadow",
+    ] {
         let path = repository(&format!("deploy/samples/{sample}.yaml"));
         let loaded = read(&std::fs::read_to_string(path).unwrap(), &mut Generations::default());
         assert_eq!(loaded.problems, [], "{sample}");

@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::bundle::document::{
-    Combine, Content, Detection, Detector, Expression, ExpressionKind, Location, Metadata, Rule,
-    TextExpression,
+    Combine, Content, Detection, Detector, Expression, ExpressionKind, Location, Rule, TextExpression,
 };
 use crate::policy::matcher::literals::{self, LiteralId, Literals};
 use crate::policy::matcher::{self, ListId, Matcher, WordError};
@@ -24,8 +23,6 @@ pub(in crate::policy) struct Shared {
     pub detectors: Vec<Detector>,
     /// Some rule reads the source of HTML parts.
     pub reads_html_source: bool,
-    /// Some rule asks whether the sender is authenticated.
-    pub asks_authentication: bool,
     /// By list: whether it is searched for in the source of HTML parts too.
     pub source_lists: Vec<bool>,
     /// By list: the rule in `bundle.rules` whose words it holds.
@@ -104,7 +101,6 @@ pub(super) struct Builder {
     source_lists: Vec<bool>,
     list_rules: Vec<usize>,
     reads_html_source: bool,
-    asks_authentication: bool,
 }
 
 impl Builder {
@@ -144,7 +140,6 @@ impl Builder {
             patterns: self.patterns,
             detectors: self.detectors.into_iter().collect(),
             reads_html_source: self.reads_html_source,
-            asks_authentication: self.asks_authentication,
             source_lists: self.source_lists,
             list_rules: self.list_rules,
         })
@@ -154,7 +149,6 @@ impl Builder {
         Ok(match expression {
             Expression::Text(text) => ExpressionCode::Text(self.text(text)?),
             Expression::Metadata(metadata) => {
-                self.asks_authentication |= matches!(metadata, Metadata::Authenticated(_));
                 ExpressionCode::Metadata(Fact::compile(metadata).map_err(|e| format!("value: {e}"))?)
             }
             Expression::Detector(detection) => {

@@ -13,12 +13,15 @@ use crate::policy::matcher::literals::{LiteralId, Tally};
 use crate::policy::pattern::Possible;
 use crate::policy::verdict::Evidence;
 
+/// By text of a place: what one pattern matches in it.
+type SharedMatches = Rc<Vec<Matches>>;
+
 /// What the automata found by place, each place searched when it is first asked for.
 #[derive(Default)]
 pub(super) struct Searches {
     literals: [OnceCell<Result<Tallies, TooManyHits>>; PLACES],
     possible: [OnceCell<Vec<Sifted>>; PLACES],
-    matches: RefCell<HashMap<(PatternId, Place), Rc<Vec<Matches>>>>,
+    matches: RefCell<HashMap<(PatternId, Place), SharedMatches>>,
 }
 
 /// By literal: the texts of the place that have it.
@@ -149,7 +152,7 @@ impl Texts<'_> {
             Test::Equals(None) => {
                 let texts = places.iter().flat_map(|place| self.places.texts(*place));
                 for text in texts.filter(|text| text.folded().text.is_empty()) {
-                    found.add(text, Way::Folded, 1, [0..0]);
+                    found.add(text, Way::Folded, 1, std::iter::once(0..0));
                 }
             }
             Test::Matches(pattern) => self.matches(*pattern, places, &mut found),

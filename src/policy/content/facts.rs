@@ -2,7 +2,8 @@
 
 use super::{Answer, Asked, Open, Texts};
 use crate::mail::message::File;
-use crate::policy::metadata::{self, Fact};
+use crate::policy::lists;
+use crate::policy::metadata::Fact;
 use crate::policy::verdict::Evidence;
 
 impl Texts<'_> {
@@ -27,10 +28,7 @@ impl Texts<'_> {
                 let from = self.message.addresses("from");
                 // Every author must be vouched for: readers are shown any of them.
                 let known = !from.is_empty()
-                    && from.iter().all(|mailbox| {
-                        let domain = mailbox.domain();
-                        domain.is_some_and(|domain| metadata::aligned(domain, transaction.authenticated))
-                    });
+                    && from.iter().all(|mailbox| lists::aligned(mailbox, transaction.authenticated));
                 yes(known == *wanted, "headers", known.to_string())
             }
             Fact::InboundTls(wanted) => yes(transaction.tls == *wanted, "envelope", wanted.to_string()),

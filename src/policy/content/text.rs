@@ -154,9 +154,9 @@ impl Text {
             true => (view.map.to_source(range.start), 0),
             false => view.span(self.shown(), range.start, range.end),
         };
+        let snippet = snippet::around(self.shown(), offset, length, clause.secret);
         let after = self.hidden.partition_point(|stretch| stretch.end <= offset);
         let hidden = self.hidden.get(after).is_some_and(|stretch| stretch.start < offset + length);
-        let snippet = snippet::around(self.shown(), offset, length, clause.secret);
         let (offset, length) = match &self.visible {
             Some(visible) => visible.span(&self.source, offset, length),
             None => (offset, length),

@@ -1,5 +1,7 @@
+mod disguises;
 mod evasion;
 mod golden;
+mod matching;
 
 use super::super::testing::*;
 use super::*;

@@ -67,7 +67,9 @@ impl Sieve {
             };
             match atoms::required(&hir) {
                 Some(atoms) => {
-                    atoms.into_iter().for_each(|atom| by_atom.entry(atom).or_default().push(number))
+                    for atom in atoms {
+                        by_atom.entry(atom).or_default().push(number);
+                    }
                 }
                 None => shapes.push((number, without_looks(&hir))),
             }

@@ -3,14 +3,17 @@
 //! Tokenised by html5gum (WHATWG section 13.2.5, no dependencies, no unsafe): visible text needs exact
 //! tokens but no tree, and a tree of hostile HTML costs memory and recursion. Inline tags join,
 //! block tags, cells, list items and `<br>` separate; comments, style, script and attributes do not
-//! show. Text hidden by CSS is part of the first reading; a second one leaves it out, since what is
-//! hidden inside a word splits it for us and not for the reader.
+//! show. Text hidden by CSS is part of the first reading and told as hidden; further ones leave it out,
+//! since what is hidden inside a word splits it for us and not for the reader.
 
 use std::ops::Range;
 
 use html5gum::{DefaultEmitter, HtmlString, StartTag, State, Token, Tokenizer};
 
+mod style;
+
 use super::{BOUNDARY, Map};
+use style::{Hidden, Sheet, Style};
 
 /// A text made from HTML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,14 +42,18 @@ impl Visible {
     }
 }
 
-/// Every reading of an HTML text: everything, without what is hidden if anything is, and the contents
-/// of conditional comments, which one widespread client shows.
+/// Every reading of an HTML text: everything, without what is surely hidden and without what some
+/// clients may hide, if anything is, and the contents of conditional comments, which one widespread
+/// client shows.
 pub fn visible(html: &str) -> Vec<Visible> {
     let mut reader = Reader::new(html);
     reader.run();
     let mut readings = vec![reader.all];
-    if reader.hid_something {
+    if reader.hid_surely {
         readings.push(reader.shown);
+    }
+    if reader.hid_maybe {
+        readings.push(reader.bare);
     }
     if !reader.conditional.is_empty() {
         let mut joined = Visible::default();
@@ -67,22 +74,24 @@ pub fn visible(html: &str) -> Vec<Visible> {
 struct Reader<'a> {
     html: &'a str,
     all: Visible,
+    /// Without what is surely hidden.
     shown: Visible,
-    hid_something: bool,
-    /// Open elements that matter: name and whether it hides.
-    open: Vec<(Vec<u8>, bool)>,
-    hiding: usize,
+    /// Without what any client may hide.
+    bare: Visible,
+    hid_surely: bool,
+    hid_maybe: bool,
+    /// Open elements and how their text looks.
+    open: Vec<(Box<[u8]>, Style)>,
     preformatted: usize,
     /// Inside style, script or template: nothing of it is text.
     dropping: Option<Vec<u8>>,
-    /// Classes and ids that the style sheets of the text hide.
-    hidden_names: Vec<String>,
+    sheet: Sheet,
     /// Where the contents of conditional comments stand: `<!--[if mso]>…<![endif]-->`.
     conditional: Vec<(usize, usize)>,
 }
 
-/// Elements open at once whose hiding is tracked; deeper ones count as shown.
-const MAX_OPEN: usize = 512;
+/// Elements open at once whose looks are tracked; deeper ones look like the last of them.
+const MAX_OPEN: usize = 4096;
 
 impl<'a> Reader<'a> {
     fn new(html: &'a str) -> Self {
@@ -90,14 +99,19 @@ impl<'a> Reader<'a> {
             html,
             all: Visible::default(),
             shown: Visible::default(),
-            hid_something: false,
+            bare: Visible::default(),
+            hid_surely: false,
+            hid_maybe: false,
             open: Vec::new(),
-            hiding: 0,
             preformatted: 0,
             dropping: None,
-            hidden_names: hidden_names(html),
+            sheet: Sheet::read(html),
             conditional: Vec::new(),
         }
+    }
+
+    fn style(&self) -> Style {
+        self.open.last().map(|(_, style)| *style).unwrap_or_default()
     }
 
     fn run(&mut self) {
@@ -149,10 +163,14 @@ impl<'a> Reader<'a> {
             b"pre" | b"listing" => self.preformatted += 1,
             _ => {}
         }
-        if !is_void(name) && self.open.len() < MAX_OPEN {
-            let hides = self.hides(tag);
-            self.hiding += usize::from(hides);
-            self.open.push((name.to_vec(), hides));
+        if !is_void(name) {
+            // Elements that end where the next one of their kind begins.
+            let ends = matches!(name, b"p" | b"li" | b"td" | b"th" | b"tr" | b"dt" | b"dd" | b"option");
+            self.open.pop_if(|(open, _)| ends && **open == *name);
+            if self.open.len() < MAX_OPEN {
+                let style = self.sheet.style_of(tag, self.style());
+                self.open.push((name.into(), style));
+            }
         }
         None
     }
@@ -168,32 +186,11 @@ impl<'a> Reader<'a> {
         }
         // The end tag closes the nearest such element and everything opened inside it.
         let near = self.open.len().saturating_sub(32);
-        if let Some(at) = self.open[near..].iter().rposition(|(open, _)| open == name) {
-            for (_, hides) in self.open.drain(near + at..) {
-                self.hiding -= usize::from(hides);
-            }
+        if let Some(at) = self.open[near..].iter().rposition(|(open, _)| **open == *name) {
+            self.open.truncate(near + at);
         }
         let at = self.all.text.len();
         self.separate(name, self.all.map.to_source(at));
-    }
-
-    fn hides(&self, tag: &StartTag<usize>) -> bool {
-        let attribute = |name: &str| tag.attributes.get(name.as_bytes());
-        if matches!(tag.name.as_slice(), b"rt" | b"rp" | b"template" | b"datalist")
-            || attribute("hidden").is_some()
-        {
-            return true;
-        }
-        if let Some(style) = attribute("style")
-            && hiding_style(&String::from_utf8_lossy(style))
-        {
-            return true;
-        }
-        let named = |name: &&str| {
-            let value = attribute(name).map(|value| String::from_utf8_lossy(value)).unwrap_or_default();
-            value.split_ascii_whitespace().any(|one| self.hidden_names.iter().any(|hidden| hidden == one))
-        };
-        !self.hidden_names.is_empty() && ["class", "id"].iter().any(named)
     }
 
     fn separate(&mut self, name: &[u8], source: usize) {
@@ -208,15 +205,21 @@ impl<'a> Reader<'a> {
     fn push(&mut self, c: char, source: usize) {
         let start = self.all.text.len();
         add(&mut self.all, c, source);
-        if self.hiding == 0 {
+        let hidden = self.style().hidden();
+        if hidden != Hidden::Surely {
             add(&mut self.shown, c, source);
-            return;
         }
-        self.hid_something |= !c.is_whitespace();
-        let end = self.all.text.len();
-        match self.all.hidden.last_mut() {
-            Some(last) if last.end == start => last.end = end,
-            _ => self.all.hidden.push(start..end),
+        match hidden {
+            Hidden::No => add(&mut self.bare, c, source),
+            Hidden::Maybe => self.hid_maybe |= !c.is_whitespace(),
+            Hidden::Surely => {
+                self.hid_surely |= !c.is_whitespace();
+                let end = self.all.text.len();
+                match self.all.hidden.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ => self.all.hidden.push(start..end),
+                }
+            }
         }
     }
 
@@ -338,63 +341,6 @@ fn is_void(name: &[u8]) -> bool {
     VOID.binary_search(&name).is_ok()
 }
 
-/// Whether declarations hide what they apply to.
-fn hiding_style(style: &str) -> bool {
-    let style: String = style.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
-    style.split(';').filter_map(|one| one.split_once(':')).any(|(property, value)| {
-        let value = value.trim_end_matches("!important");
-        match property {
-            "display" => value == "none",
-            "visibility" => matches!(value, "hidden" | "collapse"),
-            "mso-hide" => value == "all",
-            "opacity" => is_zero(value),
-            "font-size" | "max-height" | "max-width" | "height" | "width" | "line-height" => is_zero(value),
-            _ => false,
-        }
-    })
-}
-
-fn is_zero(value: &str) -> bool {
-    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
-    number.parse::<f64>().is_ok_and(|n| n == 0.0)
-}
-
-/// Names of `.class` and `#id` rules that hide, in all style sheets of the text. Other selectors are
-/// not understood; their text stays in both readings.
-fn hidden_names(html: &str) -> Vec<String> {
-    const MAX: usize = 64;
-    let mut names = Vec::new();
-    let mut rest = html;
-    while let Some(open) = find_ascii_case(rest, "<style") {
-        let sheet = &rest[open..];
-        let end = find_ascii_case(sheet, "</style").unwrap_or(sheet.len());
-        for rule in sheet[..end].split('}') {
-            let Some((selectors, declarations)) = rule.rsplit_once('{') else { continue };
-            if !hiding_style(declarations) {
-                continue;
-            }
-            for selector in selectors.split([',', '>']) {
-                let selector = selector.trim();
-                let Some(at) = selector.rfind(['.', '#']) else { continue };
-                if names.len() < MAX {
-                    names.push(selector[at + 1..].to_owned());
-                }
-            }
-        }
-        rest = &sheet[end.max(1)..];
-    }
-    names
-}
-
-fn find_ascii_case(text: &str, lower: &str) -> Option<usize> {
-    let first = lower.as_bytes()[0];
-    memchr::memchr_iter(first, text.as_bytes()).find(|&at| {
-        text.as_bytes()
-            .get(at..at + lower.len())
-            .is_some_and(|found| found.eq_ignore_ascii_case(lower.as_bytes()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,6 +390,74 @@ mod tests {
             assert_eq!(readings[1].text.replace(BOUNDARY, ""), "forbidden", "{html}");
         }
         assert_eq!(visible("<p style='font-size:10px'>x</p>").len(), 1);
+    }
+
+    #[test]
+    fn r055_text_of_no_size_or_colour_and_off_the_screen_is_told_as_hidden() {
+        for decoy in [
+            "<span style='display:none'>",
+            "<span style='DISPLAY : /* x */ none !important'>",
+            "<span style='visibility:hidden'>",
+            "<span style='font-size:0'>",
+            "<span style='font-size:1px'>",
+            "<span style='font:0/0 a'>",
+            "<span style='opacity:0'>",
+            "<span style='opacity:.0'>",
+            "<span style='color:#fff'>",
+            "<span style='color:white;background:#fefefe'>",
+            "<font color=white>",
+            "<span style='color:transparent'>",
+            "<span style='color:rgba(0,0,0,0)'>",
+            "<span style='position:absolute;left:-9999px'>",
+            "<span style='text-indent:-9999px'>",
+            "<span style='max-height:0;overflow:hidden'>",
+            "<span style='clip:rect(0,0,0,0);position:absolute'>",
+            "<span style='\\64isplay:none'>",
+            "<span hidden>",
+            "<style>.d{display:none}</style><span class=d>",
+            "<style>@import 'x';/*}*/#d{font-size:0}</style><span id=d>",
+            "<style>s{display:none}</style><s>",
+            "<table bgcolor=#000000><tr><td style='color:black'>",
+        ] {
+            let html = format!("for{decoy}xx</span></font></s></table>bidden");
+            let readings = visible(&html);
+            let all = &readings[0];
+            let at = all.text.find("xx").unwrap();
+            assert!(all.hidden.iter().any(|range| range.contains(&at)), "{decoy}: {readings:?}");
+            let shown = readings.last().unwrap().text.replace(BOUNDARY, "");
+            assert!(shown.contains("forbidden"), "{decoy}: {shown}");
+        }
+        for visible_text in [
+            "<span style='display:block'>",
+            "<span style='font-size:10px'>",
+            "<span style='color:#fff;background:#000'>",
+            "<td bgcolor=navy><font color=white>",
+            "<span style='opacity:0.9'>",
+            "<div style='font-size:0'><span style='font-size:14px'>",
+            "<div style='visibility:hidden'><span style='visibility:visible'>",
+            "<span style='left:-1px'>",
+            "<style>.d{color:red}.d:hover{display:none}</style><span class=d>",
+        ] {
+            let readings = visible(&format!("{visible_text}forbidden</span>"));
+            assert!(readings[0].hidden.is_empty(), "{visible_text}");
+        }
+    }
+
+    #[test]
+    fn r055_what_only_some_screens_hide_is_read_both_ways() {
+        for html in [
+            "<style>@media (max-width:600px){.m{display:none}}</style>for<i class=m>xx</i>bidden",
+            "for<i style='mso-hide:all'>xx</i>bidden",
+            "<style>.a{display:none}.b{display:inline}</style>for<i class='a b'>xx</i>bidden",
+        ] {
+            let readings = visible(html);
+            assert!(readings[0].hidden.is_empty(), "{html}");
+            assert!(readings.iter().any(|r| r.text.contains("forbidden")), "{html}: {readings:?}");
+            assert!(readings.iter().any(|r| r.text.contains("forxxbidden")), "{html}");
+        }
+        // Letters shown one by one inside what is hidden as a whole.
+        let html = "<div style='font-size:0'>x<b style='font-size:9pt'>for</b>y<b style='font-size:9pt'>bidden</b></div>";
+        assert!(visible(html).iter().any(|reading| reading.text.contains("forbidden")));
     }
 
     #[test]

@@ -238,7 +238,10 @@ fn any_command() -> impl Strategy<Value = Command> {
         (sender, prop::option::of(any::<u64>())).prop_map(
             |((mailbox, eight, smtputf8, ret, envid), size)| {
                 let body = if eight { BodyType::EightBitMime } else { BodyType::SevenBit };
-                Command::Mail { sender: Sender { mailbox, body, smtputf8, ret, envid, require_tls: false }, size }
+                Command::Mail {
+                    sender: Sender { mailbox, body, smtputf8, ret, envid, require_tls: false },
+                    size,
+                }
             }
         ),
         (mailbox(), notify, prop::option::of("rfc822;[a-z@.]{1,20}")).prop_map(

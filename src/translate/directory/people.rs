@@ -43,7 +43,7 @@ impl People {
             for (at, rule) in disabled_rules.iter().enumerate() {
                 let place = format!("{place}.disabledRules[{at}]");
                 let read = rule_name(namespace, rule)
-                    .ok_or_else(|| Problem::invalid(place.as_str(), checks::RULE_NAME.message));
+                    .ok_or_else(|| Problem::invalid(place.as_str(), checks::RULE_NAME));
                 people.disabled.extend(findings.ok(read).map(|rule| (place, path.clone(), rule)));
             }
             if !people.units.insert(path) {

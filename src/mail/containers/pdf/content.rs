@@ -157,11 +157,7 @@ impl<'i, 'f> Interpreter<'i, 'f> {
             found.try_into().ok()
         };
         match word {
-            b"q" => {
-                if self.saved.len() < DEEPEST {
-                    self.saved.push(self.state);
-                }
-            }
+            b"q" if self.saved.len() < DEEPEST => self.saved.push(self.state),
             b"Q" => {
                 if let Some(state) = self.saved.pop() {
                     self.state = state;

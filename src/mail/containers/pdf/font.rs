@@ -40,7 +40,7 @@ impl Font {
         let mut font = Self { default_width: 0.5, ..Self::default() };
         for at in file.streams(dict.get("ToUnicode")) {
             let bytes = file.decode(at, budget);
-            font.to_unicode(&bytes);
+            font.read_to_unicode(&bytes);
         }
         font.composite = dict.is_name("Subtype", b"Type0");
         let base = file.resolve(dict.get("BaseFont")).and_then(Object::name).unwrap_or_default();
@@ -197,7 +197,7 @@ impl Font {
     }
 
     /// Reads a ToUnicode map (section 9.10.3): the mappings, in whatever order they come.
-    fn to_unicode(&mut self, bytes: &[u8]) {
+    fn read_to_unicode(&mut self, bytes: &[u8]) {
         let mut lexer = Lexer::new(bytes, 0, false);
         let mut operands: Vec<Object> = Vec::new();
         while let Some(token) = lexer.token() {

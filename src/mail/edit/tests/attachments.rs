@@ -175,7 +175,6 @@ fn r090_encrypted_mail_stays_and_what_only_claims_to_be_does_not() {
     assert!(removed(&false_one, &all()).unwrap().contains(&"Report.pdf".to_owned()));
     let opaque = "Content-Type: application/pkcs7-mime; smime-type=signed-data\r\nContent-Transfer-Encoding: base64\r\n\r\n\
                   MIAGCSqGSIb3DQEHAqCAMIACAQExDzANBglghkgBZQMEAgEFADCABgkqhkiG9w0BBwE=\r\n";
-    assert_eq!(removed(&message(opaque), &all()), Err(EditError::Opaque));
     let program = opaque.replace("MIAG", "TVqQ");
     assert_eq!(
         removed(&message(&program), &all()).unwrap(),
@@ -201,6 +200,38 @@ fn r090_what_is_read_differently_by_different_programs_does_not_leave_unremoved(
     // A missing end is read alike by all.
     let open = multipart("mixed", "mix", &[PLAIN, PDF]).split("--mix--").next().unwrap().to_owned();
     assert_eq!(removed(&message(&open), &all()).unwrap(), ["Report.pdf"]);
+}
+
+#[test]
+fn r090_what_is_signed_as_a_whole_is_opened_only_when_something_in_it_goes() {
+    use super::encryption::Keys;
+    let keys = Keys::new("opaque", &["rsa:2048"], &[]);
+    for inside in [multipart("mixed", "mix", &[PLAIN, PDF]), PLAIN.to_owned()] {
+        let content = [FRONT.replace("MIME-Version: 1.0\r\n", "").as_bytes(), &keys.signed(&inside)].concat();
+        let (out, notes) = edited(&content, &[remove(all())]);
+        if inside == PLAIN {
+            assert_eq!(out.as_bytes(), content, "the signature stays");
+            continue;
+        }
+        assert!(notes.contains(&Note::SignatureVoid), "{notes:?}");
+        has(&out, &["Subject: s\r\n", PLAIN, "[Attachment removed: Report.pdf]"]);
+        assert!(!out.contains("pkcs7") && !out.contains("JVBER"), "{out}");
+        assert_eq!(removed(&content, &all()).unwrap(), ["Report.pdf"]);
+    }
+}
+
+#[test]
+fn r090_files_written_into_a_text_are_attachments() {
+    let file = "begin 644 tool.exe\r\n#0V%T\r\n`\r\nend\r\n";
+    let text = |body: &str| message(&format!("Content-Type: text/plain; charset=utf-8\r\n\r\n{body}"));
+    let content = text(&format!("Grüße\r\n{file}after\r\nbegin with this\r\n"));
+    assert_eq!(removed(&content, &names(&["*.EXE"])).unwrap(), ["tool.exe"]);
+    assert!(removed(&content, &names(&["*.zip"])).unwrap().is_empty());
+    let (out, _) = edited(&content, &[remove(names(&["*.exe"]))]);
+    assert_eq!(
+        out.as_bytes(),
+        text("Grüße\r\n[Attachment removed: tool.exe]\r\nafter\r\nbegin with this\r\n")
+    );
 }
 
 #[test]

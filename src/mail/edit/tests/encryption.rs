@@ -9,12 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::*;
 use super::bodies::*;
 
-struct Keys {
+pub struct Keys {
     folder: PathBuf,
 }
 
 impl Keys {
-    fn new(name: &str, key: &[&str], extra: &[&str]) -> Self {
+    pub fn new(name: &str, key: &[&str], extra: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("postern-smime-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let keys = Self { folder };
@@ -42,6 +42,28 @@ impl Keys {
     /// The certificate as the bundle has it.
     fn certificate(&self) -> String {
         STANDARD.encode(self.openssl(&["x509", "-in", &self.path("cert.pem"), "-outform", "DER"]))
+    }
+
+    /// Fields and body of a message that is signed as a whole.
+    pub fn signed(&self, entity: &str) -> Vec<u8> {
+        let file = self.path("entity");
+        std::fs::write(&file, entity).unwrap();
+        let (key, certificate) = (self.path("key.pem"), self.path("cert.pem"));
+        let out = self.openssl(&[
+            "cms",
+            "-sign",
+            "-nodetach",
+            "-binary",
+            "-stream",
+            "-crlfeol",
+            "-in",
+            &file,
+            "-inkey",
+            &key,
+            "-signer",
+            &certificate,
+        ]);
+        String::from_utf8(out).unwrap().replace("\r\n", "\n").replace('\n', "\r\n").into_bytes()
     }
 
     fn decrypted(&self, message: &[u8]) -> String {

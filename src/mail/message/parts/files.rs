@@ -237,11 +237,14 @@ impl Walk<'_> {
             return true;
         }
         let part = self.inner_part(&archive.part, archive.name.as_deref());
-        let name = (!member.name.is_empty()).then(|| member.name.clone());
+        let name = match member.name.is_empty() {
+            true => unpacked_name(archive.name.as_deref().unwrap_or_default()),
+            false => member.name.clone(),
+        };
         let taken = archive::take(&member, &archive.content, &self.budget);
-        let archive_path = archive.name.clone();
-        let outer = archive.part.clone();
+        let (outer, outer_name) = (archive.part.clone(), archive.name.clone());
         self.waiting.push(Job::Archive(archive));
+        let name = Some(name);
         match taken {
             Ok(taken) => {
                 let size = if taken.whole { taken.content.len() as u64 } else { member.size };
@@ -250,21 +253,8 @@ impl Walk<'_> {
                     self.unreadable(&part, name.as_deref(), DAMAGED);
                 }
                 if taken.whole {
-                    let Some(name) = name.or_else(|| archive_path.as_deref().map(unpacked_name)) else {
-                        self.waiting.push(Job::File(Attached {
-                            part,
-                            name: None,
-                            kind: taken.kind,
-                            content: taken.content,
-                        }));
-                        return self.going_on();
-                    };
-                    self.waiting.push(Job::File(Attached {
-                        part,
-                        name: Some(name),
-                        kind: taken.kind,
-                        content: taken.content,
-                    }));
+                    let (kind, content) = (taken.kind, taken.content);
+                    self.waiting.push(Job::File(Attached { part, name, kind, content }));
                 }
             }
             Err(why) if self.budget.stopped().is_some() && why != ENCRYPTED => {}
@@ -272,16 +262,16 @@ impl Walk<'_> {
                 self.note_file(&part, name.as_deref(), filetype::OCTETS, member.size);
                 self.unreadable(&part, name.as_deref(), why);
                 if why == ENCRYPTED {
-                    self.unreadable(&outer, archive_path.as_deref(), ENCRYPTED);
+                    self.unreadable(&outer, outer_name.as_deref(), ENCRYPTED);
                 }
             }
         }
         self.going_on()
     }
 
-    /// A spent budget for files ends the walk: nothing that follows could be read.
+    /// A spent budget ends the walk, never without saying so: nothing that follows could be read.
     fn going_on(&self) -> bool {
-        self.budget.unpacked_left() > 0
+        self.budget.stopped().is_none() || self.budget.unpacked_left() > 0
     }
 
     /// The part as seen from inside a file of it.
