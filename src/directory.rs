@@ -10,6 +10,7 @@ pub mod keeper;
 mod server;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::api::ldap::Mapping;
 
 pub use keeper::Keeper;
 pub use server::{ReadError, read};
+pub use wanted::wanted;
 
 /// Where people are and how to ask for them: a Directory's `ldap` with its Secret and CA file at hand.
 #[derive(Clone, PartialEq)]

@@ -34,6 +34,8 @@ pub struct Keeper {
 
 #[derive(Debug)]
 struct Kept {
+    /// The gateway that uses it.
+    owner: ObjectKey,
     wanted: Wanted,
     next: Instant,
     reading: bool,
@@ -43,22 +45,37 @@ struct Kept {
 }
 
 impl Keeper {
-    /// Says which of the Directories of `owner` are to be read from now on, as `mine` tells them from others'.
-    pub fn want(&self, mine: impl Fn(&ObjectKey) -> bool, wanted: BTreeMap<ObjectKey, Wanted>) {
+    /// Says which Directories gateway `owner` wants read from now on, and no others of those it wanted before.
+    pub fn want(&self, owner: &ObjectKey, wanted: BTreeMap<ObjectKey, Wanted>) {
+        let mut news = false;
         let mut directories = self.lock();
-        directories.retain(|key, _| !mine(key) || wanted.contains_key(key));
+        directories.retain(|key, kept| kept.owner != *owner || wanted.contains_key(key));
         for (key, wanted) in wanted {
             match directories.get_mut(&key) {
-                Some(kept) if kept.wanted == wanted => {}
-                Some(kept) => (kept.wanted, kept.next) = (wanted, Instant::now()),
+                Some(kept) => {
+                    kept.owner = owner.clone();
+                    if kept.wanted != wanted {
+                        (kept.wanted, kept.next) = (wanted, Instant::now());
+                        news = true;
+                    }
+                }
                 None => {
-                    let facts = LdapFacts::default();
-                    let kept = Kept { wanted, next: Instant::now(), reading: false, read_for: None, facts };
+                    let kept = Kept {
+                        owner: owner.clone(),
+                        wanted,
+                        next: Instant::now(),
+                        reading: false,
+                        read_for: None,
+                        facts: LdapFacts::default(),
+                    };
                     directories.insert(key, kept);
+                    news = true;
                 }
             }
         }
-        self.wake.notify_one();
+        if news {
+            self.wake.notify_one();
+        }
     }
 
     /// What is known of each now.
@@ -66,7 +83,8 @@ impl Keeper {
         self.lock().iter().map(|(key, kept)| (key.clone(), kept.facts.clone())).collect()
     }
 
-    /// Reads until `stop`; `news` is called for each Directory of which something else is known than before.
+    /// Reads until `stop`; `news` is called with the gateway of each Directory of which something else is known
+    /// than before.
     pub async fn run(self: Arc<Self>, news: impl Fn(&ObjectKey), stop: CancellationToken) {
         let mut readings: JoinSet<(ObjectKey, Wanted, Result<Snapshot, ReadError>)> = JoinSet::new();
         loop {
@@ -77,8 +95,8 @@ impl Keeper {
                 () = tokio::time::sleep_until(next) => {}
                 Some(done) = readings.join_next() => {
                     let Ok((key, wanted, result)) = done else { continue };
-                    if self.note(&key, &wanted, result, Timestamp::now()) {
-                        news(&key);
+                    if let Some(owner) = self.note(&key, &wanted, result, Timestamp::now()) {
+                        news(&owner);
                     }
                 }
             }
@@ -102,20 +120,20 @@ impl Keeper {
         waiting.unwrap_or(now + Duration::from_secs(3600))
     }
 
-    /// Takes one result; true if anything is known now that was not.
+    /// Takes one result; whose it is, if anything is known now that was not.
     fn note(
         &self,
         key: &ObjectKey,
         read: &Wanted,
         result: Result<Snapshot, ReadError>,
         now: Timestamp,
-    ) -> bool {
+    ) -> Option<ObjectKey> {
         let mut directories = self.lock();
-        let Some(kept) = directories.get_mut(key) else { return false };
+        let kept = directories.get_mut(key)?;
         kept.reading = false;
         // Its settings changed meanwhile: `next` is now, and this answer is to an old question.
         if kept.wanted != *read {
-            return false;
+            return None;
         }
         let refresh = read.settings.refresh;
         let before = kept.facts.clone();
@@ -139,7 +157,7 @@ impl Keeper {
                 kept.next = Instant::now() + refresh.min(RETRY);
             }
         }
-        kept.facts != before
+        (kept.facts != before).then(|| kept.owner.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ObjectKey, Kept>> {

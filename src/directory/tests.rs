@@ -1,10 +1,5 @@
 //! Against OpenLDAP's own server on loopback, with 1,200 people and TLS, as administrators run it.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_util::sync::CancellationToken;
 
 use super::entries::{Entry, snapshot};
@@ -13,125 +8,20 @@ use super::*;
 use crate::translate::ObjectKey;
 use crate::translate::ldap::{LdapFacts, Snapshot};
 
-const BASE: &str = "dc=solarmora,dc=com";
-const PASSWORD: &str = "let me in";
+use slapd::{BASE, PASSWORD, Slapd, free_port};
 
-/// A server with a folder of its own; ended when dropped.
-struct Slapd {
-    folder: PathBuf,
-    plain: u16,
-    tls: u16,
-    ca: String,
-    child: Option<Child>,
-}
+#[path = "../../tests/it/support/slapd.rs"]
+mod slapd;
 
-impl Slapd {
-    fn start(people: &str) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let unique =
-            format!("postern-slapd-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(folder.join("data")).unwrap();
-        let (plain, tls) = (free_port(), free_port());
-        let ca = certificates(&folder);
-        let at = folder.display();
-        let config = format!(
-            "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
-             include /etc/ldap/schema/inetorgperson.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n\
-             pidfile {at}/pid\nargsfile {at}/args\nTLSCertificateFile {at}/server.crt\n\
-             TLSCertificateKeyFile {at}/server.key\nTLSCACertificateFile {at}/ca.crt\nsecurity simple_bind=1 tls=1\n\
-             disallow bind_anon\nsizelimit size.soft=500 size.hard=500 size.prtotal=unlimited\n\
-             database mdb\nmaxsize 104857600\nsuffix \"{BASE}\"\nrootdn \"cn=admin,{BASE}\"\n\
-             rootpw other\ndirectory {at}/data\naccess to attrs=userPassword by anonymous auth\n\
-             access to * by users read\n"
-        );
-        std::fs::write(folder.join("slapd.conf"), config).unwrap();
-        let mut server = Self { folder, plain, tls, ca, child: None };
-        server.fill(people);
-        server.run();
-        server
+fn settings(server: &Slapd) -> Settings {
+    Settings {
+        url: format!("ldaps://localhost:{}", server.tls),
+        ca: Some(Arc::from(server.ca.as_bytes())),
+        bind: Some((format!("cn=reader,{BASE}"), PASSWORD.to_owned())),
+        base: BASE.to_owned(),
+        mapping: Mapping::default(),
+        refresh: Duration::from_millis(100),
     }
-
-    /// Replaces all entries; the server must not run.
-    fn fill(&self, people: &str) {
-        let data = self.folder.join("data");
-        std::fs::remove_dir_all(&data).unwrap();
-        std::fs::create_dir(&data).unwrap();
-        let reader = format!(
-            "dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: Solarmora\ndc: solarmora\n\n\
-             dn: cn=reader,{BASE}\nobjectClass: person\ncn: reader\nsn: reader\nuserPassword: {PASSWORD}\n\n"
-        );
-        std::fs::write(self.folder.join("all.ldif"), format!("{reader}{people}")).unwrap();
-        let output = Command::new("/usr/sbin/slapadd")
-            .args(["-q", "-f"])
-            .arg(self.folder.join("slapd.conf"))
-            .arg("-l")
-            .arg(self.folder.join("all.ldif"))
-            .output()
-            .expect("Debian's slapd is there: run `make deps`");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn run(&mut self) {
-        let urls = format!("ldap://127.0.0.1:{} ldaps://127.0.0.1:{}", self.plain, self.tls);
-        let child = Command::new("/usr/sbin/slapd")
-            .args(["-d", "0", "-h", &urls, "-f"])
-            .arg(self.folder.join("slapd.conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("Debian's slapd is there: run `make deps`");
-        self.child = Some(child);
-        let began = std::time::Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.tls)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "slapd does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            url: format!("ldaps://localhost:{}", self.tls),
-            ca: Some(Arc::from(self.ca.as_bytes())),
-            bind: Some((format!("cn=reader,{BASE}"), PASSWORD.to_owned())),
-            base: BASE.to_owned(),
-            mapping: Mapping::default(),
-            refresh: Duration::from_millis(100),
-        }
-    }
-}
-
-impl Drop for Slapd {
-    fn drop(&mut self) {
-        self.stop();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A CA and a certificate of it for `localhost`; the CA as PEM.
-fn certificates(folder: &std::path::Path) -> String {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &ca).unwrap();
-    std::fs::write(folder.join("server.crt"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
-    std::fs::write(folder.join("ca.crt"), ca.pem()).unwrap();
-    ca.pem()
 }
 
 /// So many people in `/sales/export`, and a group of the first two with another group.
@@ -162,8 +52,8 @@ fn members(snapshot: &Snapshot, group: &str) -> Vec<String> {
 #[tokio::test]
 async fn everybody_is_read_in_pages_over_tls() {
     let server = Slapd::start(&people(1200));
-    let started_tls = Settings { url: format!("ldap://localhost:{}", server.plain), ..server.settings() };
-    for settings in [server.settings(), started_tls] {
+    let started_tls = Settings { url: format!("ldap://localhost:{}", server.plain), ..settings(&server) };
+    for settings in [settings(&server), started_tls] {
         let found = read(&settings).await.unwrap();
         assert_eq!(found.users.len(), 1200);
         let seventh = found.users.iter().find(|user| user.address == "person7@solarmora.com").unwrap();
@@ -179,7 +69,7 @@ async fn everybody_is_read_in_pages_over_tls() {
 #[tokio::test]
 async fn what_is_wrong_is_said_and_no_password_leaves_in_clear_text() {
     let server = Slapd::start(&people(3));
-    let good = server.settings();
+    let good = settings(&server);
     let bind = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
     for (settings, expected) in [
         (Settings { ca: None, ..good.clone() }, "UnknownIssuer"),
@@ -219,7 +109,7 @@ impl Kept {
 
     fn want(&self, generation: i64, settings: &Settings) {
         let wanted = Wanted { generation, settings: settings.clone() };
-        self.keeper.want(|_| true, [(self.key.clone(), wanted)].into());
+        self.keeper.want(&ObjectKey::new("default", "gateway"), [(self.key.clone(), wanted)].into());
     }
 
     async fn until(&self, what: impl Fn(&LdapFacts) -> bool) -> LdapFacts {
@@ -241,7 +131,7 @@ fn users(facts: &LdapFacts) -> usize {
 #[tokio::test]
 async fn changes_come_with_the_next_reading_and_the_last_answer_stays_while_the_server_is_away() {
     let mut server = Slapd::start(&people(10));
-    let kept = Kept::start(&server.settings());
+    let kept = Kept::start(&settings(&server));
     assert_eq!(kept.until(|facts| users(facts) == 10).await.problem, None);
 
     server.stop();
@@ -260,7 +150,7 @@ async fn changes_come_with_the_next_reading_and_the_last_answer_stays_while_the_
     let shrunk =
         kept.until(|facts| facts.problem.as_ref().is_some_and(|why| why.contains("more than half"))).await;
     assert_eq!(users(&shrunk), 12);
-    kept.want(2, &server.settings());
+    kept.want(2, &settings(&server));
     assert_eq!(users(&kept.until(|facts| facts.problem.is_none()).await), 5);
     kept.stop.cancel();
     kept.task.await.unwrap();

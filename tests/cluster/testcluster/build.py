@@ -30,6 +30,7 @@ PROGRAMS = {
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
     "slapadd": "slapd",
+    "ldapmodify": "ldap-utils",
     "strace": "strace",
     "lua5.1": "lua5.1",
 }
