@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod directory;
 pub mod expression;
 pub mod gateway;
+pub mod ldap;
 pub mod modify;
 pub mod pod;
 pub mod quarantine;

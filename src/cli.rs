@@ -103,6 +103,12 @@ fn complain(error: &anyhow::Error) {
     eprintln!("postern: {text}");
 }
 
+/// Says on standard error what limits the answer on standard output.
+#[expect(clippy::print_stderr, reason = "the command line talks to people")]
+fn caution(text: &str) {
+    eprintln!("postern: warning: {text}");
+}
+
 /// Writes to standard output; a reader that went away (`| head`) is no error.
 fn print(text: &str) {
     use std::io::Write;

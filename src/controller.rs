@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::directory;
 
 use build::Site;
 use leader::{Election, Terms};
@@ -123,8 +124,10 @@ async fn lead(
     let statuses = Arc::new(Statuses::new(client.clone(), world.clone(), metrics.clone(), recorder));
     let (renew, tls) = watch::channel(tls);
     let authority = Arc::new(authority);
+    let people = Arc::new(directory::Keeper::default());
     let ctx = Arc::new(Context {
         client,
+        people: people.clone(),
         world: world.clone(),
         metrics: metrics.clone(),
         statuses: statuses.clone(),
@@ -143,7 +146,8 @@ async fn lead(
             }
         }
     };
-    tokio::join!(supervisor, writer, renewal);
+    let directories = people.run(|gateway| world.ring_spec(gateway), stop.clone());
+    tokio::join!(supervisor, writer, renewal, directories);
     while watches.join_next().await.is_some() {}
     info!("stopped working");
 }

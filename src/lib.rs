@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod cli;
 pub mod controller;
 pub mod delivery;
+pub mod directory;
 pub mod gateway;
 pub mod mail;
 pub mod manifest;

@@ -12,6 +12,7 @@ pub mod address_lists;
 mod conflicts;
 pub mod directory;
 pub mod gateway;
+pub mod ldap;
 pub mod lists;
 pub mod order;
 pub mod pattern;

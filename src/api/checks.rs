@@ -390,6 +390,47 @@ pub const RULE_NAME_FORM: &str =
     r"^(RoutingRule|ComplianceRule)(/[a-z0-9-]+)?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
 pub const RULE_NAME: &str = "not the name of a rule: write RoutingRule/<name> or ComplianceRule/<name>, with the namespace before the name if it is another one";
 
+macro_rules! ldap_url {
+    () => {
+        r"^ldaps?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?$"
+    };
+}
+pub const LDAP_URL: Check = check(
+    concat!("self.matches(r'", ldap_url!(), "')"),
+    "not the address of an LDAP server: write ldaps://host or ldap://host (which means StartTLS), with :port if it is not 636 or 389",
+);
+pub const BASE_DN: Check = check(
+    r"self.matches(r'^[A-Za-z0-9][A-Za-z0-9.-]* *= *[^, =]')",
+    "not the name of an entry, such as dc=solarmora,dc=com",
+);
+pub const LDAP_REFRESH: Check = check(
+    r"self.matches(r'^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
+    "refresh must be 1s to 24h",
+);
+pub const LDAP_FILTER: Check = check(
+    "self.startsWith('(') && self.endsWith(')')",
+    "not an LDAP filter, such as (objectClass=inetOrgPerson)",
+);
+/// The name of an attribute; for the schema.
+pub const ATTRIBUTE_FORM: &str = r"^[A-Za-z0-9][A-Za-z0-9.-]*$";
+
+/// Whether [`LDAP_URL`] holds.
+pub fn is_ldap_url(text: &str) -> bool {
+    let rest = text.strip_prefix("ldaps://").or_else(|| text.strip_prefix("ldap://"));
+    let Some(rest) = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)) else { return false };
+    let (host, port) = match rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((host, port)) => match host.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => ("host", port.strip_prefix(':').or((!port.is_empty()).then_some("?"))),
+            Err(_) => return false,
+        },
+        None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
+    };
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    // `parse` takes a sign too.
+    let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    !host.is_empty() && host.chars().all(named) && port.is_none_or(digits)
+}
+
 /// The fields that [`HEADER_FORBIDDEN`] speaks of.
 pub fn is_forbidden_header(name: &str) -> bool {
     const NAMES: [&str; 12] = [

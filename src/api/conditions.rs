@@ -99,6 +99,7 @@ words! {
         UnitNotFound,
         RuleNotFound,
         RuleMandatory,
+        LdapNotRead,
         // Programmed
         Pending,
         NotAccepted,

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::ldap::Ldap;
 use super::refs::GatewayRef;
 use super::schema::{atomic, cel, each_len, pattern};
 use super::scope;
@@ -40,6 +41,9 @@ pub struct DirectorySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2000), transform = atomic)]
     pub groups: Vec<Group>,
+    /// An LDAP server that has further users and groups. Where an address is in the lists above too, the lists count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ldap: Option<Ldap>,
     /// What becomes of an own sender that is neither a user nor a group. RootUnit: it counts as a user in
     /// `/`. Refuse: its mail is refused with 550 5.7.1.
     #[serde(default)]

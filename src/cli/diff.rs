@@ -63,8 +63,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let now = args.at.unwrap_or_else(Timestamp::now);
     let gateway = args.gateway.as_deref();
-    let before = Judge::new(&Folder::read(&args.before)?.gateway(gateway)?, now)?;
-    let after = Judge::new(&Folder::read(&args.after)?.gateway(gateway)?, now)?;
+    let configured = |folder| Folder::read(folder)?.gateway(gateway);
+    let (before, after) = (configured(&args.before)?, configured(&args.after)?);
+    if let Some(unasked) = before.unasked.as_ref().or(after.unasked.as_ref()) {
+        super::caution(unasked);
+    }
+    let (before, after) = (Judge::new(&before, now)?, Judge::new(&after, now)?);
     let mut report = Report::new(args.output, &before, &after);
     for name in names {
         let shown = name.strip_prefix(&args.mail).unwrap_or(&name).display().to_string();

@@ -100,6 +100,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         spam: Spam { spam: args.spam || args.blatant, phishy: args.phishy, blatant: args.blatant },
     };
     let configured = Folder::read(dir)?.gateway(args.gateway.as_deref())?;
+    if let Some(unasked) = &configured.unasked {
+        super::caution(unasked);
+    }
     let judge = Judge::new(&configured, args.at.unwrap_or_else(Timestamp::now))?;
     let outcome = judge.judge(&trial, Listing::All);
     if let Some(folder) = &args.out {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::api::conditions::Reason;
 use crate::api::{DEFAULT_GATEWAY, OutboundGateway};
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, segment};
@@ -36,6 +37,8 @@ pub struct Configured {
     pub revision: Revision,
     pub materials: Arc<Materials>,
     pub last_good: LastGood,
+    /// What is not known here because no server is asked, in words for people.
+    pub unasked: Option<String>,
 }
 
 impl Folder {
@@ -89,7 +92,12 @@ impl Folder {
         let translation = translate(key, &self.loaded.resources, last_good);
         let Some(bundle) = translation.bundle else { return (None, translation.outcomes) };
         let revision = Revision::of(FORMAT, &segment::cut(&bundle), &translation.materials);
+        let unasked = translation.outcomes.iter().find_map(|outcome| {
+            let warning = outcome.warnings.iter().find(|warning| warning.reason == Reason::LdapNotRead)?;
+            Some(format!("{}: {}", outcome.origin.object, warning.text()))
+        });
         let configured = Configured {
+            unasked,
             revision,
             materials: Arc::new(self.loaded.materials.clone()),
             last_good: LastGood { bundle: bundle.clone(), materials: translation.materials },

@@ -18,8 +18,10 @@ use notify::Watcher;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials};
 use crate::cli::folder::{Folder, Unusable};
+use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
@@ -102,6 +104,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         record: Record::read(&args.state),
         materials: Materials::default(),
         statuses: Statuses::default(),
+        people: Arc::default(),
         dir: args.dir,
         state: args.state,
         name: args.gateway,
@@ -126,6 +129,8 @@ struct Follower {
     /// Certificates and CA files of every look so far: the last good form may need what the folder no longer has.
     materials: Materials,
     statuses: Statuses,
+    /// Reads the LDAP server of the Directory.
+    people: Arc<directory::Keeper>,
     page: watch::Sender<serde_json::Value>,
     /// What runs, for the page.
     bundle: watch::Sender<Option<Arc<Bundle>>>,
@@ -136,14 +141,19 @@ impl Follower {
         let changed = Arc::new(Notify::new());
         // Watching begins before the first look, so that no change falls between the two.
         let _watcher = watcher(&self.dir, Arc::clone(&changed));
-        loop {
-            self.look().await;
-            tokio::select! {
-                () = changed.notified() => tokio::time::sleep(QUIET).await,
-                () = tokio::time::sleep(TICK) => {}
-                () = stop.cancelled() => return,
+        let told = Arc::clone(&changed);
+        let reading = Arc::clone(&self.people).run(move |_| told.notify_one(), stop.clone());
+        let looking = async {
+            loop {
+                self.look().await;
+                tokio::select! {
+                    () = changed.notified() => tokio::time::sleep(QUIET).await,
+                    () = tokio::time::sleep(TICK) => {}
+                    () = stop.cancelled() => return,
+                }
             }
-        }
+        };
+        tokio::join!(looking, reading);
     }
 
     /// Gather, translate, offer, show.
@@ -167,6 +177,12 @@ impl Follower {
             // Which objects are missing cannot be told: everything stays as it was.
             self.statuses.incomplete();
         } else {
+            let resources = &mut folder.loaded.resources;
+            let content = |version: &MaterialVersion| self.materials.get(&version.material).cloned();
+            if let Some(wanted) = directory::wanted(&key, resources, content) {
+                self.people.want(&key, wanted);
+            }
+            resources.ldap = Some(self.people.facts());
             let (configured, outcomes) = folder.translate(&key, self.record.last_good());
             self.statuses.translated(&key, outcomes, seen);
             if let Some(configured) = configured {

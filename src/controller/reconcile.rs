@@ -36,6 +36,7 @@ use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Segment, cut};
 use crate::bundle::{Bundle, Revision};
+use crate::directory;
 use crate::policy::compile::{CompileError, compile};
 use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
 
@@ -58,6 +59,8 @@ pub struct Context {
     pub world: Arc<World>,
     pub metrics: Arc<Metrics>,
     pub statuses: Arc<Statuses>,
+    /// Reads the LDAP servers of Directories.
+    pub people: Arc<directory::Keeper>,
     pub authority: Arc<Authority>,
     pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
     pub site: Site,
@@ -321,6 +324,11 @@ impl Driver {
         let mut resources = self.ctx.world.resources();
         let references = references(&resources);
         self.ctx.world.resolve(&self.key, &references, &mut resources).await;
+        let content = |version: &MaterialVersion| self.ctx.world.bytes(version).map(Arc::from);
+        if let Some(wanted) = directory::wanted(&self.key, &resources, content) {
+            self.ctx.people.want(&self.key, wanted);
+        }
+        resources.ldap = Some(self.ctx.people.facts());
         resources
     }
 

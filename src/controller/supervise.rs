@@ -1,7 +1,7 @@
 //! Who looks after what: one driver per gateway, and what no gateway looks after: objects that refer to one
 //! that is not there, and the gateway named `default` that is made for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,9 @@ impl Supervisor {
             Err(failure) => failure.id(),
         };
         let Some(key) = self.tasks.remove(&id) else { return };
+        if !self.stops.contains_key(&key) {
+            self.ctx.people.want(&key, BTreeMap::new());
+        }
         match ended {
             // It was told to.
             Ok(_) => debug!(gateway = %key, "no longer looked after"),

@@ -293,6 +293,11 @@ impl World {
 }
 
 impl World {
+    /// What this gateway obeys is to be decided again.
+    pub fn ring_spec(&self, gateway: &ObjectKey) {
+        self.state().ring_spec(gateway);
+    }
+
     /// Whoever looks after this object is to look again.
     pub fn ring(&self, object: &ObjectId) {
         let state = self.state();

@@ -4,6 +4,7 @@ mod folder;
 mod golden;
 mod kept;
 mod mistakes;
+mod people;
 mod set;
 
 use std::path::{Path, PathBuf};

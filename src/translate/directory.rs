@@ -7,9 +7,10 @@ mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ldap::{Source, source};
 use super::order::{Given, Pass};
 use super::problem::{Findings, Outcome, Problem};
-use super::resources::ObjectKey;
+use super::resources::{ObjectKey, key};
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::directory as spec;
 use crate::bundle::document::{
@@ -63,9 +64,7 @@ pub(super) fn enrol<'a>(pass: &Pass<'a>, outcomes: &mut Vec<Outcome>) -> Enrolle
         let own = ObjectKey::new(&origin.object.namespace, &origin.object.name);
         let mut findings = Findings::default();
         let people = match given {
-            Given::Read(directory) => {
-                Some(People::read(&directory.spec, &own.namespace, &pass.facts.own, &mut findings))
-            }
+            Given::Read(directory) => read(pass, &origin, directory, named == Some(&own), &mut findings),
             Given::Malformed(malformed) => {
                 findings.push(malformed.problem());
                 None
@@ -88,6 +87,33 @@ pub(super) fn enrol<'a>(pass: &Pass<'a>, outcomes: &mut Vec<Outcome>) -> Enrolle
     enrolled
 }
 
+/// `None`: nothing can be said of its people.
+fn read(
+    pass: &Pass<'_>,
+    origin: &Origin,
+    directory: &spec::Directory,
+    named: bool,
+    findings: &mut Findings,
+) -> Option<People> {
+    let own = &key(directory);
+    let ldap = directory.spec.ldap.as_ref().map(|ldap| source(pass, own, ldap, findings));
+    let snapshot = match ldap {
+        Some(Source::Said(snapshot)) => Some(snapshot),
+        Some(Source::NotAsked) | None => None,
+        // Nobody reads it, since nobody needs it.
+        Some(Source::Silent(_)) if !named => None,
+        Some(Source::Silent(problem)) => {
+            // After a restart the form that was published is that of the last answer.
+            let last = pass.last_directory(origin);
+            let holds = last.is_some_and(|last| last.origin.generation == origin.generation);
+            findings.push(if holds { problem.warning() } else { problem });
+            return None;
+        }
+    };
+    let written = (&directory.spec, own.namespace.as_str());
+    Some(People::read(written, snapshot.as_deref(), &pass.facts.own, findings))
+}
+
 /// Which groups and units there are.
 pub struct Census {
     known: Known,
@@ -100,6 +126,8 @@ enum Known {
     Nothing,
     /// What depends on it waits anyway.
     Broken,
+    /// Some of them.
+    Part,
     People,
 }
 
@@ -110,7 +138,10 @@ impl Census {
             Enrolled::Missing(_) | Enrolled::Broken { .. } => {
                 (Known::Broken, BTreeSet::new(), BTreeSet::new())
             }
-            Enrolled::Read { people, .. } => (Known::People, people.groups(), people.units()),
+            Enrolled::Read { people, .. } => {
+                let known = if people.partial { Known::Part } else { Known::People };
+                (known, people.groups(), people.units())
+            }
             Enrolled::Kept { last, .. } => (Known::People, expanded(last, pass), units_of(last)),
         };
         let mut census = Self { known, groups, units: BTreeSet::new() };
@@ -133,7 +164,7 @@ impl Census {
                 );
                 Some(Problem::reference(path, Reason::DirectoryNotFound, message))
             }
-            Known::Broken => None,
+            Known::Broken | Known::Part => None,
             Known::People => (!self.groups.contains(group)).then(|| {
                 let message = format!("the Directory has no group {group}");
                 Problem::reference(path, Reason::GroupNotFound, message)
@@ -155,7 +186,7 @@ impl Census {
                 );
                 Some(Problem::reference(path, Reason::DirectoryNotFound, message))
             }
-            Known::Broken => None,
+            Known::Broken | Known::Part => None,
             Known::People => (!self.units.contains(unit)).then(|| {
                 let message = format!(
                     "the Directory has no unit {} and nobody in it: the rule concerns no mail",

@@ -247,30 +247,7 @@ impl<'a> Pass<'a> {
 
     /// The version of one material: today's if it is there, else the one that was published last.
     pub fn version(&self, material: &Material) -> Option<MaterialVersion> {
-        self.today(material).or_else(|| self.published(material).cloned())
-    }
-
-    fn today(&self, material: &Material) -> Option<MaterialVersion> {
-        let key = ObjectKey::new(&material.namespace, &material.name);
-        let (uid, resource_version) = match material.kind {
-            MaterialKind::Secret => {
-                let secret = self.resources.secrets.get(&key)?;
-                (secret.usable() && secret.keys.contains(&material.key))
-                    .then_some((&secret.uid, &secret.resource_version))?
-            }
-            MaterialKind::ConfigMap => {
-                let config_map = self.resources.config_maps.get(&key)?;
-                config_map
-                    .data
-                    .contains_key(&material.key)
-                    .then_some((&config_map.uid, &config_map.resource_version))?
-            }
-        };
-        Some(MaterialVersion {
-            material: material.clone(),
-            uid: uid.clone(),
-            resource_version: resource_version.clone(),
-        })
+        self.resources.version(material).or_else(|| self.published(material).cloned())
     }
 
     /// The version that was published last.

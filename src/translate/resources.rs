@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::address_lists::Memo;
+use super::ldap::LdapFacts;
 use super::problem::{Outcome, Problem};
 use crate::api::conditions::Reason;
 use crate::api::{
@@ -17,7 +18,7 @@ use crate::api::{
 };
 use crate::bundle::Bundle;
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
-use crate::bundle::material::MaterialVersion;
+use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
 
 /// A namespace and a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct Resources {
     pub quarantines: Vec<Arc<Quarantine>>,
     pub config_maps: BTreeMap<ObjectKey, ConfigMapFacts>,
     pub secrets: BTreeMap<ObjectKey, SecretFacts>,
+    /// What the servers of Directories said. `None`: nobody asks them here (`check`, `explain`).
+    pub ldap: Option<BTreeMap<ObjectKey, LdapFacts>>,
     /// Objects that are there but could not be read.
     pub malformed: Vec<Malformed>,
     /// Large lists that an earlier pass read. Whoever makes passes again and again hands it on.
@@ -188,6 +191,32 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// The version of one material that is there and may be used.
+    pub fn version(&self, material: &Material) -> Option<MaterialVersion> {
+        let key = ObjectKey::new(&material.namespace, &material.name);
+        let (uid, resource_version) = match material.kind {
+            MaterialKind::Secret => {
+                let secret = self.secrets.get(&key)?;
+                (secret.usable() && secret.keys.contains(&material.key))
+                    .then_some((&secret.uid, &secret.resource_version))?
+            }
+            MaterialKind::ConfigMap => {
+                let config_map = self.config_maps.get(&key)?;
+                config_map
+                    .data
+                    .contains_key(&material.key)
+                    .then_some((&config_map.uid, &config_map.resource_version))?
+            }
+        };
+        Some(MaterialVersion {
+            material: material.clone(),
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+        })
+    }
+}
+
 impl Malformed {
     pub fn origin(&self) -> Origin {
         Origin { object: self.object.clone(), uid: self.uid.clone(), generation: self.generation }
@@ -289,6 +318,18 @@ pub fn references(resources: &Resources) -> References {
     for route in &resources.routes {
         if let Some(reference) = &route.spec.tls.ca_ref {
             let key = ObjectKey::new(key(&**route).namespace, &reference.name);
+            match reference.kind {
+                SourceKind::ConfigMap => found.config_maps.insert(key),
+                SourceKind::Secret => found.secrets.insert(key),
+            };
+        }
+    }
+    for directory in &resources.directories {
+        let namespace = key(&**directory).namespace;
+        let Some(ldap) = &directory.spec.ldap else { continue };
+        found.secrets.extend(ldap.bind_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name)));
+        if let Some(reference) = &ldap.ca_ref {
+            let key = ObjectKey::new(&namespace, &reference.name);
             match reference.kind {
                 SourceKind::ConfigMap => found.config_maps.insert(key),
                 SourceKind::Secret => found.secrets.insert(key),

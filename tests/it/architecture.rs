@@ -15,9 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("smtp", &["mail"]),
     ("spool", &["mail"]),
     ("delivery", &["spool", "policy", "bundle", "smtp", "mail"]),
+    ("directory", &["api", "translate", "bundle", "mail"]),
     ("manifest", &["api", "translate", "bundle", "mail"]),
     ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "mail"]),
-    ("controller", &["api", "translate", "policy", "bundle", "admin", "mail"]),
+    ("controller", &["api", "translate", "policy", "bundle", "directory", "admin", "mail"]),
     ("admin", &[]),
     ("telemetry", &[]),
 ];
@@ -31,6 +32,7 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ("smtp", &["kube"], "the protocol knows no cluster"),
     ("spool", &["kube"], "the spool knows no cluster"),
     ("delivery", &["kube"], "delivery knows no cluster"),
+    ("directory", &["kube::Client"], "whoever has the Secrets hands them over"),
     ("gateway", &["kube", "k8s_openapi"], "whoever breaks into a pod finds nothing of the cluster"),
 ];
 

@@ -6,6 +6,7 @@ mod abuse;
 mod architecture;
 mod cluster;
 mod dialogue;
+mod directory;
 mod fates;
 mod faults;
 mod generated;

@@ -15,6 +15,7 @@ fn judge(rules: Vec<crate::bundle::document::Rule>) -> Judge {
     bundle.sort();
     let revision = crate::bundle::Revision::of(1, &crate::bundle::segment::cut(&bundle), &[]);
     let configured = Configured {
+        unasked: None,
         last_good: LastGood { bundle: bundle.clone(), materials: Vec::new() },
         bundle: Arc::new(bundle),
         revision,

@@ -8,6 +8,7 @@ use crate::api::directory::{self as spec, DirectorySpec};
 use crate::bundle::document::{Account, AccountKind, ObjectId, ObjectKind, UnitPath};
 use crate::mail::address::{Domain, Mailbox};
 use crate::translate::gateway::address;
+use crate::translate::ldap::{Group, Snapshot, User as Found};
 use crate::translate::problem::{Findings, Problem};
 use crate::translate::rules::unit;
 
@@ -18,6 +19,8 @@ const NAMED: usize = 5;
 #[derive(Default)]
 pub struct People {
     pub unknown_senders: spec::UnknownSenders,
+    /// There are more, in an LDAP server that nobody asks here.
+    pub partial: bool,
     users: Vec<User>,
     /// Which user an address belongs to.
     owners: BTreeMap<String, usize>,
@@ -33,10 +36,16 @@ struct User {
 }
 
 impl People {
-    /// Those that are written in the object itself.
-    pub fn read(given: &DirectorySpec, namespace: &str, own: &[Domain], findings: &mut Findings) -> Self {
-        let DirectorySpec { gateway_ref: _, units, users, groups, unknown_senders } = given;
-        let mut people = Self { unknown_senders: *unknown_senders, ..Self::default() };
+    /// Those that are written in the object itself, and those that its LDAP server has beside them.
+    pub fn read(
+        (given, namespace): (&DirectorySpec, &str),
+        ldap: Option<&Snapshot>,
+        own: &[Domain],
+        findings: &mut Findings,
+    ) -> Self {
+        let DirectorySpec { gateway_ref: _, units, users, groups, ldap: from, unknown_senders } = given;
+        let partial = from.is_some() && ldap.is_none();
+        let mut people = Self { unknown_senders: *unknown_senders, partial, ..Self::default() };
         for (at, spec::Unit { path, disabled_rules }) in units.iter().enumerate() {
             let place = format!("spec.units[{at}]");
             let Some(path) = findings.ok(unit(&format!("{place}.path"), path)) else { continue };
@@ -72,9 +81,49 @@ impl People {
             let members = members.collect();
             people.add_group(&format!("{place}.address"), main.folded(), members, findings);
         }
+        if let Some(snapshot) = ldap {
+            people.add_found(snapshot, findings);
+        }
         people.cycles(findings);
-        people.strangers(own, findings);
+        if !partial {
+            people.strangers(own, findings);
+        }
         people
+    }
+
+    /// Adds those of an LDAP server. What is listed already stays as it is listed.
+    fn add_found(&mut self, snapshot: &Snapshot, findings: &mut Findings) {
+        let mut twice: BTreeSet<&str> = BTreeSet::new();
+        let Snapshot { users, groups } = snapshot;
+        for user in users {
+            let Found { address, aliases, unit: _ } = user;
+            let all = std::iter::once(address).chain(aliases);
+            let (known, new): (Vec<&String>, Vec<&String>) = all.partition(|address| self.knows(address));
+            twice.extend(known.into_iter().map(String::as_str));
+            let new: Vec<_> = new.into_iter().map(|new| ("spec.ldap".to_owned(), new.clone())).collect();
+            if !new.is_empty() {
+                self.add_user(new, user.unit(), findings);
+            }
+        }
+        for Group { address, members } in groups {
+            if self.knows(address) {
+                twice.insert(address);
+                continue;
+            }
+            self.add_group("spec.ldap", address.clone(), members.iter().cloned().collect(), findings);
+        }
+        if !twice.is_empty() {
+            let (shown, more) = (twice.iter().take(NAMED).copied(), twice.len().saturating_sub(NAMED));
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let message = format!("listed here and in LDAP, where the list counts: {shown}{more}");
+            let kind = ConditionType::Accepted;
+            findings.push(Problem::new("spec.ldap", Reason::NotUsed, message, kind).warning());
+        }
+    }
+
+    fn knows(&self, address: &str) -> bool {
+        self.owners.contains_key(address) || self.groups.contains_key(address)
     }
 
     /// Addresses come with the place they are written at.

@@ -29,6 +29,8 @@ PROGRAMS = {
     "swaks": "swaks",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
+    "slapadd": "slapd",
+    "ldapmodify": "ldap-utils",
     "strace": "strace",
     "lua5.1": "lua5.1",
 }

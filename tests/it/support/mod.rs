@@ -9,6 +9,7 @@ pub mod judge;
 pub mod postfix;
 pub mod sink;
 pub mod site;
+pub mod slapd;
 
 use std::future::Future;
 use std::sync::OnceLock;
