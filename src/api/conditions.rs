@@ -54,6 +54,8 @@ words! {
         ExternalTargetUnchecked,
         /// Rules, only when true: another rule of the unit has the same description.
         DescriptionNotUnique,
+        /// Rules, only when true: entries of its word list are more, or other, than single whole words.
+        WordsNotPlain,
     }
 }
 
@@ -66,6 +68,7 @@ impl ConditionType {
         ConditionType::SMIMEDisabled,
         ConditionType::ExternalTargetUnchecked,
         ConditionType::DescriptionNotUnique,
+        ConditionType::WordsNotPlain,
     ];
 }
 
@@ -125,6 +128,7 @@ words! {
         SpoofingPossible,
         AllowedExternalTargetsUnset,
         SameDescription,
+        ReadAsFollows,
         GroupCycle,
         NotUsed,
         // Conflicted

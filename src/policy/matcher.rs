@@ -51,6 +51,10 @@ impl HowRead {
 }
 
 pub fn how_read(entry: &str) -> HowRead {
+    // Most entries, told without folding: lists may be long, and this is asked in each pass.
+    if !entry.is_empty() && entry.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return HowRead::Word;
+    }
     let folded = fold_entry(entry, Folding::default());
     let (Some(first), Some(last)) = (folded.chars().next(), folded.chars().next_back()) else {
         return HowRead::Nothing;

@@ -52,7 +52,7 @@ fn both(parameters: &str) -> Vec<String> {
 }
 
 #[test]
-fn e12_one_recipient_gets_the_mail_and_the_sender_one_report_about_the_other() {
+fn r070_e12_one_recipient_gets_the_mail_and_the_sender_one_report_about_the_other() {
     let setup = setup("split");
     let reply = setup.send(OWN, &both(""));
     assert!(reply.starts_with("250 2.0.0"), "{reply}");
@@ -72,7 +72,7 @@ fn e12_one_recipient_gets_the_mail_and_the_sender_one_report_about_the_other() {
 }
 
 #[test]
-fn e12_no_report_is_written_for_notify_never_nor_to_a_null_sender() {
+fn r070_e12_no_report_is_written_for_notify_never_nor_to_a_null_sender() {
     let setup = setup("split-silent");
     assert!(setup.send(OWN, &both(" NOTIFY=NEVER")).starts_with("250"));
     assert!(setup.send(OWN, &both(" NOTIFY=DELAY")).starts_with("250"));
@@ -83,7 +83,7 @@ fn e12_no_report_is_written_for_notify_never_nor_to_a_null_sender() {
 }
 
 #[test]
-fn r70_a_message_that_is_refused_for_all_is_refused_and_not_reported() {
+fn r070_a_message_that_is_refused_for_all_is_refused_and_not_reported() {
     let setup = setup("all-refused");
     let reply = setup.send(OWN, &[format!("<{REFUSED}>")]);
     assert!(reply.starts_with("550 5.7.1 Not to this one"), "{reply}");
@@ -93,7 +93,7 @@ fn r70_a_message_that_is_refused_for_all_is_refused_and_not_reported() {
 
 /// R70 (1): deferral of one recipient defers the message, and nothing of it is kept.
 #[test]
-fn r70_a_message_whose_one_recipient_must_wait_is_deferred_as_a_whole() {
+fn r070_a_message_whose_one_recipient_must_wait_is_deferred_as_a_whole() {
     let setup = setup("one-waits");
     setup._site.add(
         "RoutingRule",

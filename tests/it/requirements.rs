@@ -2,6 +2,7 @@
 //! `docs/requirements.md` is written from the names of these tests and of those elsewhere in the tree; a
 //! requirement without a test fails here.
 
+mod actions;
 mod admission;
 mod authentication;
 mod containers;
@@ -9,6 +10,7 @@ mod edits;
 mod matching;
 mod precedence;
 mod quarantine;
+mod scope;
 mod trust;
 
 use std::collections::BTreeMap;

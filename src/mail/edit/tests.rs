@@ -117,7 +117,7 @@ fn r077_r078_a_header_that_is_set_replaces_what_came_under_its_name() {
 }
 
 #[test]
-fn e6_r081_the_prefix_stands_before_the_subject_with_one_blank_and_never_twice() {
+fn r081_e6_the_prefix_stands_before_the_subject_with_one_blank_and_never_twice() {
     let once = "Subject: [Rahasia] Laporan bulanan\r\n";
     check("Subject: Laporan bulanan\r\n", &[prefix("Rahasia")], once);
     check(once, &[prefix("Rahasia")], once);

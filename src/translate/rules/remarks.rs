@@ -1,19 +1,20 @@
 //! What an author should know of a rule that is fine as it is: spec R32 (signatures it voids), R40
-//! (descriptions), R102 (mail that leaves the organisation), R104 (S/MIME without certificates), R113
-//! (senders anybody can claim).
+//! (descriptions), R52 (how the entries of a word list are read), R102 (mail that leaves the organisation),
+//! R104 (S/MIME without certificates), R113 (senders anybody can claim).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use super::named::{Known, ways};
 use crate::api::OutboundGatewaySpec;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::bundle::document::{
-    Action, ChangeRecipient, ChangeRoute, Direction, ListMatch, ListMode, Modify, ObjectId, ObjectName,
-    Route, RouteTarget, Rule, UnitPath,
+    Action, ChangeRecipient, ChangeRoute, Content, Direction, ListMatch, ListMode, Modify, ObjectId,
+    ObjectName, Route, RouteTarget, Rule, UnitPath,
 };
 use crate::mail::address::{Domain, Host, Mailbox};
 use crate::mail::envelope::RouteName;
+use crate::policy::pattern::{HowRead, how_read};
 use crate::translate::order::Pass;
 use crate::translate::problem::{Findings, Outcome, Problem};
 use crate::translate::resources::{LastGood, ObjectKey};
@@ -34,6 +35,36 @@ pub fn of_rule(pass: &Pass<'_>, known: &Known<'_>, rule: &Rule, findings: &mut F
         }
     }
     claimed(known, rule, findings);
+    if let Some(content) = &rule.content {
+        entries(content, findings);
+    }
+}
+
+/// How entries of the word list are read that are no single whole words (spec R52).
+fn entries(content: &Content, findings: &mut Findings) {
+    const SHOWN: usize = 5;
+    let asked: HashSet<&str> = content.word_options.substrings.iter().map(String::as_str).collect();
+    let mut read: BTreeMap<&str, (usize, Vec<String>)> = BTreeMap::new();
+    for word in content.words.iter().filter(|word| !asked.contains(word.as_str())) {
+        let how = how_read(word);
+        // What has nothing visible is an error, told where lists are compiled.
+        if !matches!(how, HowRead::Word | HowRead::Nothing) {
+            let (count, shown) = read.entry(how.as_str()).or_default();
+            *count += 1;
+            if shown.len() < SHOWN {
+                shown.push(format!("{word:?}"));
+            }
+        }
+    }
+    if read.is_empty() {
+        return;
+    }
+    let groups = read.into_iter().map(|(how, (count, shown))| {
+        let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
+        format!("{how}: {}{more}", shown.join(", "))
+    });
+    let message = format!("entries are read as {}", groups.collect::<Vec<_>>().join("; as "));
+    findings.push(remark("spec.match", ConditionType::WordsNotPlain, Reason::ReadAsFollows, message));
 }
 
 /// Which changes void a signature made before the gateway.

@@ -102,7 +102,7 @@ fn r089_the_spam_filter_is_bypassed_for_inbound_mail_only() {
 }
 
 #[test]
-fn r096_one_hundred_added_recipients_and_no_more() {
+fn r096_e8_one_hundred_added_recipients_and_no_more() {
     golden("r096-");
     let hundred: Vec<String> = (0..100).map(|n| format!("{{address: r{n}@solarmora.com}}")).collect();
     let rule = Judge::routing("r", &format!("{{modify: {{addRecipients: [{}]}}}}", hundred.join(", ")), "");

@@ -17,7 +17,7 @@ fn delivered(judge: &Judge, mail: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
-fn e6_r081_a_prefix_stands_once_before_the_subject_however_often_mail_passes() {
+fn r081_e6_a_prefix_stands_once_before_the_subject_however_often_mail_passes() {
     let judge = Judge::new(&Judge::routing("mark", "{modify: {subjectPrefix: Rahasia}}", ""));
     let once = delivered(&judge, message("Laporan bulanan"));
     assert!(once.contains("\r\nSubject: [Rahasia] Laporan bulanan\r\n"), "{once}");

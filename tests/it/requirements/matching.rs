@@ -22,13 +22,7 @@ fn r048_a_list_is_words_each_once_however_they_are_folded() {
 }
 
 #[test]
-fn r049_case_is_ignored() {
-    let judge = judge("{words: [BURUK]}");
-    assert!(judge.rejects_body("buruk") && judge.rejects_body("BuRuK") && !judge.rejects_body("keburukan"));
-}
-
-#[test]
-fn e1_whole_words_in_any_case() {
+fn r049_e1_case_is_ignored() {
     let judge = judge("{words: [BURUK]}");
     for (body, rejected) in [("buruk", true), ("BuRuK", true), ("keburukan", false)] {
         assert_eq!(judge.rejects_body(body), rejected, "{body}");
@@ -78,6 +72,35 @@ fn r052_e3_punctuation_of_an_entry_is_literal() {
         (r"{expressions: [{location: Body, type: MatchesRegex, value: '(?i)\[(BAD)\]'}]}", "x [bad] y", true),
     ] {
         assert_eq!(judge(matches).rejects_body(body), rejected, "{matches} {body}");
+    }
+}
+
+#[test]
+fn r052_check_says_how_entries_are_read_that_are_no_plain_words() {
+    let told = |matches: &str| {
+        let found = judge(matches).problems();
+        assert!(found.len() < 2, "{found:?}");
+        found.into_iter().next().unwrap_or_default()
+    };
+    for (words, expected) in [
+        ("'[BAD]', plain", "literal text, its punctuation included: \"[BAD]\""),
+        ("'top secret', plain", "a phrase of whole words with any white space between them: \"top secret\""),
+        ("機密, plain", "text anywhere, since its script puts no blanks between words: \"機密\""),
+        ("'#1', '#2', '#3', '#4', '#5', '#6', '#7'", "\"#1\", \"#2\", \"#3\", \"#4\", \"#5\" and 2 more"),
+    ] {
+        let told = told(&format!("{{words: [{words}]}}"));
+        assert!(
+            told.starts_with("ComplianceRule/default/r: spec.match: entries are read as "),
+            "{words}: {told}"
+        );
+        assert!(told.contains(expected) && !told.contains("plain"), "{words}: {told}");
+    }
+    let nothing = judge("{words: [\"\\u200b\", plain]}").problems();
+    assert!(nothing.len() == 1 && nothing[0].contains("has no visible character"), "{nothing:?}");
+    for plain in
+        ["{words: [plain, STRASSE, straße, naïve, Буря]}", "{words: [x], wordOptions: {substrings: [機]}}"]
+    {
+        assert_eq!(told(plain), "");
     }
 }
 

@@ -20,17 +20,33 @@ impl Judge {
         Self::with_gateway("", objects)
     }
 
-    /// `more`: further lines of the gateway's spec, indented by two.
+    /// `more`: further lines of the gateway's spec, indented by two; its `clients` replaces ours.
     pub fn with_gateway(more: &str, objects: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let folder = Folder::new(&format!("judge-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let clients = if more.contains("  clients:") { "" } else { "  clients: {cidrs: [10.0.0.0/8]}\n" };
         let gateway = format!(
             "apiVersion: postern.dev/v1alpha1\nkind: OutboundGateway\nmetadata: {{name: default}}\nspec:\n  \
-             domains: [solarmora.com]\n  clients: {{cidrs: [10.0.0.0/8]}}\n{more}"
+             domains: [solarmora.com]\n{clients}{more}"
         );
         folder.write("config/gateway.yaml", &gateway);
         folder.write("config/objects.yaml", objects);
         Self { folder }
+    }
+
+    /// An object; `spec` in YAML's flow style, without its braces.
+    pub fn object(kind: &str, name: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: postern.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+        )
+    }
+
+    /// OutboundRoutes, each to one host.
+    pub fn routes(names: &[&str]) -> String {
+        let one = |name: &&str| {
+            Self::object("OutboundRoute", name, &format!("hosts: [{{host: mx.{name}.example}}]"))
+        };
+        names.iter().map(one).collect()
     }
 
     /// A ComplianceRule for outgoing mail; `matches` and `action` in YAML's flow style.
@@ -52,6 +68,11 @@ impl Judge {
     /// What `explain -o json` says of a message from an own sender to an outside partner.
     pub fn mail(&self, mail: impl AsRef<[u8]>) -> Value {
         self.explain(mail, &["--from", OWN, "--to", PARTNER])
+    }
+
+    /// What `explain -o json` says of a short message between these.
+    pub fn between(&self, from: &str, to: &[&str]) -> Value {
+        self.explain(letter(from), &[&["--from", from, "--to"], to].concat())
     }
 
     /// What `explain -o json` says, with the envelope and other options given.
@@ -97,4 +118,28 @@ impl Judge {
         let text = |one: &Value| one["message"].as_str().expect("a message").to_owned();
         found.as_array().expect("a list").iter().map(text).collect()
     }
+}
+
+/// A short message. Its body says `secret` and its subject `Laporan bulanan`.
+pub fn letter(from: &str) -> String {
+    format!("From: {from}\r\nSubject: Laporan bulanan\r\n\r\na secret\r\n")
+}
+
+/// What was said of a rule for a recipient.
+pub fn rule<'a>(message: &'a Value, name: &str) -> &'a Value {
+    let rules = message["rules"].as_array().expect("a list");
+    rules.iter().find(|rule| rule["rule"] == name).expect("the rule was considered")
+}
+
+/// Names of the rules that matched for a recipient, best rank first.
+pub fn matched(message: &Value) -> Vec<&str> {
+    let rules = message["rules"].as_array().expect("a list").iter();
+    let names = rules.filter(|rule| rule["matched"] == true).filter_map(|rule| rule["rule"].as_str());
+    names.filter_map(|name| name.rsplit('/').next()).collect()
+}
+
+/// Whom the deliveries for a recipient go to, copies included, with their routes.
+pub fn ways(message: &Value) -> Vec<(&str, Option<&str>)> {
+    let deliveries = message["deliveries"].as_array().expect("a list").iter();
+    deliveries.map(|one| (one["to"].as_str().expect("an address"), one["route"].as_str())).collect()
 }
