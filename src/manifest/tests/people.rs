@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::{Folder, Generations, last_good, pass, read};
 use crate::api::conditions::Reason;
 use crate::bundle::document::{AccountKind, Directory, UnitPath};
+use crate::bundle::material::MaterialVersion;
+use crate::directory::wanted;
 use crate::manifest::Loaded;
 use crate::translate::ldap::{Group, LdapFacts, Snapshot, User};
 use crate::translate::{LastGood, ObjectKey, Outcome, Translation};
@@ -159,4 +161,33 @@ fn where_no_server_is_asked_the_lists_count_and_a_warning_says_so() {
     let rule = outcome(&translation, "x");
     let blamed = rule.warnings.iter().any(|warning| warning.reason != Reason::NoSigningKey);
     assert!(rule.problems.is_empty() && !blamed, "group and unit may be in LDAP: {rule:?}");
+}
+
+#[test]
+fn only_the_directory_that_the_gateway_names_is_read_and_only_with_a_secret_that_may_be_used() {
+    const SECRET: &str = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: reader}\n\
+                          type: kubernetes.io/basic-auth\nstringData: {username: cn=x, password: geheim}\n";
+    let bound = SET.replace("baseDN:", "bindRef: {name: reader}, baseDN:") + SECRET;
+    let own = ObjectKey::new("default", "people");
+    let read_of = |text: &str| {
+        let loaded = Folder::of(text).load();
+        let content = |version: &MaterialVersion| loaded.materials.get(&version.material).cloned();
+        wanted(&ObjectKey::new("default", "default"), &loaded.resources, content)
+    };
+    let found = read_of(&bound).expect("the gateway can be read");
+    assert_eq!(found[&own].settings.bind, Some(("cn=x".to_owned(), "geheim".to_owned())));
+    assert!(!format!("{found:?}").contains("geheim"));
+    assert_eq!(read_of(SET).unwrap()[&own].settings.bind, None);
+    for text in [
+        bound.replace("kubernetes.io/basic-auth", "Opaque"),
+        bound.replace("password:", "passwort:"),
+        bound.replace("name: reader}\ntype", "name: other}\ntype"),
+        SET.replace(", directoryRef: {name: people}", ""),
+        SET.replace("directoryRef: {name: people}", "directoryRef: {name: others}"),
+        SET.replace("  users:", "  gatewayRef: {name: second}\n  users:"),
+    ] {
+        assert_eq!(read_of(&text), Some([].into()), "{text}");
+    }
+    let unreadable = SET.replace("domains: [", "domaims: [");
+    assert_eq!(read_of(&unreadable), None, "what is read stays as it is");
 }
