@@ -147,6 +147,20 @@ fn after_a_restart_the_published_form_holds_until_the_server_answers() {
     assert!(own.problems[0].reason == Reason::LdapNotRead && own.in_force.is_some(), "{own:?}");
 }
 
+#[test]
+fn an_answer_without_most_people_counts_only_for_a_changed_object() {
+    let mut generations = Generations::default();
+    let last = published(&mut generations);
+    let empty = facts(Some(Snapshot::default()), None);
+    let kept = pass(&with(read(SET, &mut generations), empty.clone()), Some(&last)).0;
+    assert_eq!(directory(&kept), directory_of(&last));
+    let own = outcome(&kept, "people");
+    assert!(own.is_current() && own.warnings[0].message.contains("more than half"), "{own:?}");
+    let changed = SET.replace("/board", "/top");
+    let meant = pass(&with(read(&changed, &mut generations), empty), Some(&last)).0;
+    assert_eq!(directory(&meant).accounts.len(), 1);
+}
+
 fn directory_of(last: &LastGood) -> &Directory {
     last.bundle.directory.as_ref().expect("it was published")
 }
