@@ -97,21 +97,33 @@ fn read(
 ) -> Option<People> {
     let own = &key(directory);
     let ldap = directory.spec.ldap.as_ref().map(|ldap| source(pass, own, ldap, findings));
+    // After a restart the form that was published is that of the last answer.
+    let last = pass.last_directory(origin);
+    let last = last.filter(|last| last.origin.generation == origin.generation);
     let snapshot = match ldap {
         Some(Source::Said(snapshot)) => Some(snapshot),
         Some(Source::NotAsked) | None => None,
         // Nobody reads it, since nobody needs it.
         Some(Source::Silent(_)) if !named => None,
         Some(Source::Silent(problem)) => {
-            // After a restart the form that was published is that of the last answer.
-            let last = pass.last_directory(origin);
-            let holds = last.is_some_and(|last| last.origin.generation == origin.generation);
-            findings.push(if holds { problem.warning() } else { problem });
+            findings.push(if last.is_some() { problem.warning() } else { problem });
             return None;
         }
     };
     let written = (&directory.spec, own.namespace.as_str());
-    Some(People::read(written, snapshot.as_deref(), &pass.facts.own, findings))
+    let people = People::read(written, snapshot.as_deref(), &pass.facts.own, findings);
+    let (before, now) = (last.map_or(0, |last| last.accounts.len()), people.len());
+    // The object itself is what it was, so it is LDAP that lost them. Whoever reads the server compares its answers
+    // too, but not over a restart.
+    if snapshot.is_some() && named && now < before / 2 {
+        let message = format!(
+            "with what the LDAP server says there would be {now} addresses where there were {before}; more than half \
+             are gone, so the former stay in force until the Directory object is changed"
+        );
+        findings.push(Problem::reference("spec.ldap", Reason::LdapNotRead, message).warning());
+        return None;
+    }
+    Some(people)
 }
 
 /// Which groups and units there are.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::{Folder, Generations, last_good, pass, read};
 use crate::api::conditions::Reason;
 use crate::bundle::document::{AccountKind, Directory, UnitPath};
+use crate::bundle::material::MaterialVersion;
+use crate::directory::wanted;
 use crate::manifest::Loaded;
 use crate::translate::ldap::{Group, LdapFacts, Snapshot, User};
 use crate::translate::{LastGood, ObjectKey, Outcome, Translation};
@@ -145,6 +147,20 @@ fn after_a_restart_the_published_form_holds_until_the_server_answers() {
     assert!(own.problems[0].reason == Reason::LdapNotRead && own.in_force.is_some(), "{own:?}");
 }
 
+#[test]
+fn an_answer_without_most_people_counts_only_for_a_changed_object() {
+    let mut generations = Generations::default();
+    let last = published(&mut generations);
+    let empty = facts(Some(Snapshot::default()), None);
+    let kept = pass(&with(read(SET, &mut generations), empty.clone()), Some(&last)).0;
+    assert_eq!(directory(&kept), directory_of(&last));
+    let own = outcome(&kept, "people");
+    assert!(own.is_current() && own.warnings[0].message.contains("more than half"), "{own:?}");
+    let changed = SET.replace("/board", "/top");
+    let meant = pass(&with(read(&changed, &mut generations), empty), Some(&last)).0;
+    assert_eq!(directory(&meant).accounts.len(), 1);
+}
+
 fn directory_of(last: &LastGood) -> &Directory {
     last.bundle.directory.as_ref().expect("it was published")
 }
@@ -159,4 +175,33 @@ fn where_no_server_is_asked_the_lists_count_and_a_warning_says_so() {
     let rule = outcome(&translation, "x");
     let blamed = rule.warnings.iter().any(|warning| warning.reason != Reason::NoSigningKey);
     assert!(rule.problems.is_empty() && !blamed, "group and unit may be in LDAP: {rule:?}");
+}
+
+#[test]
+fn only_the_directory_that_the_gateway_names_is_read_and_only_with_a_secret_that_may_be_used() {
+    const SECRET: &str = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: reader}\n\
+                          type: kubernetes.io/basic-auth\nstringData: {username: cn=x, password: geheim}\n";
+    let bound = SET.replace("baseDN:", "bindRef: {name: reader}, baseDN:") + SECRET;
+    let own = ObjectKey::new("default", "people");
+    let read_of = |text: &str| {
+        let loaded = Folder::of(text).load();
+        let content = |version: &MaterialVersion| loaded.materials.get(&version.material).cloned();
+        wanted(&ObjectKey::new("default", "default"), &loaded.resources, content)
+    };
+    let found = read_of(&bound).expect("the gateway can be read");
+    assert_eq!(found[&own].settings.bind, Some(("cn=x".to_owned(), "geheim".to_owned())));
+    assert!(!format!("{found:?}").contains("geheim"));
+    assert_eq!(read_of(SET).unwrap()[&own].settings.bind, None);
+    for text in [
+        bound.replace("kubernetes.io/basic-auth", "Opaque"),
+        bound.replace("password:", "passwort:"),
+        bound.replace("name: reader}\ntype", "name: other}\ntype"),
+        SET.replace(", directoryRef: {name: people}", ""),
+        SET.replace("directoryRef: {name: people}", "directoryRef: {name: others}"),
+        SET.replace("  users:", "  gatewayRef: {name: second}\n  users:"),
+    ] {
+        assert_eq!(read_of(&text), Some([].into()), "{text}");
+    }
+    let unreadable = SET.replace("domains: [", "domaims: [");
+    assert_eq!(read_of(&unreadable), None, "what is read stays as it is");
 }

@@ -158,6 +158,11 @@ impl People {
         self.groups.insert(address, members);
     }
 
+    /// How many addresses there are.
+    pub fn len(&self) -> usize {
+        self.owners.len() + self.groups.len()
+    }
+
     pub fn groups(&self) -> BTreeSet<String> {
         self.groups.keys().cloned().collect()
     }
