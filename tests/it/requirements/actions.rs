@@ -137,6 +137,8 @@ fn r077_r086_r087_e7_a_changed_recipient_is_told_the_first_one_and_goes_by_norma
     assert_eq!(leaves[0].matches("X-Gm-Original-To:").count(), 1, "{}", leaves[0]);
     assert!(leaves[0].contains("X-Gm-Original-To: ani@solarmora.com\r\n"), "{}", leaves[0]);
     assert!(!leaves[1].contains(first), "{}", leaves[1]);
+    let unchanged = told(&modify("r", "originalToHeader: true, subjectPrefix: P"));
+    assert_eq!(unchanged["deliveries"][0]["headersAdded"], json!([]), "there is no other first recipient");
     // The three forms.
     for (form, to) in [
         ("address: x@other.example", "x@other.example"),
