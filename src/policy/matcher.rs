@@ -177,6 +177,12 @@ pub struct Set {
     mixed_only: bool,
 }
 
+/// Characters that are Latin or of no script, and stay so when normalised (µ becomes a Greek letter): text of
+/// them alone mixes no scripts.
+fn is_plain_latin(c: char) -> bool {
+    matches!(c, '\0'..='\u{b4}' | '\u{b6}'..='\u{24f}' | '\u{2000}'..='\u{206f}' | '\u{20ac}')
+}
+
 impl Set {
     fn new(folding: Folding, patterns: HashMap<String, Vec<Use>>) -> Result<Self, WordError> {
         let mut patterns: Vec<_> = patterns.into_iter().collect();
@@ -196,7 +202,7 @@ impl Set {
 
     /// Whether nothing of this set can be in a text of these characters.
     pub fn skips(&self, text: &str) -> bool {
-        self.mixed_only && text.is_ascii()
+        self.mixed_only && text.chars().all(is_plain_latin)
     }
 
     /// What a message has shown so far of the entries of this set.
@@ -256,6 +262,17 @@ fn stands_alone(text: &str, range: &Range<usize>) -> bool {
 mod tests {
     use super::*;
     use crate::policy::text::fold::fold;
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_skipped_mixes_no_scripts(text in "[ -~¡-ɏ\u{2000}-\u{206f}€ ]{0,60}") {
+            let looks = Folding { skeleton: true, ..Folding::default() };
+            if text.chars().all(is_plain_latin) {
+                let view = fold(&text, looks);
+                proptest::prop_assert!(!view.mixes_scripts(0, view.text.len()), "{text:?}");
+            }
+        }
+    }
 
     fn finds(words: &[&str], options: &WordOptions, text: &str) -> bool {
         let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();

@@ -1,6 +1,7 @@
 //! The folded views: one character stream, one map.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use caseless::Caseless;
 use unicode_normalization::char::canonical_combining_class;
@@ -57,7 +58,7 @@ pub fn fold(text: &str, folding: Folding) -> View {
     let mut folder = Folder { folding, view: View::default(), blank: Blank::Start, known: HashMap::new() };
     folder.view.text.reserve(text.len());
     each_chunk(text, |at, chunk| match chunk {
-        Chunk::Ascii(c) => folder.ascii(at, c),
+        Chunk::Ascii(run) => folder.ascii(at, run),
         Chunk::White(c) => folder.white(at, c),
         Chunk::Other(chunk) => folder.chunk(at, chunk),
     });
@@ -72,7 +73,7 @@ pub fn display(text: &str, compatible: bool) -> View {
     each_chunk(text, |at, chunk| {
         let (mut one, mut normal) = ([0; 4], String::new());
         let shown: &str = match chunk {
-            Chunk::Ascii(c) => c.encode_utf8(&mut one),
+            Chunk::Ascii(run) => run,
             Chunk::White('\n') if after_cr => "",
             Chunk::White('\r' | '\u{85}' | '\u{2028}' | BOUNDARY) => "\n",
             Chunk::White(c) => c.encode_utf8(&mut one),
@@ -93,8 +94,8 @@ pub fn display(text: &str, compatible: bool) -> View {
 
 #[derive(Clone, Copy)]
 enum Chunk<'a> {
-    /// One visible ASCII character that nothing combines with.
-    Ascii(char),
+    /// Visible ASCII characters that nothing combines with: most of most mail, and handled as one.
+    Ascii(&'a str),
     White(char),
     /// A character with all that may combine with it: normalising chunk by chunk is normalising the
     /// whole.
@@ -103,9 +104,18 @@ enum Chunk<'a> {
 
 /// Cuts a text into chunks, leaving out what is invisible.
 fn each_chunk(text: &str, mut with: impl FnMut(usize, Chunk<'_>)) {
-    let mut chars = text.char_indices().peekable();
+    let mut next = 0;
     let mut chunk = String::new();
-    while let Some((at, c)) = chars.next() {
+    while next < text.len() {
+        let run = plain_run(text.as_bytes(), next);
+        if !run.is_empty() {
+            next = run.end;
+            with(run.start, Chunk::Ascii(&text[run]));
+            continue;
+        }
+        let at = next;
+        let Some(c) = text[at..].chars().next() else { break };
+        next += c.len_utf8();
         if is_invisible(c) {
             continue;
         }
@@ -113,31 +123,34 @@ fn each_chunk(text: &str, mut with: impl FnMut(usize, Chunk<'_>)) {
             with(at, Chunk::White(c));
             continue;
         }
-        if let Some(bare) = without_tatweel(c) {
-            chunk.clear();
-            chunk.push_str(&bare);
-        } else if c.is_ascii() && chars.peek().is_none_or(|(_, next)| next.is_ascii()) {
-            with(at, Chunk::Ascii(c));
-            continue;
-        } else {
-            chunk.clear();
-            chunk.push(c);
+        chunk.clear();
+        match without_tatweel(c) {
+            Some(bare) => chunk.push_str(&bare),
+            None => chunk.push(c),
         }
-        while let Some(&(_, next)) = chars.peek() {
-            if is_invisible(next) {
-                chars.next();
-            } else if let Some(bare) = without_tatweel(next) {
+        while let Some(c) = text[next..].chars().next() {
+            if is_invisible(c) {
+                // Nothing of it shows.
+            } else if let Some(bare) = without_tatweel(c) {
                 chunk.push_str(&bare);
-                chars.next();
-            } else if next.is_ascii() || starts_chunk(next) {
+            } else if c.is_ascii() || starts_chunk(c) {
                 break;
             } else {
-                chunk.push(next);
-                chars.next();
+                chunk.push(c);
             }
+            next += c.len_utf8();
         }
         with(at, Chunk::Other(&chunk));
     }
+}
+
+/// The visible ASCII from here on that nothing can combine with: all but the last character before one that
+/// is not ASCII.
+fn plain_run(bytes: &[u8], start: usize) -> Range<usize> {
+    let length = bytes[start..].iter().position(|byte| !byte.is_ascii_graphic());
+    let end = length.map_or(bytes.len(), |length| start + length);
+    let combines = bytes.get(end).is_some_and(|byte| !byte.is_ascii());
+    start..if combines { end.saturating_sub(1).max(start) } else { end }
 }
 
 /// The marks of an Arabic presentation form that shows them on a tatweel, which is invisible: taken out before
@@ -188,14 +201,28 @@ struct Folder {
 }
 
 impl Folder {
-    fn ascii(&mut self, at: usize, c: char) {
+    fn ascii(&mut self, at: usize, run: &str) {
         self.flush_blank();
-        self.view.map.mark(self.view.text.len(), at);
-        match c {
-            'I' if self.folding.turkish => self.view.text.push('ı'),
-            // Skeletons look at the character as it is shown; they fold afterwards.
-            _ if self.folding.skeleton => self.view.text.push(c),
-            _ => self.view.text.push(c.to_ascii_lowercase()),
+        let text = &mut self.view.text;
+        if self.folding.turkish && run.contains('I') {
+            for (offset, c) in run.char_indices() {
+                self.view.map.mark(text.len(), at + offset);
+                text.push(if c == 'I' {
+                    'ı'
+                } else if self.folding.skeleton {
+                    c
+                } else {
+                    c.to_ascii_lowercase()
+                });
+            }
+            return;
+        }
+        let start = text.len();
+        self.view.map.mark(start, at);
+        text.push_str(run);
+        // Skeletons look at the character as it is shown; they fold afterwards.
+        if !self.folding.skeleton {
+            text[start..].make_ascii_lowercase();
         }
     }
 
