@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use super::wait_for;
 
@@ -78,10 +79,16 @@ impl Standalone {
     }
 
     pub fn wait_ready(&self) {
-        wait_for("the gateway is ready", Duration::from_secs(30), || {
-            let ready = self.get("/readyz").is_some_and(|(status, _)| status == 200);
-            ready.then_some(())
-        });
+        let start = Instant::now();
+        let ready = || self.get("/readyz").is_some_and(|(status, _)| status == 200);
+        while !ready() {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "not ready within 30 s; its log:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -168,9 +175,18 @@ impl Drop for Standalone {
     }
 }
 
-/// An address that was free a moment ago.
+/// An address nobody listens on, for a process that must be told its port. Below the ports that the system
+/// gives to outgoing connections: one of those could be given away before the process binds it.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback has ports")
+    const FIRST: u32 = 15_000;
+    const COUNT: u32 = 15_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(37);
+    let mut candidates = (0..COUNT).map(|_| {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        SocketAddr::from(([127, 0, 0, 1], (FIRST + number % COUNT) as u16))
+    });
+    candidates.find(|address| TcpListener::bind(address).is_ok()).expect("loopback has ports")
 }
 
 pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
