@@ -88,15 +88,11 @@ fn e6_a_subject_prefix_is_an_edit() {
     assert_eq!(deliveries[0].edits[..], [Edit::PrefixSubject { text: "Rahasia".into() }]);
 }
 
-/// The samples shared with the reference checker, where they are at hand.
+/// Messages that hide a word, and others that only seem to.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that could not run says so")]
 fn shared_mail_cases_are_judged_as_their_manifest_says() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mail-cases");
-    let Ok(manifest) = std::fs::read_to_string(folder.join("manifest.json")) else {
-        eprintln!("not run: {} is not there; family D is covered by the module evasion", folder.display());
-        return;
-    };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mail-cases");
+    let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let word = manifest["word"].as_str().unwrap();
     // A word of the same length, so that a twin differs in nothing but meaning.
@@ -113,8 +109,7 @@ fn shared_mail_cases_are_judged_as_their_manifest_says() {
             wrong.push(format!("twin of {}", sample["name"]).into());
         }
     }
-    assert!(wrong.is_empty(), "{wrong:?}");
-    eprintln!("{} shared samples judged as expected", samples.len());
+    assert!(wrong.is_empty() && samples.len() > 50, "{wrong:?}");
 }
 
 #[test]
