@@ -85,11 +85,6 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Why a PEM file cannot sign; for those who check keys without using them.
-pub fn check_key(pem: &[u8]) -> Result<(), KeyError> {
-    Key::read(pem).map(|_| ())
-}
-
 /// A key and the name it is published under.
 #[derive(Debug)]
 pub struct Signer {

@@ -38,6 +38,7 @@ pub struct Policy {
     pub(super) names_units: bool,
     /// By folded address, places in `gateway.smime`.
     certificates: HashMap<String, Vec<usize>>,
+    needs: Needs,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,24 +67,9 @@ impl Policy {
         self.content.word(&self.bundle.rules, list, entry)
     }
 
-    /// What must be found out about a message before it is judged. A gateway with a classifier refuses blatant
-    /// spam whatever its rules say (spec R83), so it classifies everything.
+    /// What must be found out about a message before it is judged.
     pub fn needs(&self) -> Needs {
-        let received = |code: &RuleCode| {
-            code.directions.iter().any(|way| matches!(way, Direction::Inbound | Direction::InternalReceiving))
-        };
-        let by_sender = |code: &RuleCode| {
-            code.lists.as_ref().is_some_and(|lists| !lists.recipient_only) && received(code)
-        };
-        let asked = |code: &RuleCode| {
-            let content = self.rule(code).content.as_ref();
-            let mut expressions = content.iter().flat_map(|content| &content.expressions);
-            expressions.any(|one| matches!(one, Expression::Metadata(Metadata::Authenticated(_))))
-        };
-        Needs {
-            authentication: self.rules.iter().any(|code| by_sender(code) || asked(code)),
-            classification: self.bundle.gateway.rspamd.is_some(),
-        }
+        self.needs
     }
 
     /// Whether an address belongs to the organisation.
@@ -130,6 +116,7 @@ pub fn compile(bundle: &Bundle, revision: &Revision) -> Result<Policy, CompileEr
     for (place, certificate) in bundle.gateway.smime.iter().enumerate() {
         certificates.entry(certificate.address.clone()).or_default().push(place);
     }
+    let needs = needs(bundle, &rules);
     Ok(Policy {
         bundle: Arc::new(bundle.clone()),
         revision: revision.clone(),
@@ -141,7 +128,27 @@ pub fn compile(bundle: &Bundle, revision: &Revision) -> Result<Policy, CompileEr
         recipient_tests: compiler.recipients,
         names_units: bundle.rules.iter().any(names_unit),
         certificates,
+        needs,
     })
+}
+
+/// A gateway with a classifier refuses blatant spam whatever its rules say (spec R83), so it classifies
+/// everything.
+fn needs(bundle: &Bundle, rules: &[RuleCode]) -> Needs {
+    let received = |code: &RuleCode| {
+        code.directions.iter().any(|way| matches!(way, Direction::Inbound | Direction::InternalReceiving))
+    };
+    let by_sender =
+        |code: &RuleCode| code.lists.as_ref().is_some_and(|lists| !lists.recipient_only) && received(code);
+    let asked = |code: &RuleCode| {
+        let mut expressions =
+            bundle.rules[code.index].content.iter().flat_map(|content| &content.expressions);
+        expressions.any(|one| matches!(one, Expression::Metadata(Metadata::Authenticated(_))))
+    };
+    Needs {
+        authentication: rules.iter().any(|code| by_sender(code) || asked(code)),
+        classification: bundle.gateway.rspamd.is_some(),
+    }
 }
 
 fn names_unit(rule: &Rule) -> bool {

@@ -12,8 +12,10 @@ use self::scope::Scopes;
 use super::problem::Problem;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::bundle::document::{
-    Action, Bundle, ChangeRoute, Combine, Direction, Expression, Metadata, Mode, Modify, ObjectId, Rule,
+    Action, Bundle, ChangeRoute, Combine, Direction, Expression, Metadata, Mode, Modify, ObjectId, Route,
+    Rule,
 };
+use crate::mail::envelope::RouteName;
 
 /// Peers that one message names.
 const MAX_NAMED: usize = 5;
@@ -24,6 +26,11 @@ pub(super) fn find(bundle: &Bundle) -> Vec<(ObjectId, Problem)> {
         bundle.rules.iter().filter(|rule| rule.mode == Mode::Enforce && rule.broken.is_none()).collect();
     rules.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let scopes = Scopes::new(&rules);
+    let blankets: Vec<usize> = (0..rules.len())
+        .filter(|rank| matches!(rules[*rank].action, Action::Reject(_)) && scopes.is_blanket(*rank))
+        .collect();
+    let routes: HashMap<RouteName, &Route> =
+        bundle.routes.iter().map(|route| (route.name(), route)).collect();
     let mut found = Vec::new();
     for (rank, rule) in rules.iter().enumerate() {
         let mut say = |path: &str, reason: Reason, message: String| {
@@ -34,7 +41,7 @@ pub(super) fn find(bundle: &Bundle) -> Vec<(ObjectId, Problem)> {
             say("spec", Reason::Unreachable, format!("no message can match: {why}"));
             continue;
         }
-        if let Some(peer) = rejecting(rank, &rules, &scopes) {
+        if let Some(peer) = rejecting(rank, &rules, &scopes, &blankets) {
             say(
                 "spec",
                 Reason::Shadowed,
@@ -53,7 +60,7 @@ pub(super) fn find(bundle: &Bundle) -> Vec<(ObjectId, Problem)> {
                 say(path, reason, message);
             }
         }
-        if let Some(route) = plain_route(rule, modify, bundle) {
+        if let Some(route) = plain_route(modify, &routes) {
             say(
                 "spec.action.modify.encryption.requireTls",
                 Reason::TlsRequiredButRoutePlain,
@@ -164,10 +171,9 @@ fn overridden(field: Field, winners: &Winners<'_>, alone: bool) -> Option<(&'sta
     Some((field.path(), message))
 }
 
-/// A rule that rejects whatever this one could match.
-fn rejecting(rank: usize, rules: &[&Rule], scopes: &Scopes<'_>) -> Option<ObjectId> {
-    let rejects = |other: &usize| matches!(rules[*other].action, Action::Reject(_)) && *other != rank;
-    let mut peers = scopes.blanket().filter(rejects);
+/// A rule that rejects whatever this one could match. `blankets`: those that reject and look at no content.
+fn rejecting(rank: usize, rules: &[&Rule], scopes: &Scopes<'_>, blankets: &[usize]) -> Option<ObjectId> {
+    let mut peers = blankets.iter().copied().filter(|other| *other != rank);
     // Of two that reject the same, the better-ranked one's notice is used (spec R125).
     let own = matches!(rules[rank].action, Action::Reject(_));
     peers
@@ -215,13 +221,11 @@ fn unreachable(rule: &Rule, bundle: &Bundle) -> Option<String> {
 }
 
 /// The route of the rule, if it requires TLS and the route says that it does not.
-fn plain_route(rule: &Rule, modify: &Modify, bundle: &Bundle) -> Option<ObjectId> {
+fn plain_route(modify: &Modify, routes: &HashMap<RouteName, &Route>) -> Option<ObjectId> {
     let Some(ChangeRoute::To(name)) = modify.route.as_ref().filter(|_| modify.require_tls) else {
         return None;
     };
-    let routes: HashMap<_, _> = bundle.routes.iter().map(|route| (route.name(), route)).collect();
     let route = routes.get(name).filter(|route| !route.tls.require)?;
-    debug_assert!(matches!(rule.action, Action::Modify(_)));
     Some(route.origin.object.clone())
 }
 

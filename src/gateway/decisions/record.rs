@@ -28,6 +28,7 @@ struct Record {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Line {
     recipient: String,
     disposition: Fate,

@@ -13,8 +13,6 @@ pub(super) struct Scopes<'a> {
     rules: &'a [&'a Rule],
     by_sender: Index,
     by_recipient: Index,
-    /// Rules without conditions on content or address lists.
-    blanket: Vec<usize>,
     patterns: Vec<[OnceCell<Option<Pattern>>; 2]>,
 }
 
@@ -51,19 +49,17 @@ impl Index {
 
 impl<'a> Scopes<'a> {
     pub fn new(rules: &'a [&'a Rule]) -> Self {
-        let blanket =
-            rules.iter().enumerate().filter(|(_, rule)| rule.content.is_none() && rule.lists.is_none());
         Self {
             rules,
             by_sender: Index::new(rules.iter().map(|rule| &rule.envelope.senders)),
             by_recipient: Index::new(rules.iter().map(|rule| &rule.envelope.recipients)),
-            blanket: blanket.map(|(rank, _)| rank).collect(),
             patterns: rules.iter().map(|_| Default::default()).collect(),
         }
     }
 
-    pub fn blanket(&self) -> impl Iterator<Item = usize> + '_ {
-        self.blanket.iter().copied()
+    /// Whether the rule has no conditions on content or address lists.
+    pub fn is_blanket(&self, rank: usize) -> bool {
+        self.rules[rank].content.is_none() && self.rules[rank].lists.is_none()
     }
 
     /// Rules worth a look, in the order of rank.
@@ -124,8 +120,7 @@ impl<'a> Scopes<'a> {
         let same = |a: &Option<AddressFilter>, b: &Option<AddressFilter>| a.is_none() || a == b;
         // A unit below may disable a rule, unless it is mandatory.
         let fixed = out.mandatory || out.unit == inside.unit;
-        out.content.is_none()
-            && out.lists.is_none()
+        self.is_blanket(outer)
             && fixed
             && inside.unit.is_within(&out.unit)
             && inside.messages.iter().all(|direction| out.messages.contains(direction))
