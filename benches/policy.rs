@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -40,7 +41,7 @@ fn bundle(rules: Vec<Rule>) -> Bundle {
 }
 
 fn compiled(rules: Vec<Rule>) -> Policy {
-    compile(&bundle(rules), &Revision::of(FORMAT, &[], &[])).expect("the rules are right")
+    compile(&Arc::new(bundle(rules)), &Revision::of(FORMAT, &[], &[])).expect("the rules are right")
 }
 
 /// One rule with a list of this length.
@@ -140,7 +141,7 @@ fn decisions(criterion: &mut Criterion) {
         group.bench_function(format!("{name}, 1000 rules"), |b| b.iter(|| judge(&policy, &content)));
     }
     group.finish();
-    let large = bundle(word_list(100_000));
+    let large = Arc::new(bundle(word_list(100_000)));
     let mut group = criterion.benchmark_group("compile");
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     group.bench_function("100000 words", |b| {
@@ -176,7 +177,7 @@ fn ratios(_: &mut Criterion) {
 /// Runs before everything else: memory that was freed before would be taken for none.
 #[expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 fn memory(_: &mut Criterion) {
-    let bundle = bundle(word_list(100_000));
+    let bundle = Arc::new(bundle(word_list(100_000)));
     let before = resident();
     let policy = compile(&bundle, &Revision::of(FORMAT, &[], &[])).expect("the rules are right");
     println!("memory: a policy with 100,000 words: {} MiB resident", resident().saturating_sub(before) >> 20);

@@ -29,7 +29,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| {
     };
     let gateway = Gateway { allow_foreign_senders: true, ..Gateway::new(origin(ObjectKind::OutboundGateway)) };
     let bundle = Bundle { rules: vec![rule], ..Bundle::new(gateway) };
-    compile(&bundle, &Revision::of(FORMAT, &[], &[])).expect("the rule is right")
+    compile(&std::sync::Arc::new(bundle), &Revision::of(FORMAT, &[], &[])).expect("the rule is right")
 });
 
 fuzz_target!(|content: &[u8]| {

@@ -493,7 +493,7 @@ fn prepare(
     let segments = translation.bundle.as_ref().map(cut).unwrap_or_default();
     let revision = Revision::of(FORMAT, &segments, &translation.materials);
     let new = translation.bundle.as_ref().filter(|_| published != Some(&revision));
-    let refused = new.and_then(|bundle| compile(bundle, &revision).err());
+    let refused = new.and_then(|bundle| compile(&Arc::new(bundle.clone()), &revision).err());
     Prepared { translation, segments, refused }
 }
 

@@ -101,7 +101,7 @@ pub(super) struct RuleCode {
 }
 
 /// Compiles everything. The first thing that cannot run ends it: a policy is whole or is none.
-pub fn compile(bundle: &Bundle, revision: &Revision) -> Result<Policy, CompileError> {
+pub fn compile(bundle: &Arc<Bundle>, revision: &Revision) -> Result<Policy, CompileError> {
     let mut order: Vec<usize> = (0..bundle.rules.len()).collect();
     order.sort_by(|&a, &b| bundle.rules[a].rank().cmp(&bundle.rules[b].rank()));
     let ranked: Vec<&Rule> = order.iter().map(|index| &bundle.rules[*index]).collect();
@@ -118,7 +118,7 @@ pub fn compile(bundle: &Bundle, revision: &Revision) -> Result<Policy, CompileEr
     }
     let needs = needs(bundle, &rules);
     Ok(Policy {
-        bundle: Arc::new(bundle.clone()),
+        bundle: Arc::clone(bundle),
         revision: revision.clone(),
         content,
         broken_routes: broken.collect(),

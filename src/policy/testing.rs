@@ -1,5 +1,7 @@
 //! Short forms for tests: bundles, envelopes and messages in a line or two.
 
+use std::sync::Arc;
+
 use crate::bundle::document::*;
 use crate::bundle::{Bundle, Revision};
 use crate::mail::envelope::{Envelope, Recipient, RouteName, Sender};
@@ -125,7 +127,7 @@ pub fn bundle(rules: Vec<Rule>) -> Bundle {
 }
 
 pub fn policy(rules: Vec<Rule>) -> Policy {
-    compile(&bundle(rules), &revision()).expect("the rules are right")
+    compile(&Arc::new(bundle(rules)), &revision()).expect("the rules are right")
 }
 
 pub fn envelope(from: &str, to: &[&str]) -> Envelope {

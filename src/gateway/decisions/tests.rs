@@ -42,7 +42,7 @@ fn shadow(mut rule: Rule) -> Rule {
 
 /// Judges [`MAIL`] to these recipients under this id, and tells it.
 fn judged<T>(rules: Vec<Rule>, id: &str, to: &[&str], tell: impl Fn(&Judged<'_>) -> T) -> T {
-    let bundle = bundle(rules);
+    let bundle = Arc::new(bundle(rules));
     let policy = compile(&bundle, &revision()).unwrap();
     let envelope = envelope("ani@solarmora.com", to);
     let transaction = Transaction { id, ..transaction(&envelope) };

@@ -36,12 +36,13 @@ fn office(bundle: Bundle) -> Office {
     let folder = std::env::temp_dir().join(format!("postern-desk-{:016x}", rand::random::<u64>()));
     let options = Options { segment_bytes: Some(1 << 20), ..Options::default() };
     let (spool, _) = Spool::open(&folder, options).expect("it opens");
+    let bundle = Arc::new(bundle);
     let policy = compile(&bundle, &testing::revision()).expect("the rules are right");
     let running = Arc::new(Running {
         sequence: Sequence::default(),
         revision: testing::revision(),
         routes: Arc::new(RouteTable::build(&bundle, &Materials::default(), &Own::default())),
-        bundle: Arc::new(bundle),
+        bundle,
         policy: Arc::new(policy),
         loaded_at: Timestamp::now(),
         leaving: false,

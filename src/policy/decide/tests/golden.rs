@@ -22,6 +22,7 @@
 mod setup;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use self::setup::Setup;
 use super::super::super::testing::*;
@@ -49,7 +50,7 @@ fn decisions_are_the_golden_ones() {
 fn run(input: &str) -> String {
     let (lines, message) = input.split_once("\n---\n").expect("--- stands before the message");
     let setup = Setup::read(lines);
-    let policy = match compile(&setup.bundle, &revision()) {
+    let policy = match compile(&Arc::new(setup.bundle.clone()), &revision()) {
         Ok(policy) => policy,
         Err(error) => return format!("not compiled: {error}\n"),
     };
