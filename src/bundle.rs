@@ -4,10 +4,12 @@
 //! defaults filled) and holds no secret: it names [`Material`] that is mounted beside it.
 
 pub mod ack;
+mod clients;
 pub mod document;
 pub mod manifest;
 pub mod material;
 pub mod push;
+mod route;
 mod rule;
 pub mod segment;
 mod shared;

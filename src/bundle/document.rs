@@ -1,14 +1,15 @@
 //! The records of a bundle. Field names are a wire format: see [`FORMAT`].
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use super::clients::*;
 use super::material::Material;
+pub use super::route::*;
 pub use super::rule::*;
 pub use super::shared::*;
 use crate::mail::address::{Domain, Mailbox};
@@ -113,6 +114,12 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// Clients that may relay. Empty: nobody (spec R35).
     pub clients: Vec<IpNet>,
+    /// Clients that log in (RFC 4954).
+    #[serde(default)]
+    pub users: Vec<ClientUser>,
+    /// Clients that show a certificate.
+    #[serde(default)]
+    pub mutual_tls: Option<ClientAuthority>,
     /// Let listed clients send from domains that are not the organisation's.
     pub allow_foreign_senders: bool,
     pub default_route: Option<DefaultRoute>,
@@ -121,6 +128,15 @@ pub struct Gateway {
     /// Resolvers for MX and host look-ups; empty: those of the system.
     #[serde(default)]
     pub dns_servers: Vec<SocketAddr>,
+    /// Names and TLSA records count only as far as DNSSEC proves them, and DANE is used (RFC 7672).
+    #[serde(default)]
+    pub dnssec: bool,
+    /// The addresses that the world sees this gateway's mail come from.
+    #[serde(default)]
+    pub public_addresses: Vec<IpAddr>,
+    /// Where pods count together what limits allow; `None`: each pod has its share.
+    #[serde(default)]
+    pub shared_limits: Option<SharedLimits>,
     /// Keys to sign changed mail and mail of the gateway's own with (spec R33).
     #[serde(default)]
     pub dkim: Vec<DkimKey>,
@@ -150,11 +166,16 @@ impl Gateway {
             domains: Vec::new(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            users: Vec::new(),
+            mutual_tls: None,
             allow_foreign_senders: false,
             default_route: None,
             limits: Limits::default(),
             notices: Notices::default(),
             dns_servers: Vec::new(),
+            dnssec: false,
+            public_addresses: Vec::new(),
+            shared_limits: None,
             dkim: Vec::new(),
             archive: None,
             drop_blatant_spam: false,
@@ -204,6 +225,9 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// `None`: a self-signed certificate made at start.
     pub certificate: Option<Certificate>,
+    /// Load balancers whose PROXY header (version 2) says who the client is; from nobody else is one read.
+    #[serde(default)]
+    pub proxy_from: Vec<IpNet>,
 }
 
 impl Listener {
@@ -247,11 +271,20 @@ pub struct Limits {
     pub connections: u32,
     /// Open connections of one client address to one pod; default 100.
     pub connections_per_client: u32,
+    /// Messages that one client (a login, else an address) may hand in within a minute; absent: unlimited.
+    #[serde(default)]
+    pub messages_per_minute_per_client: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_size: 50 << 20, recipients: 1000, connections: 2000, connections_per_client: 100 }
+        Self {
+            message_size: 50 << 20,
+            recipients: 1000,
+            connections: 2000,
+            connections_per_client: 100,
+            messages_per_minute_per_client: None,
+        }
     }
 }
 
@@ -262,148 +295,4 @@ pub struct Notices {
     pub from: Option<Mailbox>,
     /// Default: normal routing.
     pub route: Option<RouteName>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Route {
-    pub origin: Origin,
-    pub target: RouteTarget,
-    pub tls: RouteTls,
-    pub on_tls_failure: OnTlsFailure,
-    #[serde(with = "retry_form")]
-    pub retry: Retry,
-    /// The route could never be read and has no last good form: mail over it waits. Says why.
-    pub broken: Option<String>,
-}
-
-impl Route {
-    pub fn name(&self) -> RouteName {
-        let ObjectId { namespace, name, .. } = &self.origin.object;
-        RouteName { namespace: namespace.clone(), name: name.clone() }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum RouteTarget {
-    /// Smart hosts. Primaries share the load by weight; secondaries are tried when every primary failed.
-    Hosts { primary: Vec<WeightedHost>, secondary: Vec<WeightedHost> },
-    /// The MX hosts of these named domains (`mxLookup: true`).
-    MxOf(Vec<HostPort>),
-    /// The MX hosts of each recipient's domain (no hosts at all).
-    RecipientMx,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct HostPort {
-    /// A host name in ASCII form, or an IP address without brackets.
-    pub host: String,
-    pub port: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WeightedHost {
-    #[serde(flatten)]
-    pub at: HostPort,
-    /// Share of the load in percent; all of a set or none of it have one.
-    pub weight: Option<u8>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RouteTls {
-    pub mode: TlsMode,
-    pub require: bool,
-    pub require_ca_signed: bool,
-    pub validate_hostname: bool,
-    /// Name to verify instead of the host's own.
-    pub server_name: Option<String>,
-    /// Trusted beside the system's roots.
-    pub ca: Option<Material>,
-}
-
-impl RouteTls {
-    /// Google's default for delivery (spec R21): TLS when the peer has it, any certificate.
-    pub fn opportunistic() -> Self {
-        Self {
-            mode: TlsMode::StartTls,
-            require: false,
-            require_ca_signed: false,
-            validate_hostname: false,
-            server_name: None,
-            ca: None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TlsMode {
-    StartTls,
-    Implicit,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnTlsFailure {
-    Bounce,
-    Defer,
-}
-
-/// Retry schedule (spec R159): `initial * factor^n`, at most `max`, jittered, until `give_up_after`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Retry {
-    pub initial: Duration,
-    pub factor: f64,
-    pub max: Duration,
-    pub give_up_after: Duration,
-    /// When a sender hears that the message is late; once.
-    pub warn_after: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        const HOUR: Duration = Duration::from_secs(3600);
-        Self {
-            initial: Duration::from_secs(300),
-            factor: 2.0,
-            max: HOUR * 4,
-            give_up_after: HOUR * 120,
-            warn_after: HOUR * 4,
-        }
-    }
-}
-
-mod retry_form {
-    //! Durations as milliseconds, so that the document reads the same everywhere.
-    use super::*;
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Form {
-        initial_ms: u64,
-        factor: f64,
-        max_ms: u64,
-        give_up_after_ms: u64,
-        warn_after_ms: u64,
-    }
-
-    pub fn serialize<S: serde::Serializer>(retry: &Retry, to: S) -> Result<S::Ok, S::Error> {
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        Form {
-            initial_ms: ms(retry.initial),
-            factor: retry.factor,
-            max_ms: ms(retry.max),
-            give_up_after_ms: ms(retry.give_up_after),
-            warn_after_ms: ms(retry.warn_after),
-        }
-        .serialize(to)
-    }
-
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Retry, D::Error> {
-        let form = Form::deserialize(from)?;
-        Ok(Retry {
-            initial: Duration::from_millis(form.initial_ms),
-            factor: form.factor,
-            max: Duration::from_millis(form.max_ms),
-            give_up_after: Duration::from_millis(form.give_up_after_ms),
-            warn_after: Duration::from_millis(form.warn_after_ms),
-        })
-    }
 }

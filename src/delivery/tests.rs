@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::bundle::Bundle;
 use crate::bundle::document::{
-    DefaultRoute, Gateway, HostPort, ObjectId, ObjectKind, OnTlsFailure, Origin, Retry, Route, RouteTarget,
+    DefaultRoute, Gateway, HostPort, ObjectId, ObjectKind, OnTlsFailure, Origin, Route, RouteTarget,
     RouteTls, TlsMode, WeightedHost,
 };
 use crate::bundle::material::{Material, MaterialKind, Materials};
@@ -37,14 +37,7 @@ pub fn hosts(primary: &[std::net::SocketAddr]) -> RouteTarget {
 
 /// A route named `relay` with opportunistic TLS; change what matters.
 pub fn route(target: RouteTarget) -> Route {
-    Route {
-        origin: origin(ObjectKind::OutboundRoute, NAME),
-        target,
-        tls: RouteTls::opportunistic(),
-        on_tls_failure: OnTlsFailure::Bounce,
-        retry: Retry::default(),
-        broken: None,
-    }
+    Route::new(origin(ObjectKind::OutboundRoute, NAME), target, RouteTls::opportunistic())
 }
 
 /// All three switches on, with an extra CA file of this text.
@@ -54,8 +47,8 @@ pub fn strict(ca: bool) -> RouteTls {
         require: true,
         require_ca_signed: true,
         validate_hostname: true,
-        server_name: None,
         ca: ca.then(ca_material),
+        ..RouteTls::opportunistic()
     }
 }
 

@@ -120,8 +120,13 @@ impl Listeners {
     /// that cannot be bound is the first policy's to report.
     pub async fn open_early(&self) {
         let Some(intake) = self.intake.get().and_then(WeakIntake::upgrade) else { return };
-        let listener =
-            Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate: None };
+        let listener = Listener {
+            name: "smtp".to_owned(),
+            port: 25,
+            tls: ListenerTls::Optional,
+            certificate: None,
+            proxy_from: Vec::new(),
+        };
         let made_of = CertificateSource::SelfSigned { hostname: self.hostname.clone() };
         let mut open = self.open.lock().await;
         for place in self.places(&listener).into_iter().filter(|place| self.fixed.contains(&place.address)) {

@@ -343,6 +343,7 @@ fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings)
                 spec::ListenerTls::Implicit => ListenerTls::Implicit,
             },
             certificate: reference.and_then(|secret| certificate(pass, &path, name, secret, findings)),
+            proxy_from: Vec::new(),
         });
     }
     found
@@ -428,5 +429,6 @@ fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
         recipients: *recipients,
         connections: *connections,
         connections_per_client: *connections_per_client,
+        messages_per_minute_per_client: None,
     }
 }

@@ -47,13 +47,10 @@ fn draft(pass: &Pass<'_>, origin: &Origin, given: Given<'_, OutboundRoute>) -> D
         Given::Read(route) => read(pass, route),
         Given::Malformed(malformed) => {
             let findings = Findings { problems: vec![malformed.problem()], ..Findings::default() };
+            let tls = RouteTls { require: true, ..RouteTls::opportunistic() };
             let record = Route {
-                origin: origin.clone(),
-                target: RouteTarget::RecipientMx,
-                tls: RouteTls { require: true, ..RouteTls::opportunistic() },
                 on_tls_failure: OnTlsFailure::Defer,
-                retry: Retry::default(),
-                broken: None,
+                ..Route::new(origin.clone(), RouteTarget::RecipientMx, tls)
             };
             Draft { record, findings }
         }
@@ -73,16 +70,15 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         retry,
         on_tls_failure,
     } = &route.spec;
+    let target = target(hosts, secondary_hosts, *mx_lookup, &mut findings);
+    let tls = protection(pass, &origin.object.namespace, tls, &mut findings);
     let record = Route {
-        target: target(hosts, secondary_hosts, *mx_lookup, &mut findings),
-        tls: protection(pass, &origin.object.namespace, tls, &mut findings),
         on_tls_failure: match on_tls_failure {
             spec::OnTlsFailure::Bounce => OnTlsFailure::Bounce,
             spec::OnTlsFailure::Defer => OnTlsFailure::Defer,
         },
         retry: schedule(retry.as_ref(), &mut findings),
-        broken: None,
-        origin,
+        ..Route::new(origin, target, tls)
     };
     Draft { record, findings }
 }
@@ -159,6 +155,7 @@ fn protection(pass: &Pass<'_>, namespace: &str, tls: &spec::Tls, findings: &mut 
         validate_hostname: validate_hostname.unwrap_or(*require),
         server_name: server_name.as_ref().and_then(|name| findings.ok(host("spec.tls.serverName", name))),
         ca: ca_ref.as_ref().and_then(|reference| findings.ok(authority(pass, namespace, reference))),
+        ..RouteTls::opportunistic()
     }
 }
 

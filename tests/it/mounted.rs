@@ -189,6 +189,7 @@ fn e14_a_refused_revision_leaves_the_last_good_one_and_a_restarted_pod_is_not_re
         port: other,
         tls: ListenerTls::Optional,
         certificate: None,
+        proxy_from: Vec::new(),
     });
     mount.publish(2, &refused);
     let nack = wait_for("the refusal is known", Duration::from_secs(20), || {

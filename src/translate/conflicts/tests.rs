@@ -109,14 +109,8 @@ fn r143_rules_that_no_message_can_match_are_named() {
 fn r138_a_rule_that_requires_tls_over_a_route_that_does_not_is_told() {
     let mut bundle =
         crate::policy::testing::bundle(vec![modify("tls", Modify { require_tls: true, ..to("plain") })]);
-    bundle.routes = vec![Route {
-        origin: crate::policy::testing::origin(ObjectKind::OutboundRoute, "plain"),
-        target: RouteTarget::RecipientMx,
-        tls: RouteTls::opportunistic(),
-        on_tls_failure: OnTlsFailure::Bounce,
-        retry: Retry::default(),
-        broken: None,
-    }];
+    let origin = crate::policy::testing::origin(ObjectKind::OutboundRoute, "plain");
+    bundle.routes = vec![Route::new(origin, RouteTarget::RecipientMx, RouteTls::opportunistic())];
     let found = find(&bundle);
     assert!(found[0].1.reason == Reason::TlsRequiredButRoutePlain, "{found:?}");
     bundle.routes[0].tls.require = true;

@@ -24,7 +24,7 @@ impl Authority {
         let name = |text: &str| Name::from_str(text).unwrap();
         let zone = Name::root();
         let mut handler: InMemoryZoneHandler =
-            InMemoryZoneHandler::empty(zone.clone(), ZoneType::Primary, AxfrPolicy::Deny);
+            InMemoryZoneHandler::empty(zone.clone(), ZoneType::Primary, AxfrPolicy::Deny, None);
         let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 60, 60, 60, 60);
         handler.upsert_mut(Record::from_rdata(zone.clone(), 60, RData::SOA(soa)), 1);
         for record in records {

@@ -97,14 +97,8 @@ fn new_rule(text: &str) -> Rule {
 fn new_route(text: &str) -> Route {
     let (name, broken) =
         text.split_once(' ').map_or((text, None), |(name, why)| (name, Some(why.to_owned())));
-    Route {
-        origin: origin(ObjectKind::OutboundRoute, name),
-        target: RouteTarget::RecipientMx,
-        tls: RouteTls::opportunistic(),
-        on_tls_failure: OnTlsFailure::Bounce,
-        retry: Retry::default(),
-        broken,
-    }
+    let origin = origin(ObjectKind::OutboundRoute, name);
+    Route { broken, ..Route::new(origin, RouteTarget::RecipientMx, RouteTls::opportunistic()) }
 }
 
 /// An enum of the bundle by its name there.

@@ -1,0 +1,33 @@
+//! Records of who may hand over mail besides the networks, and how pods share limits.
+
+use serde::{Deserialize, Serialize};
+
+use super::material::Material;
+use super::route::HostPort;
+
+/// A client that logs in (SMTP AUTH, RFC 4954), over TLS only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientUser {
+    pub name: String,
+    pub password: Material,
+    /// Envelope senders it may use, whole addresses or domains (`@solarmora.com`); empty: any that the gateway
+    /// allows.
+    pub senders: Vec<String>,
+}
+
+/// Clients with a certificate of this authority may relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAuthority {
+    pub ca: Material,
+    /// Subject alternative names (DNS names or addresses) or common names that count; empty: every certificate
+    /// of the authority.
+    pub subjects: Vec<String>,
+}
+
+/// A Redis-compatible server where the pods of a gateway count together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedLimits {
+    pub at: HostPort,
+    pub username: Option<Material>,
+    pub password: Option<Material>,
+}
