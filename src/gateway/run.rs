@@ -18,6 +18,7 @@ use crate::admin;
 use crate::bundle::Sequence;
 use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
@@ -27,7 +28,7 @@ use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
-use crate::gateway::quarantine::{self, Actor, Desk, Policies, clock, http, socket};
+use crate::gateway::quarantine::{self, Desk, Policies, clock};
 use crate::loops::{Dealer, Loops};
 use crate::spool::{self, Spool};
 
@@ -192,13 +193,14 @@ impl Gateway {
             let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
+        let mail_pages = quarantine::http::api(desk.clone());
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
         let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
             let listener = bind("control", address).await?;
-            let control_pages = control_pages.merge(http::for_controller(desk.clone()));
+            let control_pages = control_pages.merge(access::for_controller(mail_pages.clone()));
             let control_pages = match &mount {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
@@ -208,19 +210,20 @@ impl Gateway {
         } else {
             admin_pages = admin_pages.merge(control_pages);
             if let Some(path) = token {
-                let token = http::Token::of_file(&path);
+                let token = Token::of_file(&path);
                 let token = token.map_err(|source| StartError::Token { path, source })?;
-                admin_pages = admin_pages.merge(http::with_token(desk.clone(), token));
+                admin_pages = admin_pages.merge(access::with_token(mail_pages.clone(), token));
             }
         }
         match socket::bind(&folder) {
             Ok(listener) => {
-                let desk = desk.clone();
-                let pages = move |uid| http::routes(desk.clone(), Actor::Uid(uid));
+                let pages = move |uid| access::of_actor(mail_pages.clone(), Actor::Uid(uid));
                 tasks.push(tokio::spawn(socket::serve(listener, pages, stop.clone())));
             }
             // Some volumes know no sockets; there is the control port.
-            Err(error) => tracing::warn!(%error, "no control socket: `postern quarantine` needs --gateway"),
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: `postern queue` and `postern quarantine` need --gateway")
+            }
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
         let listener = bind("probes and metrics", admin).await?;

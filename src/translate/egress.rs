@@ -46,12 +46,11 @@ fn source(at: usize, source: &spec::EgressSource, findings: &mut Findings) -> Op
         .as_ref()
         .and_then(|name| findings.ok(super::gateway::domain(&format!("{path}.ehlo"), name)))
         .map(|domain| domain.ascii().to_owned());
-    let proxy = proxy.as_ref().and_then(|EgressProxy { socks5 }| {
-        findings.ok(host_port(&format!("{path}.proxy.socks5"), socks5))
-    });
-    let warm_up = warm_up
+    let proxy = proxy
         .as_ref()
-        .and_then(|schedule| findings.ok(self::warm_up(&format!("{path}.warmUp"), schedule)));
+        .and_then(|EgressProxy { socks5 }| findings.ok(host_port(&format!("{path}.proxy.socks5"), socks5)));
+    let warm_up =
+        warm_up.as_ref().and_then(|schedule| findings.ok(self::warm_up(&format!("{path}.warmUp"), schedule)));
     Some(EgressSource { address: usable?, weight: weight.map(u32::from), ehlo, proxy, warm_up })
 }
 
