@@ -4,6 +4,7 @@
 
 mod job;
 mod lanes;
+mod paused;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,10 @@ use super::attempt::Outside;
 use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::metrics::Metrics;
+use super::pauses::Pauses;
 use super::plan::MX_PORT;
 use super::routes::Routes;
+use super::wake::{self, Situation};
 use crate::spool::Spool;
 
 #[derive(Debug, Clone, Copy)]
@@ -62,17 +65,18 @@ pub struct Worker {
 
 impl Worker {
     /// Must be called inside a tokio runtime.
-    /// `allowance` is shared with whoever else writes reports.
+    /// `allowance` is shared with whoever else writes reports, `pauses` with whoever sets them.
     pub fn start(
         spool: Spool,
         routes: Arc<dyn Routes>,
         metrics: Metrics,
         allowance: Allowance,
+        pauses: Pauses,
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
         let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, config, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, config, stop.clone());
         let task = tokio::spawn(run(Arc::new(shared), config, stop.clone()));
         Self { stop, task }
     }
@@ -89,6 +93,9 @@ impl Worker {
 
 async fn run(shared: Arc<Shared>, config: Config, stop: CancellationToken) {
     let mut lanes = Lanes::new(config);
+    let situation = Situation::now(&*shared.routes, &shared.pauses);
+    let (spool, routes, pauses) = (shared.spool.clone(), Arc::clone(&shared.routes), shared.pauses.clone());
+    let waker = tokio::spawn(wake::watch(spool, routes, pauses, situation, stop.clone()));
     let mut running: JoinSet<job::Done> = JoinSet::new();
     let mut goodbyes: JoinSet<()> = JoinSet::new();
     let mut sweep = interval(Duration::from_secs(5));
@@ -122,6 +129,9 @@ async fn run(shared: Arc<Shared>, config: Config, stop: CancellationToken) {
                 goodbyes.spawn(session.quit());
             },
         }
+    }
+    if let Err(error) = waker.await {
+        warn!(%error, "waking mail of changed routes ended badly");
     }
     let left = running.len();
     if timeout(config.drain, async { while running.join_next().await.is_some() {} }).await.is_err() {
