@@ -30,6 +30,7 @@ use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
 use crate::gateway::queue::{self, Queue};
+use crate::loops::{Dealer, Loops};
 use crate::spool::{self, Spool};
 
 /// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
@@ -74,6 +75,8 @@ pub enum StartError {
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Pauses(#[from] queue::ClosuresError),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
     Control(String),
     #[error("cannot read or make the token file {}: {source}", path.display())]
@@ -81,6 +84,7 @@ pub enum StartError {
 }
 
 pub struct Gateway {
+    loops: [Loops; 2],
     live: Arc<Live>,
     intake: Intake,
     spool: Spool,
@@ -113,13 +117,14 @@ async fn deliver(
     metrics: Metrics,
     allowance: Allowance,
     pauses: Pauses,
+    loops: Dealer,
     stop: CancellationToken,
 ) {
     tokio::select! {
         () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
+    let config = delivery::Config { drain: DRAIN, loops, ..delivery::Config::default() };
     let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
@@ -135,7 +140,9 @@ impl Gateway {
         let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
         tracing::info!(queued = spool.len(), ?recovery, "spool opened");
         let instance = spool.new_id().to_string();
-        let listeners = Listeners::new(smtp, hostname.clone());
+        let incoming = Loops::start("smtp").map_err(StartError::Thread)?;
+        let outgoing = Loops::start("delivery").map_err(StartError::Thread)?;
+        let listeners = Listeners::new(smtp, hostname.clone(), incoming.dealer());
         let (mount, memory, pages) = match source {
             Source::Mount { bundle, secrets } => {
                 let mount = Arc::new(Mount::new(bundle, secrets, pod.clone()));
@@ -193,6 +200,7 @@ impl Gateway {
             metrics,
             allowance,
             pauses.clone(),
+            outgoing.dealer(),
             no_more.clone(),
         ));
 
@@ -243,7 +251,21 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, desk, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
+        let loops = [incoming, outgoing];
+        Ok(Self {
+            loops,
+            live,
+            intake,
+            spool,
+            desk,
+            decisions,
+            delivery,
+            tasks,
+            stop,
+            leaving,
+            drain_lag,
+            admin,
+        })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -261,6 +283,7 @@ impl Gateway {
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
         let Self {
+            loops,
             live,
             intake,
             spool,
@@ -289,6 +312,10 @@ impl Gateway {
         }
         if tokio::time::timeout(DRAIN, desk.close()).await.is_err() {
             tracing::warn!("an act on held mail is cut off; the spool knows whether it happened");
+        }
+        let ended = tokio::task::spawn_blocking(move || loops.into_iter().for_each(Loops::end)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "an event loop did not end well");
         }
         let queued = spool.len();
         spool.close().await;
