@@ -17,5 +17,6 @@ pub mod listeners;
 pub mod live;
 pub mod mount;
 pub mod quarantine;
+pub mod queue;
 pub mod received;
 pub mod run;

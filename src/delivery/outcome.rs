@@ -38,6 +38,8 @@ pub enum Trouble {
         route: RouteName,
         why: String,
     },
+    /// Somebody closed this way for a while; which.
+    Paused(String),
     /// DNS did not answer, or its answer makes no sense.
     Dns {
         name: String,
@@ -107,7 +109,10 @@ impl Trouble {
             OnTlsFailure::Defer => OtherHostOrLater,
         };
         match self {
-            Trouble::RouteMissing(_) | Trouble::RouteBroken { .. } | Trouble::Dns { .. } => Later,
+            Trouble::RouteMissing(_)
+            | Trouble::RouteBroken { .. }
+            | Trouble::Paused(_)
+            | Trouble::Dns { .. } => Later,
             Trouble::NoSuchDomain(_) => Fail([5, 1, 2]),
             Trouble::NoMailHost(_) => Fail([5, 4, 4]),
             Trouble::NullMx(_) => Fail([5, 1, 10]),
@@ -137,6 +142,7 @@ impl Trouble {
         match self {
             Trouble::RouteMissing(_) => "RouteMissing",
             Trouble::RouteBroken { .. } => "RouteBroken",
+            Trouble::Paused(_) => "Paused",
             Trouble::Dns { .. } => "DnsUnanswered",
             Trouble::NoSuchDomain(_) => "NoSuchDomain",
             Trouble::NoMailHost(_) => "NoMailHost",
@@ -275,6 +281,7 @@ impl fmt::Display for Problem {
         match &self.trouble {
             Trouble::RouteMissing(route) => write!(f, "The route {route} does not exist"),
             Trouble::RouteBroken { route, why } => write!(f, "The route {route} cannot be used: {why}"),
+            Trouble::Paused(what) => write!(f, "The administrator of the gateway has paused the {what}"),
             Trouble::Dns { name, why } => write!(f, "DNS gave no answer for {name}: {why}"),
             Trouble::NoSuchDomain(domain) => write!(f, "The domain {domain} does not exist"),
             Trouble::NoMailHost(domain) => write!(f, "The domain {domain} has no mail server"),

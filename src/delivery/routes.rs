@@ -1,6 +1,8 @@
 //! The routes of a gateway as delivery uses them, made from a bundle and its material. A new revision
 //! is a new table; an attempt takes the table of its moment (spec R141).
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -41,6 +43,7 @@ pub struct RouteTable {
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
+    ways: ways::Ways,
 }
 
 #[derive(Debug)]
@@ -95,7 +98,10 @@ impl RouteTable {
             }
             Some(DefaultRoute::Named(name) | DefaultRoute::Missing(name)) => Normal::Named(name.clone()),
         };
-        let routes = bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let routes: BTreeMap<_, _> =
+            bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let usable = |name: &RouteName| matches!(routes.get(name), Some(Ok(_)));
+        let ways = ways::Ways::of(bundle, materials, usable);
         let notices_via = match &gateway.notices.route {
             Some(name) => Via::Route(name.clone()),
             None => Via::Normal,
@@ -109,6 +115,7 @@ impl RouteTable {
             listening: own.listening.clone(),
             normal,
             routes,
+            ways,
         }
     }
 
@@ -126,6 +133,36 @@ impl RouteTable {
             }
             None => Err(Problem::new(Trouble::RouteMissing(name.clone()))),
         }
+    }
+
+    /// What logs and metrics call the way out that `via` names now, also when it cannot be used.
+    pub fn label(&self, via: &Via) -> Label {
+        match (via, &self.normal) {
+            (Via::Normal, Normal::Way(route)) => route.label.clone(),
+            (Via::Normal, Normal::Named(name)) | (Via::Route(name), _) => Label::Named(name.clone()),
+        }
+    }
+
+    /// What the way out depends on, as a hash that changes with any of it; `None`: it cannot be used now.
+    pub fn way(&self, via: &Via) -> Option<blake3::Hash> {
+        match self.label(via) {
+            Label::Named(name) => self.ways.named(&name),
+            Label::Default | Label::Mx => Some(self.ways.normal()),
+        }
+    }
+
+    /// Whether some way out can be used that could not be, or was another, in an earlier table.
+    pub fn has_new_ways(&self, earlier: &RouteTable) -> bool {
+        self.ways.has_new(&earlier.ways)
+    }
+
+    /// The labels of all ways out that have a name, usable or not.
+    pub fn labels(&self) -> impl Iterator<Item = Label> {
+        let normal = match &self.normal {
+            Normal::Way(route) => Some(route.label.clone()),
+            Normal::Named(_) => None,
+        };
+        self.routes.keys().cloned().map(Label::Named).chain(normal)
     }
 
     /// The schedule of a way out, also of one that is broken now.
