@@ -13,6 +13,7 @@ pub mod directory;
 pub mod expression;
 pub mod gateway;
 pub mod ldap;
+pub mod login;
 pub mod modify;
 pub mod pod;
 pub mod quarantine;

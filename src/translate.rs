@@ -13,6 +13,7 @@ mod conflicts;
 pub mod directory;
 pub mod gateway;
 pub mod ldap;
+mod login;
 pub mod lists;
 pub mod order;
 pub mod pattern;
