@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::egress::{Egress, RouteLimits};
 use super::login::{RouteAuth, TlsVersion};
 use super::refs::{GatewayRef, KeyRef, SecretRef};
 use super::schema::{atomic, cel};
@@ -65,6 +66,12 @@ pub struct OutboundRouteSpec {
     /// How the gateway logs in at the hosts (SMTP AUTH); default: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<RouteAuth>,
+    /// The addresses that mail leaves from; default: whatever the machine picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// How much mail goes over this route at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RouteLimits>,
     /// How long and how often delivery is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

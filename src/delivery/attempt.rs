@@ -114,6 +114,7 @@ async fn at_host(
         tls: plan.route.tls.identity,
         require_tls: plan.require_tls,
         auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
+        home: crate::loops::here(),
     };
     while let Some(session) = outside.pool.take(&key) {
         match transact(outside, &key, session, letter, to).await {

@@ -25,6 +25,8 @@ pub struct Key {
     pub require_tls: bool,
     /// Who the session is logged in as: after a change of credentials nobody takes an older one.
     pub auth: Option<blake3::Hash>,
+    /// The event loop that has the socket (see [`crate::loops::here`]).
+    pub home: usize,
 }
 
 #[derive(Default)]
