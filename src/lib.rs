@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod mail;
 pub mod manifest;
 pub mod policy;
+pub mod published;
 pub mod smtp;
 pub mod spool;
 pub mod telemetry;

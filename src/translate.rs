@@ -17,6 +17,7 @@ pub mod lists;
 pub mod order;
 pub mod pattern;
 pub mod problem;
+pub mod published;
 pub mod quarantines;
 pub mod resources;
 pub mod routes;
