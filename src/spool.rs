@@ -30,10 +30,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 
-use commit::{Batch, Committer, Fates, Queue};
+use commit::{Batch, Committer, Fates, Queue, Reply};
 use content::Body;
 use due::{Arrival, Place, Warm};
 use handout::Readers;
@@ -190,6 +190,8 @@ struct Threads {
 }
 
 const DEFAULT_WARM: u64 = 64 << 20;
+/// Fates that may wait for the committer without anybody waiting for them.
+const MOST_UNWRITTEN: usize = 256;
 
 impl Spool {
     /// Locks the folder (one process), recovers what is in it. Blocks; call before serving.
@@ -288,6 +290,25 @@ impl Spool {
         self.store(Some((id, fates)), reports, durable).await
     }
 
+    /// Records fates without waiting: appended within a few milliseconds, synced with the next commit. Until
+    /// then a crash repeats what they tell of, as it would have a moment before. False: too much waits to be
+    /// written already, so this one has to wait too; nothing happened.
+    pub fn settle_soon(&self, id: QueueId, fates: &[(usize, Fate)]) -> bool {
+        let queue = &self.inner.shared.queue;
+        if queue.backlog() > MOST_UNWRITTEN {
+            return false;
+        }
+        let fates = Some(Fates::new(id, fates.to_vec()));
+        queue.push(Batch {
+            messages: Vec::new(),
+            fates,
+            bodies: Vec::new(),
+            durable: false,
+            reply: Reply::Nobody,
+        });
+        true
+    }
+
     async fn store(
         &self,
         fates: Option<(QueueId, Vec<(usize, Fate)>)>,
@@ -309,7 +330,7 @@ impl Spool {
             queued.push(copy);
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
         match answer.await {
             Ok(result) => result.map(|()| queued),

@@ -67,6 +67,8 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         secondary_hosts,
         mx_lookup,
         tls,
+        egress,
+        limits,
         retry,
         on_tls_failure,
     } = &route.spec;
@@ -78,6 +80,8 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
             spec::OnTlsFailure::Defer => OnTlsFailure::Defer,
         },
         retry: schedule(retry.as_ref(), &mut findings),
+        egress: egress.as_ref().map(|egress| super::egress::egress(egress, &mut findings)),
+        limits: super::egress::limits(limits.as_ref(), &mut findings),
         ..Route::new(origin, target, tls)
     };
     Draft { record, findings }
