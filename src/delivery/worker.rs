@@ -4,6 +4,7 @@
 
 mod job;
 mod lanes;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::metrics::Metrics;
 use super::plan::MX_PORT;
+use super::protect::Protection;
 use super::routes::Routes;
 use crate::spool::Spool;
 
@@ -58,6 +60,7 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 impl Worker {
@@ -71,18 +74,23 @@ impl Worker {
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
-        let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
+        let protection = Protection::open(spool.dir());
+        let outside = Outside { timeouts: config.timeouts, protection, ..Outside::default() };
         let shared = Shared::new(spool, routes, outside, metrics, allowance, config, stop.clone());
-        let task = tokio::spawn(run(Arc::new(shared), config, stop.clone()));
-        Self { stop, task }
+        let shared = Arc::new(shared);
+        let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
+        let task = tokio::spawn(run(shared, config, stop.clone()));
+        Self { stop, task, upkeep }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
-            warn!(%error, "delivery ended badly");
+        for task in [self.task, self.upkeep] {
+            if let Err(error) = task.await {
+                warn!(%error, "delivery ended badly");
+            }
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Tls {
     own: Arc<[CertificateDer<'static>]>,
     /// Equal terms, equal identity: connections are shared only among these.
     pub identity: blake3::Hash,
+    /// A certificate of a trusted authority for the right name, or no connection.
+    verifies: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +72,7 @@ impl Tls {
             config: Arc::new(config),
             own: own.into(),
             identity: hasher.finalize(),
+            verifies: terms.require && terms.require_ca_signed && terms.validate_hostname,
         })
     }
 
@@ -80,7 +83,28 @@ impl Tls {
         hasher.update(b"verified");
         hasher.update(self.identity.as_bytes());
         let identity = hasher.finalize();
-        Ok(Self { require: true, config: Arc::new(config), identity, ..self.clone() })
+        Ok(Self { require: true, config: Arc::new(config), identity, verifies: true, ..self.clone() })
+    }
+
+    /// Why a chain would be refused if every demand were made for `host`; `None`: it would not.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], host: &str) -> Option<String> {
+        let refused = |why: &str| Some(Cause::Other(why.to_owned()).to_string());
+        let Some((server, others)) = chain.split_first() else { return refused("there is none") };
+        let Ok(name) = ServerName::try_from(host) else { return refused("it is for no host name") };
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        match Verifier::new(&provider, self.own.to_vec(), true, true) {
+            // What the server stapled is not at hand any more, so its absence is not held against it.
+            Ok(verifier) => match verifier.check(server, others, &name, b"unknown", UnixTime::now()) {
+                Ok(()) => None,
+                Err(cause) => Some(cause.to_string()),
+            },
+            Err(error) => refused(&error.to_string()),
+        }
+    }
+
+    /// Whether whoever was delivered to over these terms had proved who he is.
+    pub fn verifies(&self) -> bool {
+        self.verifies
     }
 
     /// TLS when the peer has it, any certificate, no demand (spec R21).
@@ -116,7 +140,7 @@ fn client_config(
 }
 
 /// The system's roots, read once: an image does not change while it runs.
-fn system_roots() -> &'static RootCertStore {
+pub(in crate::delivery) fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();
