@@ -19,6 +19,7 @@ pub mod edits;
 pub mod files;
 pub mod metrics;
 pub mod outcome;
+pub mod pauses;
 pub mod plan;
 pub mod protect;
 pub mod retry;
@@ -27,6 +28,7 @@ pub mod settle;
 pub mod sign;
 pub mod sts;
 pub mod tlsrpt;
+pub mod wake;
 pub mod web;
 pub mod worker;
 
@@ -43,5 +45,6 @@ pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use metrics::Metrics;
+pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

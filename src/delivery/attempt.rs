@@ -127,6 +127,8 @@ async fn at_host(
         hostname: table.hostname.clone(),
         tls: demand.identity(&plan.route.tls),
         require_tls: plan.require_tls || demand.requires_tls(),
+        auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
+        home: crate::loops::here(),
     };
     while let Some(session) = outside.pool.take(&key) {
         match transact(outside, &key, session, letter, to).await {
@@ -186,6 +188,7 @@ async fn open(
         tls: &tls,
         demand,
         require_tls: plan.require_tls || demand.requires_tls(),
+        auth: plan.route.auth.as_ref(),
         timeouts: outside.timeouts,
     };
     let reports = &outside.protection.reports;

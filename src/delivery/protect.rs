@@ -158,7 +158,7 @@ impl Demand {
             Demand::Dane(dane) if dane.authenticates() => Protected::Dane,
             Demand::Sts(_) => Protected::Sts,
             Demand::Sender => Protected::Verified,
-            Demand::Nothing | Demand::Dane(_) if route.verifies() => Protected::Verified,
+            Demand::Nothing | Demand::Dane(_) if route.verifies_peer => Protected::Verified,
             Demand::Nothing | Demand::Dane(_) => Protected::Unverified,
         }
     }
