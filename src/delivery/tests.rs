@@ -3,8 +3,11 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod fairness;
 mod mail_hosts;
+mod notify;
 mod signing;
+mod waking;
 mod workers;
 
 use std::sync::Arc;

@@ -88,8 +88,7 @@ impl Worker {
         let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
-        let shared =
-            Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let crew = Crew {
             shared: Arc::new(shared),
             lanes,
