@@ -13,7 +13,7 @@ use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
-use crate::delivery::metrics::{ByKind, ByNote, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::metrics::{ByKind, ByNote, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict};
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
 use crate::delivery::pauses::Pauses;
 use crate::delivery::plan;
@@ -161,11 +161,21 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Don
         return Done { lane, memory, silence: None };
     };
     let (label, outcomes) = outcomes(shared, &table, &job, &content).await;
-    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if p.trouble.is_silence());
+    // Who does not answer, or does not let us in, does so for whoever stands in line too.
+    let alike = |trouble: &Trouble| trouble.is_silence() || trouble.is_unwelcome();
+    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if alike(&p.trouble));
     let silence = match outcomes.first() {
         Some(Outcome::Later(problem)) if outcomes.iter().all(silent) => Some(problem.clone()),
         _ => None,
     };
+    if let Some(problem) = silence.as_ref().filter(|problem| problem.trouble.is_unwelcome()) {
+        let (route, host) = (label.as_ref().map(Label::to_string), problem.host.as_deref());
+        let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+        warn!(
+            route,
+            host, reason, code, "the next hop does not let this gateway in; mail waits for its repair"
+        );
+    }
     conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
     Done { lane, memory, silence }
 }
@@ -420,6 +430,10 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
                 let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
                 info!(%queue_id, target, %route, host = problem.host, reason, code, "deferred");
                 debug!(%queue_id, target, %recipient, why = %problem, "deferred");
+                if problem.trouble.is_unwelcome() {
+                    let labels = ByReason { route: route.clone(), reason };
+                    shared.metrics.unwelcome.get_or_create(&labels).inc();
+                }
                 Verdict::deferred
             }
             Outcome::Failed { status: [class, subject, detail], problem } => {
