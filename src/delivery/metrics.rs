@@ -103,6 +103,7 @@ pub struct Metrics {
     pub reports: Family<ByKind, Counter>,
     pub reports_suppressed: Counter,
     pub bounces_suppressed: Counter,
+    pub double_bounces: Counter,
     pub edits: Family<ByNote, Counter>,
 }
 
@@ -122,6 +123,7 @@ impl Default for Metrics {
             reports: Family::default(),
             reports_suppressed: Counter::default(),
             bounces_suppressed: Counter::default(),
+            double_bounces: Counter::default(),
             edits: Family::default(),
         }
     }
@@ -166,6 +168,11 @@ impl Metrics {
             "postern_bounces_suppressed",
             "Recipients whose failure was not told to the sender because a rule says so",
             self.bounces_suppressed.clone(),
+        );
+        registry.register(
+            "postern_double_bounces",
+            "Recipients of delivery reports and of other mail with a null sender whose delivery failed",
+            self.double_bounces.clone(),
         );
         registry.register(
             "postern_edit_notes",

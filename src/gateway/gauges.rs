@@ -36,6 +36,7 @@ impl Collector for Gauges {
         let gauges = [
             ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
             ("postern_queue_recipients", "Recipients that wait for their delivery", stats.recipients),
+            ("postern_held_recipients", "Recipients in quarantine", stats.held_recipients),
             ("postern_queue_paused_routes", "Routes whose delivery is paused", routes),
             ("postern_queue_paused_domains", "Recipient domains whose delivery is paused", domains),
             ("postern_held_messages", "Accepted messages with a recipient in quarantine", stats.held),

@@ -276,9 +276,12 @@ async fn conclude(
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
     let mut settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
-    let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    let failed = || settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    if entry.sender.mailbox.is_none() {
+        shared.metrics.double_bounces.inc_by(failed().count() as u64);
+    }
     // R85: nobody is told, so it is counted.
-    let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
+    let silent = failed().filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
     shared.metrics.bounces_suppressed.inc_by(silent as u64);
     open_meanwhile(shared, table, entry, &mut settled.fates, now);
     let about = About { entry, content: content.bytes() };

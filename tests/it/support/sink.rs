@@ -186,6 +186,15 @@ impl Sink {
     }
 
     /// Waits until `count` messages were accepted.
+    /// Waits until so many commands that begin like this have come.
+    pub async fn wait_commands(&self, start: &str, count: usize) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while self.commands().iter().filter(|command| command.starts_with(start)).count() < count {
+            assert!(tokio::time::Instant::now() < deadline, "no {count} {start}: {:?}", self.commands());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn wait_for(&self, count: usize) -> Vec<Mail> {
         for _ in 0..2000 {
             if self.accepted().len() >= count {
