@@ -261,7 +261,9 @@ impl<'a> Pass<'a> {
         let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
-        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).collect();
+        let passwords = bundle.gateway.users.iter().map(|user| &user.password);
+        let clients = passwords.chain(bundle.gateway.mutual_tls.iter().map(|authority| &authority.ca));
+        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).chain(clients).collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

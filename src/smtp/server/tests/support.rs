@@ -138,7 +138,8 @@ pub fn config(settings: Settings, tls: TlsMode) -> ListenerConfig {
         name: "smtp".into(),
         addr: "127.0.0.1:0".parse().unwrap(),
         tls,
-        certificate: Arc::new(LiveCertificate::self_signed("gw.example").unwrap()),
+        proxy_from: Vec::new(),
+        certificate: Arc::new(LiveCertificate::self_signed("gw.example", None).unwrap()),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         connections: Arc::new(Connections::default()),
     }
