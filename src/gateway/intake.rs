@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -22,9 +22,10 @@ use crate::gateway::mount::Mount;
 use crate::gateway::quarantine;
 use crate::gateway::received;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
+use crate::mail::rate::Rate;
 use crate::policy::settle::{Settlement, settle};
 use crate::policy::{Decision, Delivery};
-use crate::smtp::rate::{Buckets, Rate};
+use crate::smtp::rate::Buckets;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::client as client_address;
 use crate::smtp::{Handler, Mail, Peer};
@@ -35,6 +36,8 @@ const IN_MEMORY: u64 = 256 << 10;
 
 /// Clients whose rates are remembered at the same time; about 6 MiB.
 const CLIENTS: usize = 50_000;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The gateway as the SMTP server sees it. Cheap to clone.
 #[derive(Clone)]
@@ -174,7 +177,7 @@ impl Intake {
         };
         // Counting cannot panic half way.
         let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.take(source, Rate::per_minute(limit), Instant::now()).map_err(|_| {
+        rates.take(source, &Rate::whole(limit, MINUTE), Timestamp::now()).map_err(|_| {
             self.0.metrics.limited.inc();
             Reply::new(450, [4, 7, 1], format!("Rate limit exceeded ({limit} per minute)"))
         })

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::document::{ClientUser, Gateway, Listener, ListenerTls};
 use crate::bundle::{Materials, NackReason};
 use crate::gateway::intake::{Intake, WeakIntake};
+use crate::loops::Dealer;
 use crate::smtp::auth::Users;
 use crate::smtp::server::{Connections, ListenerConfig, Logins, Server};
 use crate::smtp::settings::{Limits, Settings, Timeouts, TlsMode};
@@ -59,6 +60,7 @@ pub struct Listeners {
     intake: OnceLock<WeakIntake>,
     settings: Arc<ArcSwap<Settings>>,
     connections: Arc<Connections>,
+    loops: Dealer,
     open: Mutex<HashMap<SocketAddr, Open>>,
 }
 
@@ -119,7 +121,7 @@ impl Open {
 }
 
 impl Listeners {
-    pub fn new(fixed: Vec<SocketAddr>, hostname: String) -> Self {
+    pub fn new(fixed: Vec<SocketAddr>, hostname: String, loops: Dealer) -> Self {
         let settings = Settings { timeouts: timeouts(), ..Settings::new(&hostname) };
         Self {
             fixed,
@@ -127,6 +129,7 @@ impl Listeners {
             intake: OnceLock::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             connections: Arc::new(Connections::default()),
+            loops,
             open: Mutex::new(HashMap::new()),
         }
     }
@@ -281,6 +284,7 @@ impl Listeners {
             certificate: Arc::clone(certificate),
             settings: Arc::clone(&self.settings),
             connections: Arc::clone(&self.connections),
+            loops: self.loops.clone(),
         }
     }
 

@@ -31,6 +31,7 @@ use super::Handler;
 use super::session;
 use super::settings::{Settings, TlsMode};
 use super::tls::LiveCertificate;
+use crate::loops::Dealer;
 
 /// Connections the kernel completes before we accept them.
 const BACKLOG: u32 = 4096;
@@ -50,6 +51,8 @@ pub struct ListenerConfig {
     pub settings: Arc<ArcSwap<Settings>>,
     /// Shared by all listeners whose connections are counted together.
     pub connections: Arc<Connections>,
+    /// Where sessions run.
+    pub loops: Dealer,
 }
 
 /// A bound listener. [`run`](Self::run) serves it.
@@ -162,14 +165,25 @@ fn admit<H: Handler>(
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     let _ = stream.set_nodelay(true);
     let (config, handler, closing) = (config.clone(), handler.clone(), closing.clone());
-    if by_proxy {
-        sessions.spawn(serve_proxied(stream, Ends { client: peer, local }, place, config, handler, closing));
-        return;
-    }
-    sessions.spawn(async move {
+    let turn = config.loops.deal();
+    let home = turn.handle();
+    // The socket is watched by the loop that serves it, not by the one that accepted it.
+    let Ok(stream) = stream.into_std() else { return };
+    let session = async move {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%peer, %error, "a connection cannot be served"),
+        };
+        let _turn = turn;
+        if by_proxy {
+            let balancer = Ends { client: peer, local };
+            // Boxed: no other connection has to be as large as this one is.
+            return Box::pin(serve_proxied(stream, balancer, place, config, handler, closing)).await;
+        }
+        let _place = place;
         serve(stream, peer, local, config, handler, closing).await;
-        drop(place);
-    });
+    };
+    sessions.spawn_on(session, &home);
 }
 
 /// A connection from a load balancer: whose it is comes first.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Users;
-use super::rate::Rate;
 use super::tls::ClientAuthority;
+use crate::mail::rate::Rate;
 
 /// How a listener uses TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +71,7 @@ impl Default for Limits {
             connections_per_client: 100,
             errors: 20,
             chatter: 100,
-            failed_logins: Rate { count: 10, period: Duration::from_secs(600) },
+            failed_logins: Rate::whole(10, Duration::from_secs(600)),
         }
     }
 }

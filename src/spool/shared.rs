@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::CommitError;
 use super::commit::Queue;
 use super::due::Index;
+use super::handout::Readers;
 use super::segment::Spare;
 use super::store::{Space, Store};
 use super::sweep::Chore;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub chores: Sender<Chore>,
     /// The next segment, made ready in the background.
     pub spare: Mutex<Option<Spare>>,
+    /// Segments open for reading.
+    pub readers: Readers,
     pub next_segment: AtomicU64,
     pub counters: Counters,
     pub room: Room,

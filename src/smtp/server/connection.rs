@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -232,7 +233,7 @@ impl<H: Handler> Talk<H> {
             Action::LogIn { mechanism, initial } => {
                 let (client, rate) = (self.peer.address.ip(), self.settings.limits.failed_logins);
                 let logins = self.config.connections.logins();
-                let may = logins.may_try(client, rate, Instant::now().into_std());
+                let may = logins.may_try(client, &rate, Timestamp::now());
                 let tried = may.then_some((mechanism, initial.as_deref()));
                 let action = self.session.log_in(tried, &self.settings);
                 Box::pin(self.act(action, stream)).await
@@ -247,7 +248,7 @@ impl<H: Handler> Talk<H> {
 
     async fn login_failed(&mut self, action: Action, stream: &mut dyn Stream) -> Option<End> {
         let (client, rate) = (self.peer.address.ip(), self.settings.limits.failed_logins);
-        self.config.connections.logins().failed(client, rate, Instant::now().into_std());
+        self.config.connections.logins().failed(client, &rate, Timestamp::now());
         info!(listener = %self.config.name, %client, "login failed");
         if let Some(end) = self.flush(stream).await {
             return Some(end);

@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-use crate::smtp::rate::{Buckets, Rate};
+use jiff::Timestamp;
+
+use crate::mail::rate::Rate;
+use crate::smtp::rate::Buckets;
 
 /// Addresses that are remembered at the same time; about 5 MiB.
 const MOST: usize = 50_000;
@@ -47,15 +49,15 @@ impl Default for Logins {
 
 impl Logins {
     /// Whether a client may try.
-    pub fn may_try(&self, client: IpAddr, rate: Rate, now: Instant) -> bool {
-        let may = self.buckets().peek(&super::clients::client(client), rate, now).is_ok();
+    pub fn may_try(&self, client: IpAddr, rate: &Rate, now: Timestamp) -> bool {
+        let may = self.buckets().has(&super::clients::client(client), rate, now);
         if !may {
             self.count(Try::HeldOff);
         }
         may
     }
 
-    pub fn failed(&self, client: IpAddr, rate: Rate, now: Instant) {
+    pub fn failed(&self, client: IpAddr, rate: &Rate, now: Timestamp) {
         self.count(Try::Failed);
         // Whether this was the last one is asked at the next try.
         let _ = self.buckets().take(super::clients::client(client), rate, now);

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::support::{Client, check, escape, replay};
+use crate::mail::rate::Rate;
 use crate::smtp::auth::Users;
 use crate::smtp::settings::{Settings, TlsMode};
 
@@ -30,7 +31,7 @@ fn settings() -> Settings {
 fn settings_for(transcript: &str) -> Settings {
     let mut settings = settings();
     settings.timeouts.failed_login = std::time::Duration::ZERO;
-    settings.limits.failed_logins.count = 3;
+    settings.limits.failed_logins = Rate::whole(3, std::time::Duration::from_secs(600));
     if transcript.contains("# users") {
         settings.users = std::sync::Arc::new(Users::new([("app", Box::<[u8]>::from(&b"pencil"[..]))]));
     }

@@ -141,6 +141,7 @@ pub fn config(settings: Settings, tls: TlsMode) -> ListenerConfig {
         proxy_from: Vec::new(),
         certificate: Arc::new(LiveCertificate::self_signed("gw.example", None).unwrap()),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
+        loops: Default::default(),
         connections: Arc::new(Connections::default()),
     }
 }
