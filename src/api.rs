@@ -6,6 +6,7 @@
 pub mod action;
 pub mod address_list;
 pub mod checks;
+pub mod clients;
 pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;

@@ -198,6 +198,13 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Whether anybody may hand over mail.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty() || !self.users.is_empty() || self.mutual_tls.is_some()
+    }
+}
+
 /// A DKIM signing key (RFC 6376, RFC 8463): RSA or Ed25519, PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DkimKey {
@@ -237,7 +244,7 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// `None`: a self-signed certificate made at start.
     pub certificate: Option<Certificate>,
-    /// Load balancers whose PROXY header (version 2) says who the client is; from nobody else is one read.
+    /// Load balancers whose PROXY header says who the client is; from nobody else is one read.
     #[serde(default)]
     pub proxy_from: Vec<IpNet>,
 }
