@@ -12,6 +12,7 @@ mod handout;
 mod hold;
 mod id;
 mod items;
+mod queue;
 mod record;
 mod recover;
 mod scan;
@@ -47,6 +48,7 @@ pub use content::{Content, ContentWriter};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
 pub use id::QueueId;
+pub use queue::Standing;
 
 /// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
 #[derive(Debug, Clone, Default)]
@@ -155,6 +157,18 @@ pub struct Stats {
     pub messages: u64,
     /// Messages with a recipient in quarantine.
     pub held: u64,
+    /// Recipients that wait for their delivery.
+    pub recipients: u64,
+    /// Recipients that are held.
+    pub held_recipients: u64,
+    /// Recipients that came since the start, those found at the start among them: `entered = delivered + failed +
+    /// released + lost + recipients + held_recipients`, at every moment.
+    pub entered: u64,
+    pub delivered: u64,
+    /// Returned, given up, refused by a reviewer, dropped.
+    pub failed: u64,
+    pub released: u64,
+    pub lost: u64,
     /// Bytes of these messages.
     pub bytes_live: u64,
     /// Bytes that segments and content files take.
@@ -221,8 +235,9 @@ impl Spool {
             reserve: options.reserve_bytes.unwrap_or(4 * segment),
             warm: options.warm_bytes.unwrap_or(DEFAULT_WARM),
         };
-        let Recovered { index, next_segment, ends, damaged, orphans } =
+        let Recovered { mut index, next_segment, ends, damaged, orphans } =
             recover::recover(&*store, sizes.warm, Timestamp::now())?;
+        index.tally.begin();
         let recovery = Recovery { messages: index.len(), damaged: damaged as usize };
         let (chores, to_do) = mpsc::channel();
         for chore in orphans.into_iter().map(Chore::Remove).chain([Chore::Sweep]) {
@@ -404,9 +419,17 @@ impl Spool {
     pub fn stats(&self) -> Stats {
         let Shared { counters, .. } = &*self.inner.shared;
         let index = self.inner.shared.index();
+        let tally = index.tally;
         Stats {
             messages: (index.len() - index.held_len()) as u64,
             held: index.held_len() as u64,
+            recipients: tally.waiting,
+            held_recipients: tally.held,
+            entered: tally.entered,
+            delivered: tally.delivered,
+            failed: tally.failed,
+            released: tally.released,
+            lost: tally.lost,
             bytes_live: index.live_bytes(),
             bytes_on_disk: index.bytes_on_disk(),
             commits: counters.commits.load(Ordering::Relaxed),

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budgets;
@@ -29,6 +29,7 @@ use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
+use crate::gateway::queue::{self, Queue};
 use crate::loops::Loops;
 use crate::spool::{self, Spool};
 
@@ -51,6 +52,8 @@ pub struct Options {
     pub hostname: String,
     /// Counts how often each rule matched; whoever serves a status page holds a clone.
     pub matches: Matches,
+    /// What is paused; whoever serves a status page holds a clone.
+    pub pauses: Pauses,
 }
 
 pub enum Source {
@@ -72,6 +75,8 @@ pub enum StartError {
     Spool(#[from] spool::OpenError),
     #[error("cannot listen on {address} for {what}: {source}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Pauses(#[from] queue::ClosuresError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
@@ -113,6 +118,7 @@ async fn deliver(
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
+    pauses: Pauses,
     config: delivery::Config,
     stop: CancellationToken,
 ) {
@@ -120,14 +126,14 @@ async fn deliver(
         () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } =
+        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches, pauses } =
             options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
@@ -166,6 +172,7 @@ impl Gateway {
             policies: Policies::Live(Arc::clone(&live)),
             metrics: held.clone(),
         });
+        let for_queue = acceptance.clone();
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
@@ -176,15 +183,27 @@ impl Gateway {
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
-        registry.register_collector(Box::new(Gauges { live: Arc::clone(&live), spool: spool.clone() }));
+        registry.register_collector(Box::new(Gauges {
+            live: Arc::clone(&live),
+            spool: spool.clone(),
+            pauses: pauses.clone(),
+        }));
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();
+        let acts = queue::Metrics::default();
+        acts.register(&mut registry);
+        let routes = {
+            let live = Arc::clone(&live);
+            Box::new(move || live.current().map(|running| Arc::clone(&running.routes)))
+        };
+        let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
         let delivery = tokio::spawn(deliver(
             Arc::clone(&live),
             spool.clone(),
             metrics,
             allowance,
+            pauses.clone(),
             delivery::Config {
                 drain: DRAIN,
                 memory: budgets.delivery,
@@ -201,9 +220,9 @@ impl Gateway {
             let (live, leaving, spool) = (Arc::clone(&live), Arc::clone(&leaving), spool.clone());
             move || !leaving.load(Ordering::Relaxed) && live.is_ready() && spool.disk_works()
         };
-        let mail_pages = quarantine::http::api(desk.clone());
+        let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), queue);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;

@@ -2,12 +2,15 @@
 //! is due when. Plain data under one lock: no I/O, no clock (`now` is given), and nothing that looks at
 //! every message while others wait for the lock.
 
+mod queue;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub(super) use self::queue::Tally;
 use super::Summary;
 use super::content::Content;
 use super::entry::{Entry, Fate};
@@ -86,6 +89,8 @@ pub(super) struct Index {
     texts: Texts,
     new: BTreeSet<(i64, Slot)>,
     retries: BTreeSet<(i64, Slot)>,
+    /// Messages with a recipient that waits, in the order of their arrival.
+    queued: BTreeSet<QueueId>,
     /// Messages with a held recipient, in the order of their arrival and in that of their end.
     held: BTreeSet<QueueId>,
     expiring: BTreeSet<(i64, Slot)>,
@@ -96,6 +101,7 @@ pub(super) struct Index {
     bodies: HashMap<QueueId, (u64, u32)>,
     body_bytes: u64,
     pub segments: BTreeMap<u64, Usage>,
+    pub tally: Tally,
 }
 
 /// What memory a warm message is taken to cost beside its content.
@@ -157,6 +163,10 @@ impl Index {
         let mut item = Item::new(id, place, received_at, size, body, &fates, &mut self.texts);
         item.warm = warm.filter(|warm| warm.cost() <= self.warm_left).map(Box::new);
         self.warm_left -= item.warm.as_ref().map_or(0, |warm| warm.cost());
+        if item.states().iter().any(State::is_waiting) {
+            self.queued.insert(id);
+        }
+        fates.iter().for_each(|fate| self.tally.enter(fate));
         let keys = item.keys();
         let slot = self.items.insert(item);
         self.requeue(slot, id, Keys::default(), keys);
@@ -165,6 +175,9 @@ impl Index {
     /// Takes the message out as if it had never been there; start-up only.
     fn remove(&mut self, id: QueueId) {
         if let Some(slot) = self.items.find(id) {
+            let mut tally = self.tally;
+            self.items.at(slot).states().iter().for_each(|state| tally.forget(state));
+            self.tally = tally;
             let finished = self.finish(slot);
             self.forget(&finished);
         }
@@ -226,17 +239,20 @@ impl Index {
     /// Records how recipients stand now; they are no longer in flight. Some: that was the last one.
     pub fn settle(&mut self, id: QueueId, fates: Vec<(usize, Fate)>) -> Option<Finished> {
         let slot = self.items.find(id)?;
+        let mut tally = self.tally;
         let over = self.change(slot, |item, texts| {
             for (target, fate) in fates {
                 let Some(state) = item.states_mut().get_mut(target) else { continue };
                 state.in_flight = false;
                 // A final outcome stays: a late retry of something done would be a second delivery.
                 if !state.is_final() {
+                    tally.turn(state, &fate);
                     *state = State::new(&fate, texts);
                 }
             }
             item.open() == 0
         });
+        self.tally = tally;
         over.then(|| self.finish(slot))
     }
 
@@ -254,6 +270,7 @@ impl Index {
 
     fn finish(&mut self, slot: Slot) -> Finished {
         let item = self.items.remove(slot);
+        self.queued.remove(&item.id);
         self.requeue(slot, item.id, item.keys(), Keys::default());
         self.warm_left += item.warm.as_ref().map_or(0, |warm| warm.cost());
         Finished { place: item.place(), body: item.body.map(|body| *body) }
@@ -407,7 +424,11 @@ impl Index {
 
     /// A message whose record is beyond reading.
     pub fn lose(&mut self, id: QueueId) -> Option<QueueId> {
-        let finished = self.items.find(id).map(|slot| self.finish(slot))?;
+        let slot = self.items.find(id)?;
+        let mut tally = self.tally;
+        self.items.at(slot).states().iter().for_each(|state| tally.lose(state));
+        self.tally = tally;
+        let finished = self.finish(slot);
         self.forget(&finished)
     }
 

@@ -163,13 +163,13 @@ impl Drop for GiveBack<'_> {
 }
 
 /// A message's record, read; its content is in it or in the file named.
-struct Found {
-    entry: Arc<Entry>,
+pub(super) struct Found {
+    pub entry: Arc<Entry>,
     content: Result<Content, record::BodyRef>,
 }
 
 /// Reads a message's record. Blocks.
-fn find(shared: &Shared, id: QueueId) -> io::Result<Option<Found>> {
+pub(super) fn find(shared: &Shared, id: QueueId) -> io::Result<Option<Found>> {
     loop {
         let place = shared.index().place(id);
         let Some(place) = place else { return Ok(None) };
