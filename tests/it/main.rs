@@ -12,6 +12,7 @@ mod faults;
 mod generated;
 mod kill;
 mod mounted;
+mod power;
 mod quarantine;
 mod queue;
 mod relayed;

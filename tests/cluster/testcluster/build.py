@@ -32,6 +32,7 @@ PROGRAMS = {
     "slapadd": "slapd",
     "ldapmodify": "ldap-utils",
     "strace": "strace",
+    "mkfs.xfs": "xfsprogs",
     "lua5.1": "lua5.1",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
