@@ -26,7 +26,7 @@ mod texts;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -254,6 +254,7 @@ impl Spool {
             readers: Readers::default(),
             next_segment: AtomicU64::new(next_segment),
             counters: Counters { damaged: AtomicU64::new(damaged), ..Counters::default() },
+            failing: AtomicBool::new(false),
             room: Room::new(space, sizes.reserve),
         });
         let committer = Committer::new(shared.clone(), ends);
@@ -407,6 +408,12 @@ impl Spool {
     /// Bytes of new mail there is room for; 0 when the next commit would be refused as Full.
     pub fn free(&self) -> u64 {
         self.inner.shared.free()
+    }
+
+    /// Whether the disk took what was last written. False from its first failure until something was
+    /// written again, which is tried twice a second even when no mail comes. A full disk works.
+    pub fn disk_works(&self) -> bool {
+        !self.inner.shared.failing.load(Ordering::Relaxed)
     }
 
     pub fn stats(&self) -> Stats {

@@ -46,6 +46,12 @@ pub const DNS_SERVER: Check = check(
     r"isIP(self) || self.matches(r'^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$')",
     "not an IP address, or IP address and port such as 192.0.2.53:53 or [2001:db8::53]:53",
 );
+pub const ANCHORS_NEED_DNSSEC: Check =
+    check("!has(self.trustAnchors) || self.dnssec", "trustAnchors mean nothing without dnssec: true");
+pub const TRUST_ANCHOR: Check = check(
+    r"self.matches(r'^[^ ]+ ([0-9]+ )?IN DNSKEY (256|257) 3 (8|10|13|14|15) [A-Za-z0-9+/ ]+=*$')",
+    "not a DNSKEY record such as `example.net. IN DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9x…`",
+);
 pub const ADDRESS: Check = check(r"self.matches(r'^.+@[^@\s]+$')", "not an e-mail address");
 pub const PATTERN: Check = check(
     "''.matches(self) in [true, false]",

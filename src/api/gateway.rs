@@ -12,6 +12,7 @@ use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
 use super::status::GatewayStatus;
+use super::tls_reports::TlsReports;
 use super::units::Quantity;
 
 /// A set of gateway pods with one address for mail clients.
@@ -86,6 +87,12 @@ pub struct OutboundGatewaySpec {
     /// Name resolution for delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Daily reports to the domains that ask for them in DNS (`_smtp._tls`, RFC 8460): how many sessions with
+    /// their mail servers were protected as they should have been, and why others were not. They go out by the
+    /// way of `notices`, and are signed where a key of `dkim` fits the domain of the From address. Each pod
+    /// reports what it saw. Default: no reports, and nothing is counted for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_reports: Option<TlsReports>,
     /// Keys to sign messages with (DKIM): those that a rule changed, and those that the gateway writes
     /// itself. The best fitting domain of the From address is used; subdomains are covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -156,6 +163,7 @@ impl Default for OutboundGatewaySpec {
             public_addresses: Vec::new(),
             notices: None,
             dns: None,
+            tls_reports: None,
             dkim: Vec::new(),
             archive: None,
             allowed_external_targets: Vec::new(),
@@ -354,12 +362,25 @@ pub struct Notices {
 
 /// Name resolution for delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::ANCHORS_NEED_DNSSEC]))]
 pub struct Dns {
     /// Resolvers by IP address, with a port if it is not 53 (`192.0.2.53:5353`, `[2001:db8::53]:5353`);
     /// default: those of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
     pub servers: Vec<String>,
+    /// Validate answers with DNSSEC, and use DANE (RFC 7672): a mail server whose certificate is published in
+    /// signed DNS (TLSA) gets mail only under that certificate; otherwise mail waits. Forged answers are never
+    /// believed. The resolvers must pass DNSSEC records on; most do. Names that are only known inside the cluster
+    /// (`.local`, `.internal`, `.svc`, or without a dot) are not validated.
+    #[serde(default)]
+    pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root that IANA publishes, for signed zones that are not
+    /// reached from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 1500), transform = each(&[checks::TRUST_ANCHOR]))]
+    pub trust_anchors: Vec<String>,
 }
 
 /// A DKIM signing key (RFC 6376, RFC 8463).

@@ -22,9 +22,11 @@ use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials};
 use crate::cli::folder::{Folder, Unusable};
 use crate::directory;
+use crate::delivery::Pauses;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
+use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
 use crate::published;
 use record::Record;
@@ -76,14 +78,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
+    let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
+        let pauses = pauses.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
+            let paused = queue::pause_rows(&pauses.current());
+            page["paused"] = serde_json::to_value(paused).unwrap_or_default();
             async move { Json(page) }
         }
     };
@@ -98,6 +104,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
         matches,
+        pauses,
     };
     let gateway = Gateway::start(options).await?;
     let stop = CancellationToken::new();

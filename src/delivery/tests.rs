@@ -3,9 +3,12 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod fairness;
 mod logins;
 mod mail_hosts;
+mod notify;
 mod signing;
+mod waking;
 mod workers;
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::id::QueueId;
 use super::record::{self, Head, Header, MESSAGE};
 use super::segment;
-use super::shared::{Shared, lock};
+use super::shared::{Shared, is_exhausted, lock};
 use super::store::{File, Store};
 use super::{Due, Queued, Spool};
 
@@ -29,12 +29,6 @@ const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
 const EXHAUSTED_RETRY: Duration = Duration::from_secs(1);
 /// Wall clocks jump: what is due is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
-
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&errno))
-}
 
 impl Spool {
     /// The next message whose time has come; see [`Spool::take_due`].

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 
 use super::order::{Pass, resolved};
@@ -15,7 +17,7 @@ use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
 use crate::bundle::document::{
     Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
-    ListenerTls, Notices, ObjectKind, SpfClients,
+    ListenerTls, Notices, ObjectKind, SpfClients, TlsReports,
 };
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -106,6 +108,7 @@ fn draft(
         public_addresses,
         notices,
         dns,
+        tls_reports,
         dkim,
         archive,
         allowed_external_targets,
@@ -165,6 +168,9 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
+        dnssec: dns.as_ref().is_some_and(|dns| dns.dnssec),
+        dns_anchors: dns.as_ref().map(|dns| anchors(dns, findings)).unwrap_or_default(),
+        tls_reports: tls_reports.as_ref().map(|reports| told(reports, findings)),
         dkim: dkim.iter().enumerate().filter_map(|(at, key)| signing_key(pass, at, key, findings)).collect(),
         drop_blatant_spam: *drop_blatant_spam,
         default_route_spam_headers: default_route.as_ref().is_some_and(|route| route.spam_headers),
@@ -324,6 +330,39 @@ fn name_server(path: &str, text: &str) -> Result<SocketAddr, Problem> {
     with_port
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
         .map_err(|_| Problem::invalid(path, checks::DNS_SERVER.message))
+}
+
+fn anchors(dns: &spec::Dns, findings: &mut Findings) -> Vec<String> {
+    let alone = dns.trust_anchors.is_empty() || dns.dnssec;
+    findings.check(alone, "spec.dns", &checks::ANCHORS_NEED_DNSSEC);
+    each("spec.dns.trustAnchors", &dns.trust_anchors, anchor, findings)
+}
+
+/// A DNSKEY record on one line (RFC 4034 section 2.2) of an algorithm that can be validated.
+fn anchor(path: &str, text: &str) -> Result<String, Problem> {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    if words.get(1).is_some_and(|ttl| ttl.bytes().all(|b| b.is_ascii_digit())) {
+        words.remove(1);
+    }
+    let key = |words: &[&str]| STANDARD.decode(words.concat()).is_ok_and(|key| key.len() >= 32);
+    let fine = match words.as_slice() {
+        [zone, "IN", "DNSKEY", "256" | "257", "3", "8" | "10" | "13" | "14" | "15", key_words @ ..] => {
+            let named = zone
+                .strip_suffix('.')
+                .is_some_and(|zone| zone.is_empty() || (zone.is_ascii() && domain(path, zone).is_ok()));
+            named && key(key_words)
+        }
+        _ => false,
+    };
+    if fine { Ok(words.join(" ")) } else { Err(Problem::invalid(path, checks::TRUST_ANCHOR.message)) }
+}
+
+fn told(reports: &crate::api::tls_reports::TlsReports, findings: &mut Findings) -> TlsReports {
+    let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+    let crate::api::tls_reports::TlsReports { organization, contact } = reports;
+    findings.check(plain(organization), "spec.tlsReports.organization", &checks::ONE_LINE);
+    findings.check(plain(contact), "spec.tlsReports.contact", &checks::ONE_LINE);
+    TlsReports { organization: organization.clone(), contact: contact.clone() }
 }
 
 fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
