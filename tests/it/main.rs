@@ -10,6 +10,7 @@ mod directory;
 mod fates;
 mod faults;
 mod generated;
+mod inbound;
 mod kill;
 mod mounted;
 mod power;

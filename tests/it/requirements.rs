@@ -7,6 +7,7 @@ mod admission;
 mod authentication;
 mod containers;
 mod edits;
+mod inbound;
 mod matching;
 mod precedence;
 mod quarantine;

@@ -27,6 +27,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "swaks": "swaks",
+    "haproxy": "haproxy",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
     "slapadd": "slapd",
