@@ -14,7 +14,7 @@ use crate::bundle::document::{
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
-use crate::mail::envelope::{RouteName, Via};
+use crate::mail::envelope::{RouteName, Sender, Via};
 
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
@@ -63,6 +63,21 @@ pub struct Route {
     pub retry: Retry,
     /// Who the gateway is at the hosts of this route.
     pub auth: Option<Arc<Credentials>>,
+}
+
+impl Route {
+    /// The way as a sender's own demand makes it (RFC 8689): whatever the route is content with, the peer must
+    /// be verified.
+    pub fn for_sender(self: &Arc<Self>, sender: &Sender) -> Result<Arc<Route>, Problem> {
+        if !sender.require_tls {
+            return Ok(Arc::clone(self));
+        }
+        match self.tls.verified() {
+            Ok(tls) => Ok(Arc::new(Route { tls, ..Route::clone(self) })),
+            // The same certificates were read before; what they could not do then they cannot do now.
+            Err(error) => Err(Problem::new(Trouble::RequireTls(error.to_string()))),
+        }
+    }
 }
 
 /// What logs and metrics call a way out.

@@ -5,6 +5,8 @@ mod certificates;
 mod edits;
 mod logins;
 mod mail_hosts;
+mod mutual;
+mod never_weaker;
 mod signing;
 mod workers;
 

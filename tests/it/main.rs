@@ -11,6 +11,7 @@ mod fates;
 mod faults;
 mod generated;
 mod kill;
+mod logins;
 mod mounted;
 mod quarantine;
 mod relayed;

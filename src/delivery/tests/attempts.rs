@@ -12,6 +12,7 @@ use crate::mail::envelope::{BodyType, Notify, Ret, Sender};
 
 const MESSAGE: &[u8] = b"Received: x\r\nSubject: s\r\n\r\n.dot\r\n..two\r\nbody\r\n";
 
+#[derive(Debug)]
 pub struct Tried {
     pub outcomes: Vec<Outcome>,
 }
@@ -61,6 +62,7 @@ impl Attempt {
         let routes = vec![self.route.clone()];
         let table = table_with(gateway(), routes, self.ca.as_deref(), &self.materials);
         let route = table.resolve(&via()).expect("the route is usable");
+        let route = route.for_sender(&self.sender).expect("the same certificates");
         let host = recipients[0].mailbox.host();
         let plan =
             plan::plan(&table, &self.outside.dns, route, host, self.require_tls, MX_PORT).await.unwrap();

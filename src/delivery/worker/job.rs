@@ -211,15 +211,9 @@ async fn outcomes(
     };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
-    // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
-    let route = match entry.sender.require_tls.then(|| route.tls.verified()) {
-        Some(Ok(tls)) => Arc::new(Route { tls, ..Route::clone(&route) }),
-        // The same certificates were read before; what they could not do then they cannot do now.
-        Some(Err(error)) => {
-            let problem = Problem::new(Trouble::RequireTls(error.to_string()));
-            return (Some(label), all(outcome_of(problem, &route)));
-        }
-        None => route,
+    let route = match route.for_sender(&entry.sender) {
+        Ok(route) => route,
+        Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
 
     // The route may have become one by MX since the recipients were grouped.

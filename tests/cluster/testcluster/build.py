@@ -29,6 +29,7 @@ PROGRAMS = {
     "swaks": "swaks",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
+    "dovecot": "dovecot-core",
     "slapadd": "slapd",
     "ldapmodify": "ldap-utils",
     "strace": "strace",
