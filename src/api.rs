@@ -24,6 +24,7 @@ pub mod routing_rule;
 pub mod schema;
 pub mod scope;
 pub mod status;
+pub mod tls_reports;
 pub mod units;
 pub mod yaml;
 

@@ -38,6 +38,12 @@ words! {
         Ready,
         /// Gateways: some client may relay.
         AcceptsMail,
+        /// Gateways: the SPF records of its domains let mail come from every address it leaves by.
+        SPFAligned,
+        /// Gateways with signing keys: receivers find the public half of each.
+        DKIMPublished,
+        /// Gateways, only when true: what DNS says of client networks is not taken over.
+        ClientRangesHeld,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
@@ -62,6 +68,7 @@ words! {
 impl ConditionType {
     /// Those that are shown only while something warns.
     pub const WARNINGS: &'static [ConditionType] = &[
+        ConditionType::ClientRangesHeld,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
         ConditionType::UnauthenticatedBypass,
@@ -70,6 +77,9 @@ impl ConditionType {
         ConditionType::DescriptionNotUnique,
         ConditionType::WordsNotPlain,
     ];
+
+    /// Those that are shown only while something is found of what they speak of.
+    pub const FINDINGS: &'static [ConditionType] = &[ConditionType::SPFAligned, ConditionType::DKIMPublished];
 }
 
 words! {
@@ -103,6 +113,9 @@ words! {
         RuleNotFound,
         RuleMandatory,
         LdapNotRead,
+        KeyInvalid,
+        NotAnswered,
+        RangesRefused,
         // Programmed
         Pending,
         NotAccepted,
@@ -121,6 +134,18 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // SPFAligned
+        SPFAligned,
+        SPFMissing,
+        SPFInvalid,
+        AddressMissing,
+        UpstreamMissing,
+        PublicAddressUnknown,
+        NoDomains,
+        // DKIMPublished
+        DKIMPublished,
+        KeyNotPublished,
+        KeyMismatch,
         // Warnings
         NoSigningKey,
         SignedAgain,

@@ -11,6 +11,7 @@ use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
 use super::status::GatewayStatus;
+use super::tls_reports::TlsReports;
 use super::units::Quantity;
 
 /// A set of gateway pods with one address for mail clients.
@@ -74,12 +75,23 @@ pub struct OutboundGatewaySpec {
     /// limit divided by the number of ready pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_limits: Option<SharedLimits>,
+    /// The addresses that the world sees mail of this gateway come from: of the nodes, or of the NAT gateway in front
+    /// of them. The condition SPFAligned compares them with the SPF records of `domains`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), transform = atomic, transform = each_len(2, 45), transform = each(&[checks::IP]))]
+    pub public_addresses: Vec<String>,
     /// Mail that the gateway writes itself, such as delivery reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notices: Option<Notices>,
     /// Name resolution for delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Daily reports to the domains that ask for them in DNS (`_smtp._tls`, RFC 8460): how many sessions with
+    /// their mail servers were protected as they should have been, and why others were not. They go out by the
+    /// way of `notices`, and are signed where a key of `dkim` fits the domain of the From address. Each pod
+    /// reports what it saw. Default: no reports, and nothing is counted for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_reports: Option<TlsReports>,
     /// Keys to sign messages with (DKIM): those that a rule changed, and those that the gateway writes
     /// itself. The best fitting domain of the From address is used; subdomains are covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -141,8 +153,10 @@ impl Default for OutboundGatewaySpec {
             storage: Storage::default(),
             limits: Limits::default(),
             shared_limits: None,
+            public_addresses: Vec::new(),
             notices: None,
             dns: None,
+            tls_reports: None,
             dkim: Vec::new(),
             archive: None,
             allowed_external_targets: Vec::new(),
@@ -205,6 +219,12 @@ pub struct Clients {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
     pub cidrs: Vec<String>,
+    /// Domains whose SPF records name networks that may relay, such as `_spf.google.com`; includes are followed.
+    /// The networks are kept fresh. An answer that is empty, far too wide, or lacks more than half of what was there
+    /// is not taken over: the condition ClientRangesHeld says so, and the networks of before stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), transform = atomic, transform = each_len(1, 253), transform = each(&[checks::HOSTNAME]))]
+    pub spf_domains: Vec<String>,
     /// Let clients use envelope senders outside `domains`.
     #[serde(default)]
     pub allow_foreign_senders: bool,
@@ -318,12 +338,25 @@ pub struct Notices {
 
 /// Name resolution for delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::ANCHORS_NEED_DNSSEC]))]
 pub struct Dns {
     /// Resolvers by IP address, with a port if it is not 53 (`192.0.2.53:5353`, `[2001:db8::53]:5353`);
     /// default: those of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
     pub servers: Vec<String>,
+    /// Validate answers with DNSSEC, and use DANE (RFC 7672): a mail server whose certificate is published in
+    /// signed DNS (TLSA) gets mail only under that certificate; otherwise mail waits. Forged answers are never
+    /// believed. The resolvers must pass DNSSEC records on; most do. Names that are only known inside the cluster
+    /// (`.local`, `.internal`, `.svc`, or without a dot) are not validated.
+    #[serde(default)]
+    pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root that IANA publishes, for signed zones that are not
+    /// reached from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 1500), transform = each(&[checks::TRUST_ANCHOR]))]
+    pub trust_anchors: Vec<String>,
 }
 
 /// A DKIM signing key (RFC 6376, RFC 8463).

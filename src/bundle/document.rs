@@ -114,6 +114,9 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// Clients that may relay. Empty: nobody (spec R35).
     pub clients: Vec<IpNet>,
+    /// Those of `clients` that DNS names.
+    #[serde(default)]
+    pub spf_clients: Vec<SpfClients>,
     /// Clients that log in (RFC 4954).
     #[serde(default)]
     pub users: Vec<ClientUser>,
@@ -131,6 +134,12 @@ pub struct Gateway {
     /// Names and TLSA records count only as far as DNSSEC proves them, and DANE is used (RFC 7672).
     #[serde(default)]
     pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root.
+    #[serde(default)]
+    pub dns_anchors: Vec<String>,
+    /// Domains that ask for reports about TLS get them, signed where a key fits; `None`: nothing is counted.
+    #[serde(default)]
+    pub tls_reports: Option<TlsReports>,
     /// The addresses that the world sees this gateway's mail come from.
     #[serde(default)]
     pub public_addresses: Vec<IpAddr>,
@@ -166,6 +175,7 @@ impl Gateway {
             domains: Vec::new(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            spf_clients: Vec::new(),
             users: Vec::new(),
             mutual_tls: None,
             allow_foreign_senders: false,
@@ -174,6 +184,8 @@ impl Gateway {
             notices: Notices::default(),
             dns_servers: Vec::new(),
             dnssec: false,
+            dns_anchors: Vec::new(),
+            tls_reports: None,
             public_addresses: Vec::new(),
             shared_limits: None,
             dkim: Vec::new(),

@@ -22,10 +22,13 @@ use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials};
 use crate::cli::folder::{Folder, Unusable};
 use crate::directory;
+use crate::delivery::Pauses;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
+use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
+use crate::published;
 use record::Record;
 use statuses::Statuses;
 
@@ -75,14 +78,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
+    let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
+        let pauses = pauses.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
+            let paused = queue::pause_rows(&pauses.current());
+            page["paused"] = serde_json::to_value(paused).unwrap_or_default();
             async move { Json(page) }
         }
     };
@@ -97,6 +104,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
         matches,
+        pauses,
     };
     let gateway = Gateway::start(options).await?;
     let stop = CancellationToken::new();
@@ -105,6 +113,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         materials: Materials::default(),
         statuses: Statuses::default(),
         people: Arc::default(),
+        published: Arc::default(),
         dir: args.dir,
         state: args.state,
         name: args.gateway,
@@ -131,6 +140,8 @@ struct Follower {
     statuses: Statuses,
     /// Reads the LDAP server of the Directory.
     people: Arc<directory::Keeper>,
+    /// Asks DNS what is published of the organisation.
+    published: Arc<published::Keeper>,
     page: watch::Sender<serde_json::Value>,
     /// What runs, for the page.
     bundle: watch::Sender<Option<Arc<Bundle>>>,
@@ -143,6 +154,8 @@ impl Follower {
         let _watcher = watcher(&self.dir, Arc::clone(&changed));
         let told = Arc::clone(&changed);
         let reading = Arc::clone(&self.people).run(move |_| told.notify_one(), stop.clone());
+        let told = Arc::clone(&changed);
+        let asking = Arc::clone(&self.published).run(move |_| told.notify_one(), stop.clone());
         let looking = async {
             loop {
                 self.look().await;
@@ -153,7 +166,7 @@ impl Follower {
                 }
             }
         };
-        tokio::join!(looking, reading);
+        tokio::join!(looking, reading, asking);
     }
 
     /// Gather, translate, offer, show.
@@ -183,9 +196,11 @@ impl Follower {
                 self.people.want(&key, wanted);
             }
             resources.ldap = Some(self.people.facts());
+            resources.published = Some(self.published.facts(&key));
             let (configured, outcomes) = folder.translate(&key, self.record.last_good());
             self.statuses.translated(&key, outcomes, seen);
             if let Some(configured) = configured {
+                self.published.want(&key, published::wanted(&configured.bundle));
                 let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
                 let bundle = Arc::clone(&configured.bundle);
@@ -197,6 +212,8 @@ impl Follower {
                     leaving: false,
                 };
                 if self.live.offer(found).await.is_ok() {
+                    let news = published::range_news(self.record.bundle(), &bundle);
+                    news.iter().for_each(|news| news.log(&key.to_string()));
                     self.record.keep(configured.last_good, &self.state);
                     self.bundle.send_replace(Some(bundle));
                 }

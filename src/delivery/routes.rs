@@ -1,20 +1,23 @@
 //! The routes of a gateway as delivery uses them, made from a bundle and its material. A new revision
 //! is a new table; an attempt takes the table of its moment (spec R141).
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use super::client::auth::Credentials;
 use super::client::tls::Tls;
+use super::dns::Servers;
 use super::outcome::{Problem, Trouble};
 use super::sign::Signers;
 use crate::bundle::document::{
-    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls,
+    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls, TlsReports,
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
-use crate::mail::envelope::{RouteName, Sender, Via};
+use crate::mail::envelope::{RouteName, Via};
 
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
@@ -38,12 +41,17 @@ pub struct RouteTable {
     pub notices_from: Mailbox,
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
-    pub dns_servers: Vec<SocketAddr>,
+    pub dns: Servers,
+    /// Whether, and how, domains are told about TLS.
+    pub tls_reports: Option<TlsReports>,
+    /// Where the world sees this gateway's mail come from, if that is said.
+    pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
+    ways: ways::Ways,
 }
 
 #[derive(Debug)]
@@ -63,21 +71,6 @@ pub struct Route {
     pub retry: Retry,
     /// Who the gateway is at the hosts of this route.
     pub auth: Option<Arc<Credentials>>,
-}
-
-impl Route {
-    /// The way as a sender's own demand makes it (RFC 8689): whatever the route is content with, the peer must
-    /// be verified.
-    pub fn for_sender(self: &Arc<Self>, sender: &Sender) -> Result<Arc<Route>, Problem> {
-        if !sender.require_tls {
-            return Ok(Arc::clone(self));
-        }
-        match self.tls.verified() {
-            Ok(tls) => Ok(Arc::new(Route { tls, ..Route::clone(self) })),
-            // The same certificates were read before; what they could not do then they cannot do now.
-            Err(error) => Err(Problem::new(Trouble::RequireTls(error.to_string()))),
-        }
-    }
 }
 
 /// What logs and metrics call a way out.
@@ -115,7 +108,10 @@ impl RouteTable {
             }
             Some(DefaultRoute::Named(name) | DefaultRoute::Missing(name)) => Normal::Named(name.clone()),
         };
-        let routes = bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let routes: BTreeMap<_, _> =
+            bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let usable = |name: &RouteName| matches!(routes.get(name), Some(Ok(_)));
+        let ways = ways::Ways::of(bundle, materials, usable);
         let notices_via = match &gateway.notices.route {
             Some(name) => Via::Route(name.clone()),
             None => Via::Normal,
@@ -124,11 +120,18 @@ impl RouteTable {
             notices_from: notices_from(gateway, &hostname),
             notices_via,
             hostname,
-            dns_servers: gateway.dns_servers.clone(),
+            dns: Servers {
+                addresses: gateway.dns_servers.clone(),
+                dnssec: gateway.dnssec,
+                anchors: gateway.dns_anchors.clone(),
+            },
+            tls_reports: gateway.tls_reports.clone(),
+            public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
             listening: own.listening.clone(),
             normal,
             routes,
+            ways,
         }
     }
 
@@ -146,6 +149,41 @@ impl RouteTable {
             }
             None => Err(Problem::new(Trouble::RouteMissing(name.clone()))),
         }
+    }
+
+    /// What logs and metrics call the way out that `via` names now, also when it cannot be used.
+    pub fn label(&self, via: &Via) -> Label {
+        match (via, &self.normal) {
+            (Via::Normal, Normal::Way(route)) => route.label.clone(),
+            (Via::Normal, Normal::Named(name)) | (Via::Route(name), _) => Label::Named(name.clone()),
+        }
+    }
+
+    /// What the way out depends on, as a hash that changes with any of it; `None`: it cannot be used now.
+    pub fn way(&self, via: &Via) -> Option<blake3::Hash> {
+        match self.label(via) {
+            Label::Named(name) => self.ways.named(&name),
+            Label::Default | Label::Mx => Some(self.ways.normal()),
+        }
+    }
+
+    /// Whether some way out can be used that could not be, or was another, in an earlier table.
+    pub fn has_new_ways(&self, earlier: &RouteTable) -> bool {
+        self.ways.has_new(&earlier.ways)
+    }
+
+    /// The labels of all ways out that have a name, usable or not.
+    pub fn labels(&self) -> impl Iterator<Item = Label> {
+        let normal = match &self.normal {
+            Normal::Way(route) => Some(route.label.clone()),
+            Normal::Named(_) => None,
+        };
+        self.routes.keys().cloned().map(Label::Named).chain(normal)
+    }
+
+    /// The routes that cannot be used, and why; nothing secret is in it.
+    pub fn broken(&self) -> impl Iterator<Item = (&RouteName, &str)> {
+        self.routes.iter().filter_map(|(name, route)| Some((name, route.as_ref().err()?.as_str())))
     }
 
     /// The schedule of a way out, also of one that is broken now.

@@ -3,11 +3,14 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod fairness;
 mod logins;
 mod mail_hosts;
 mod mutual;
 mod never_weaker;
+mod notify;
 mod signing;
+mod waking;
 mod workers;
 
 use std::sync::Arc;

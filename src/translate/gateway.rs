@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 
 use super::order::{Pass, resolved};
@@ -15,7 +17,7 @@ use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
 use crate::bundle::document::{
     Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
-    ListenerTls, Notices, ObjectKind,
+    ListenerTls, Notices, ObjectKind, SpfClients, TlsReports,
 };
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -70,7 +72,7 @@ pub(super) fn decide(
         }
     };
     let mut findings = findings;
-    if record.as_ref().is_some_and(|record| record.clients.is_empty()) {
+    if record.as_ref().is_some_and(|record| record.clients.is_empty() && record.spf_clients.is_empty()) {
         findings.push(no_clients());
     }
     let Findings { problems, warnings } = findings;
@@ -103,8 +105,10 @@ fn draft(
         storage,
         limits,
         shared_limits,
+        public_addresses,
         notices,
         dns,
+        tls_reports,
         dkim,
         archive,
         allowed_external_targets,
@@ -127,13 +131,17 @@ fn draft(
     }
     let scanner = content_scanners.as_ref().and_then(|scanners| scanners.rspamd.as_ref());
     let own = each("spec.domains", domains, domain, findings);
+    let spf_clients = super::published::clients(pass, &clients.spf_domains, findings);
+    let typed = each("spec.clients.cidrs", &clients.cidrs, network, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
     Gateway {
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
         archive: archive.as_ref().and_then(|archive| journal(pass, archive, &own, routes, findings)),
         domains: own,
         listeners: ports(pass, listeners, findings),
-        clients: each("spec.clients.cidrs", &clients.cidrs, network, findings),
+        clients: together(typed, &spf_clients),
+        spf_clients,
+        public_addresses: each("spec.publicAddresses", public_addresses, ip, findings),
         allow_foreign_senders: clients.allow_foreign_senders,
         default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
         limits: bounds(limits, findings),
@@ -157,6 +165,9 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
+        dnssec: dns.as_ref().is_some_and(|dns| dns.dnssec),
+        dns_anchors: dns.as_ref().map(|dns| anchors(dns, findings)).unwrap_or_default(),
+        tls_reports: tls_reports.as_ref().map(|reports| told(reports, findings)),
         dkim: dkim.iter().enumerate().filter_map(|(at, key)| signing_key(pass, at, key, findings)).collect(),
         drop_blatant_spam: *drop_blatant_spam,
         default_route_spam_headers: default_route.as_ref().is_some_and(|route| route.spam_headers),
@@ -189,7 +200,16 @@ fn signing_key(pass: &Pass<'_>, at: usize, key: &spec::DkimKey, findings: &mut F
     let object = ObjectKey::new(&pass.gateway.namespace, &key_ref.name);
     let (domain, selector) = (signs?, selector?.ascii().to_owned());
     match pass.secret_key(&format!("{path}.keyRef"), &object, &key_ref.key) {
-        Ok(key) => Some(DkimKey { domain, selector, key }),
+        Ok(key) => {
+            if let Some(Err(why)) = pass.resources.secrets.get(&object).map(|s| s.signing_key(&key.key)) {
+                let message = format!(
+                    "Secret {object}, key {}: {why}; until that is repaired, it signs nothing",
+                    key.key
+                );
+                findings.push(Problem::reference(format!("{path}.keyRef"), Reason::KeyInvalid, message));
+            }
+            Some(DkimKey { domain, selector, key })
+        }
         Err(mut problem) => {
             let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.dkim);
             let kept = last
@@ -283,6 +303,21 @@ fn network(path: &str, text: &str) -> Result<IpNet, Problem> {
     Ok(net.trunc())
 }
 
+fn ip(path: &str, text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| Problem::invalid(path, checks::IP.message))
+}
+
+/// All networks that may relay, each once.
+fn together(typed: Vec<IpNet>, spf: &[SpfClients]) -> Vec<IpNet> {
+    let mut all = typed;
+    for net in spf.iter().flat_map(|from| &from.networks) {
+        if !all.contains(net) {
+            all.push(*net);
+        }
+    }
+    all
+}
+
 pub(super) fn address(path: &str, text: &str) -> Result<Mailbox, Problem> {
     text.parse().map_err(|error| Problem::invalid(path, format!("{}: {error}", checks::ADDRESS.message)))
 }
@@ -292,6 +327,39 @@ fn name_server(path: &str, text: &str) -> Result<SocketAddr, Problem> {
     with_port
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
         .map_err(|_| Problem::invalid(path, checks::DNS_SERVER.message))
+}
+
+fn anchors(dns: &spec::Dns, findings: &mut Findings) -> Vec<String> {
+    let alone = dns.trust_anchors.is_empty() || dns.dnssec;
+    findings.check(alone, "spec.dns", &checks::ANCHORS_NEED_DNSSEC);
+    each("spec.dns.trustAnchors", &dns.trust_anchors, anchor, findings)
+}
+
+/// A DNSKEY record on one line (RFC 4034 section 2.2) of an algorithm that can be validated.
+fn anchor(path: &str, text: &str) -> Result<String, Problem> {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    if words.get(1).is_some_and(|ttl| ttl.bytes().all(|b| b.is_ascii_digit())) {
+        words.remove(1);
+    }
+    let key = |words: &[&str]| STANDARD.decode(words.concat()).is_ok_and(|key| key.len() >= 32);
+    let fine = match words.as_slice() {
+        [zone, "IN", "DNSKEY", "256" | "257", "3", "8" | "10" | "13" | "14" | "15", key_words @ ..] => {
+            let named = zone
+                .strip_suffix('.')
+                .is_some_and(|zone| zone.is_empty() || (zone.is_ascii() && domain(path, zone).is_ok()));
+            named && key(key_words)
+        }
+        _ => false,
+    };
+    if fine { Ok(words.join(" ")) } else { Err(Problem::invalid(path, checks::TRUST_ANCHOR.message)) }
+}
+
+fn told(reports: &crate::api::tls_reports::TlsReports, findings: &mut Findings) -> TlsReports {
+    let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+    let crate::api::tls_reports::TlsReports { organization, contact } = reports;
+    findings.check(plain(organization), "spec.tlsReports.organization", &checks::ONE_LINE);
+    findings.check(plain(contact), "spec.tlsReports.contact", &checks::ONE_LINE);
+    TlsReports { organization: organization.clone(), contact: contact.clone() }
 }
 
 fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
@@ -316,7 +384,8 @@ fn service_form(
     let only = service.load_balancer_class.is_none() && service.load_balancer_source_ranges.is_empty();
     findings.check(balanced || only, "spec.service", &checks::LOAD_BALANCER_ONLY);
     let hides = policy == Some(ExternalTrafficPolicy::Cluster);
-    findings.check(!hides || clients.cidrs.is_empty(), "spec", &checks::CLUSTER_POLICY);
+    let by_address = !clients.cidrs.is_empty() || !clients.spf_domains.is_empty();
+    findings.check(!hides || !by_address, "spec", &checks::CLUSTER_POLICY);
     let ranges = &service.load_balancer_source_ranges;
     each("spec.service.loadBalancerSourceRanges", ranges, network, findings);
 }

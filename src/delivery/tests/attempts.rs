@@ -51,7 +51,15 @@ impl Attempt {
     pub fn over(route: Route) -> Self {
         let sender = Sender { mailbox: Some("app@solarmora.com".parse().unwrap()), ..Sender::default() };
         let outside = Outside { timeouts: impatient(), ..Outside::default() };
-        Self { route, ca: None, materials: Materials::default(), sender, content: MESSAGE.to_vec(), require_tls: false, outside }
+        Self {
+            route,
+            ca: None,
+            materials: Materials::default(),
+            sender,
+            content: MESSAGE.to_vec(),
+            require_tls: false,
+            outside,
+        }
     }
 
     pub fn to_hosts(at: &[std::net::SocketAddr]) -> Self {
@@ -62,7 +70,6 @@ impl Attempt {
         let routes = vec![self.route.clone()];
         let table = table_with(gateway(), routes, self.ca.as_deref(), &self.materials);
         let route = table.resolve(&via()).expect("the route is usable");
-        let route = route.for_sender(&self.sender).expect("the same certificates");
         let host = recipients[0].mailbox.host();
         let plan =
             plan::plan(&table, &self.outside.dns, route, host, self.require_tls, MX_PORT).await.unwrap();
