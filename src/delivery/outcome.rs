@@ -299,6 +299,8 @@ impl Tally {
         match problem.trouble.meaning(on_tls_failure) {
             Meaning::Later => return Some(Outcome::Later(problem)),
             Meaning::Fail(status) => return Some(Outcome::Failed { status, problem }),
+            // A host that said something tells an administrator more than an address where nobody is.
+            Meaning::OtherHostOrLater if self.later.is_some() && problem.trouble.is_silence() => {}
             Meaning::OtherHostOrLater => self.later = Some(problem),
             Meaning::OtherHostOrFail(status) => self.fail = Some((status, problem)),
         }

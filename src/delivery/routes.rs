@@ -181,6 +181,11 @@ impl RouteTable {
         self.routes.keys().cloned().map(Label::Named).chain(normal)
     }
 
+    /// The routes that cannot be used, and why; nothing secret is in it.
+    pub fn broken(&self) -> impl Iterator<Item = (&RouteName, &str)> {
+        self.routes.iter().filter_map(|(name, route)| Some((name, route.as_ref().err()?.as_str())))
+    }
+
     /// The schedule of a way out, also of one that is broken now.
     pub fn retry(&self, via: &Via) -> Retry {
         self.resolve(via).map_or_else(|_| Retry::default(), |route| route.retry)

@@ -6,6 +6,8 @@ mod edits;
 mod fairness;
 mod logins;
 mod mail_hosts;
+mod mutual;
+mod never_weaker;
 mod notify;
 mod signing;
 mod waking;

@@ -12,6 +12,7 @@ mod faults;
 mod generated;
 mod inbound;
 mod kill;
+mod logins;
 mod mounted;
 mod power;
 mod quarantine;

@@ -30,6 +30,7 @@ PROGRAMS = {
     "haproxy": "haproxy",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
+    "dovecot": "dovecot-core",
     "slapadd": "slapd",
     "ldapmodify": "ldap-utils",
     "strace": "strace",

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod client;
 pub mod cluster;
+pub mod dovecot;
 pub mod gateway;
 pub mod inbox;
 pub mod judge;
