@@ -39,6 +39,9 @@ pub(crate) mod authority;
 #[path = "../tests/it/support/sink.rs"]
 mod sink;
 #[cfg(test)]
+#[path = "../tests/it/support/web.rs"]
+mod webserver;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) use sink::nobody;

@@ -5,6 +5,9 @@ mod certificates;
 mod edits;
 mod logins;
 mod mail_hosts;
+mod names;
+mod protection;
+mod tls_reports;
 mod signing;
 mod workers;
 

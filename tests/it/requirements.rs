@@ -8,6 +8,7 @@ mod authentication;
 mod containers;
 mod edits;
 mod matching;
+mod names;
 mod precedence;
 mod quarantine;
 mod scope;

@@ -30,6 +30,8 @@ PROGRAMS = {
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
     "slapadd": "slapd",
+    "named": "bind9",
+    "dnssec-signzone": "bind9-utils",
     "ldapmodify": "ldap-utils",
     "strace": "strace",
     "lua5.1": "lua5.1",
