@@ -7,9 +7,12 @@ mod fairness;
 mod logins;
 mod mail_hosts;
 mod mutual;
+mod names;
 mod never_weaker;
 mod notify;
+mod protection;
 mod signing;
+mod tls_reports;
 mod waking;
 mod workers;
 

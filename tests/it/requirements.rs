@@ -9,6 +9,7 @@ mod containers;
 mod edits;
 mod inbound;
 mod matching;
+mod names;
 mod precedence;
 mod quarantine;
 mod scope;

@@ -32,6 +32,8 @@ PROGRAMS = {
     "dkimverify": "python3-dkim",
     "dovecot": "dovecot-core",
     "slapadd": "slapd",
+    "named": "bind9",
+    "dnssec-signzone": "bind9-utils",
     "ldapmodify": "ldap-utils",
     "strace": "strace",
     "mkfs.xfs": "xfsprogs",
