@@ -18,6 +18,7 @@ pub mod edits;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;
+pub mod probe;
 pub mod retry;
 pub mod routes;
 pub mod settle;

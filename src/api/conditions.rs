@@ -36,6 +36,8 @@ words! {
         Programmed,
         /// Every serving pod decides its next transaction by this generation.
         Ready,
+        /// Routes: the hosts pass the TLS test on the terms of the route.
+        TLSVerified,
         /// Gateways: some client may relay.
         AcceptsMail,
         /// Gateways, only when true: a broken rule makes mail wait.
@@ -116,6 +118,20 @@ words! {
         ConfigRejected,
         LastGoodInForce,
         Disabled,
+        // TLSVerified
+        Verified,
+        Unauthenticated,
+        ResolveFailed,
+        ConnectFailed,
+        EhloFailed,
+        StartTlsNotOffered,
+        HandshakeFailed,
+        CertUntrusted,
+        CertNameMismatch,
+        CertExpired,
+        AuthFailed,
+        ProbeDisabled,
+        NotTestedYet,
         // AcceptsMail, MailDeferred, Stalled
         NoClients,
         RuleBroken,

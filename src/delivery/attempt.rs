@@ -169,6 +169,7 @@ async fn open(
         tls: &plan.route.tls,
         require_tls: plan.require_tls,
         timeouts: outside.timeouts,
+        watch: None,
     };
     let mut problems = Vec::new();
     for ip in addresses {
@@ -191,7 +192,12 @@ async fn open(
     Err(problems)
 }
 
-async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {
+/// The addresses of a host that are tried, in this order.
+pub(super) async fn addresses(
+    outside: &Outside,
+    table: &RouteTable,
+    hop: &Hop,
+) -> Result<Vec<IpAddr>, Trouble> {
     let missing = if hop.by_mx { Trouble::MxWithoutAddress } else { Trouble::NoAddress };
     if let Ok(ip) = hop.host.parse::<IpAddr>() {
         return if hop.by_mx && is_nowhere(ip) { Err(missing) } else { Ok(vec![ip]) };

@@ -69,6 +69,7 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         tls,
         retry,
         on_tls_failure,
+        probe,
     } = &route.spec;
     let target = target(hosts, secondary_hosts, *mx_lookup, &mut findings);
     let tls = protection(pass, &origin.object.namespace, tls, &mut findings);
@@ -78,6 +79,7 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
             spec::OnTlsFailure::Defer => OnTlsFailure::Defer,
         },
         retry: schedule(retry.as_ref(), &mut findings),
+        probe_seconds: tests(probe, &mut findings),
         ..Route::new(origin, target, tls)
     };
     Draft { record, findings }
@@ -156,6 +158,30 @@ fn protection(pass: &Pass<'_>, namespace: &str, tls: &spec::Tls, findings: &mut 
         server_name: server_name.as_ref().and_then(|name| findings.ok(host("spec.tls.serverName", name))),
         ca: ca_ref.as_ref().and_then(|reference| findings.ok(authority(pass, namespace, reference))),
         ..RouteTls::opportunistic()
+    }
+}
+
+/// Seconds between two tests of the hosts; `None`: never.
+fn tests(probe: &spec::Probe, findings: &mut Findings) -> Option<u32> {
+    const DEFAULT: u32 = 15 * 60;
+    let spec::Probe { mode, interval } = probe;
+    let seconds = match interval {
+        None => DEFAULT,
+        Some(interval) => match interval.get() {
+            None => {
+                findings.invalid("spec.probe.interval", checks::DURATION.message);
+                DEFAULT
+            }
+            Some(interval) => {
+                let fits = (10..=168 * 3600).contains(&interval.as_secs());
+                findings.check(fits, "spec.probe", &checks::PROBE_INTERVAL);
+                u32::try_from(interval.as_secs()).unwrap_or(DEFAULT)
+            }
+        },
+    };
+    match mode {
+        spec::ProbeMode::Scheduled => Some(seconds),
+        spec::ProbeMode::Disabled => None,
     }
 }
 

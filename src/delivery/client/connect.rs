@@ -13,6 +13,7 @@ use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
 use crate::delivery::outcome::{Stage, Trouble};
+use crate::smtp::reply::Reply;
 
 /// A session between transactions.
 pub struct Session {
@@ -36,6 +37,31 @@ pub struct Terms<'a> {
     /// No clear text, whatever happens.
     pub require_tls: bool,
     pub timeouts: Timeouts,
+    /// Hears how far the session comes; `None` for mail.
+    pub watch: Option<&'a dyn Watch>,
+}
+
+/// Who tests a next hop and wants to know how far a session came.
+pub trait Watch: std::fmt::Debug + Sync {
+    fn reached(&self, milestone: Milestone<'_>);
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Milestone<'a> {
+    Connected,
+    Greeted(&'a Reply),
+    /// The 250 after EHLO, each of them.
+    Hello(&'a Reply),
+    /// TLS stands, with protocol and cipher suite.
+    Encrypted(&'a str),
+}
+
+impl Terms<'_> {
+    fn reached(&self, milestone: Milestone<'_>) {
+        if let Some(watch) = self.watch {
+            watch.reached(milestone);
+        }
+    }
 }
 
 /// Opens a session. Clear text is used only if nothing demands TLS, and then also when TLS is offered
@@ -104,6 +130,7 @@ async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Tr
         Ok(Ok(stream)) => {
             // Commands are small and each waits for its reply.
             stream.set_nodelay(true).ok();
+            terms.reached(Milestone::Connected);
             Ok(stream)
         }
         Ok(Err(error)) => Err(Trouble::Unreachable(format!("{address}: {error}"))),
@@ -122,6 +149,7 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
             let version = connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default();
             let suite = connection.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()));
             let facts = format!("{} with cipher {}", version.replace('_', "."), suite.unwrap_or_default());
+            terms.reached(Milestone::Encrypted(&facts));
             Ok((Stream::Tls(Box::new(stream)), facts))
         }
         Ok(Err(error)) => Err(match tls::refusal(&error) {
@@ -134,7 +162,11 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
 
 async fn greeting(wire: &mut Wire, terms: &Terms<'_>) -> Result<(), Trouble> {
     let reply = wire.reply(Stage::Greeting, terms.timeouts.greeting).await?;
-    if reply.code == 220 { Ok(()) } else { Err(Trouble::Refused(Stage::Greeting, reply)) }
+    if reply.code != 220 {
+        return Err(Trouble::Refused(Stage::Greeting, reply));
+    }
+    terms.reached(Milestone::Greeted(&reply));
+    Ok(())
 }
 
 /// EHLO; HELO for a host that does not know it (RFC 5321 section 3.2).
@@ -143,6 +175,7 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
     wire.send(format!("EHLO {}\r\n", terms.hostname).as_bytes(), Stage::Ehlo, limit).await?;
     let reply = wire.reply(Stage::Ehlo, limit).await?;
     if reply.code == 250 {
+        terms.reached(Milestone::Hello(&reply));
         return Ok(Extensions::parse(&reply.text));
     }
     if !matches!(reply.code, 500 | 501 | 502 | 504 | 550) {

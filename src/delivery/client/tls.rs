@@ -1,6 +1,8 @@
 //! TLS to a next hop: who signed the certificate and which name is on it are two questions (spec R13,
 //! R14), each asked only where the route says so, each answered with the precise cause.
 
+pub mod recorder;
+
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -28,6 +30,10 @@ const MUST_STAPLE: &str = "1.3.6.1.5.5.7.1.24";
 pub struct Tls {
     pub mode: TlsMode,
     pub require: bool,
+    /// Demand a chain to a trusted authority.
+    pub check_chain: bool,
+    /// Demand the host's name on the certificate.
+    pub check_name: bool,
     /// Verified instead of the host's own name.
     pub server_name: Option<String>,
     pub config: Arc<ClientConfig>,
@@ -66,6 +72,8 @@ impl Tls {
         Ok(Self {
             mode: terms.mode,
             require: terms.require,
+            check_chain: terms.require_ca_signed,
+            check_name: terms.validate_hostname,
             server_name: terms.server_name.clone(),
             config: Arc::new(config),
             own: own.into(),
@@ -80,7 +88,14 @@ impl Tls {
         hasher.update(b"verified");
         hasher.update(self.identity.as_bytes());
         let identity = hasher.finalize();
-        Ok(Self { require: true, config: Arc::new(config), identity, ..self.clone() })
+        Ok(Self {
+            require: true,
+            check_chain: true,
+            check_name: true,
+            config: Arc::new(config),
+            identity,
+            ..self.clone()
+        })
     }
 
     /// TLS when the peer has it, any certificate, no demand (spec R21).
@@ -162,44 +177,63 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<(), Cause> {
-        if !self.check_chain && !self.check_name {
-            return Ok(());
-        }
-        let parsed =
-            ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
-        let (_, readable) = X509Certificate::from_der(certificate)
-            .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
         if self.check_chain {
-            check_dates(&readable, now)?;
-            // A self-signed certificate that the route itself names is trusted as it is.
-            if !self.own.iter().any(|own| own == certificate) {
-                let verify = |roots: &RootCertStore| {
-                    let algorithms = self.algorithms.all;
-                    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
-                };
-                verify(&self.own_roots)
-                    .or_else(|own| match verify(system_roots()) {
-                        // Whichever knows more than "never heard of it".
-                        Err(system) if is_unknown(&own) => Err(system),
-                        Err(_) => Err(own),
-                        Ok(()) => Ok(()),
-                    })
-                    .map_err(|error| chain_cause(&error, &readable))?;
-            }
-            if must_staple(&readable) && ocsp.is_empty() {
-                return Err(Cause::NotStapled);
-            }
+            self.check_chain(certificate, intermediates, ocsp, now)?;
         }
-        if self.check_name && verify_server_name(&parsed, name).is_err() {
-            return Err(name_cause(&readable, name));
+        if self.check_name { check_name(certificate, name) } else { Ok(()) }
+    }
+
+    /// Who signed it, and whether it is in its dates.
+    fn check_chain(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Cause> {
+        let (parsed, readable) = parse(certificate)?;
+        check_dates(&readable, now)?;
+        // A self-signed certificate that the route itself names is trusted as it is.
+        if !self.own.iter().any(|own| own == certificate) {
+            let verify = |roots: &RootCertStore| {
+                let algorithms = self.algorithms.all;
+                verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+            };
+            verify(&self.own_roots)
+                .or_else(|own| match verify(system_roots()) {
+                    // Whichever knows more than "never heard of it".
+                    Err(system) if is_unknown(&own) => Err(system),
+                    Err(_) => Err(own),
+                    Ok(()) => Ok(()),
+                })
+                .map_err(|error| chain_cause(&error, &readable))?;
+        }
+        if must_staple(&readable) && ocsp.is_empty() {
+            return Err(Cause::NotStapled);
         }
         Ok(())
     }
 }
 
+/// Whether the certificate bears the name.
+fn check_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Cause> {
+    let (parsed, readable) = parse(certificate)?;
+    verify_server_name(&parsed, name).map_err(|_| name_cause(&readable, name))
+}
+
+/// The two readers agree on what follows.
+fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<(ParsedCertificate<'a>, X509Certificate<'a>), Cause> {
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
+    let (_, readable) = X509Certificate::from_der(certificate)
+        .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
+    Ok((parsed, readable))
+}
+
 /// Why a certificate was refused, in words that a person can act on (spec R25).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Cause {
+pub enum Cause {
     #[error("Could not validate certificate: self-signed")]
     SelfSigned,
     #[error("Could not validate certificate: unknown issuer ({0})")]
@@ -269,16 +303,7 @@ fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Caus
 }
 
 fn name_cause(certificate: &X509Certificate<'_>, wanted: &ServerName<'_>) -> Cause {
-    let mut names: Vec<String> = Vec::new();
-    for extension in certificate.extensions() {
-        if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
-            names.extend(san.general_names.iter().filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => Some(ip_text(bytes)),
-                _ => None,
-            }));
-        }
-    }
+    let names = names(certificate);
     let has = if names.is_empty() {
         let common = certificate.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
         match common {
@@ -289,6 +314,21 @@ fn name_cause(certificate: &X509Certificate<'_>, wanted: &ServerName<'_>) -> Cau
         names.join(", ")
     };
     Cause::Name { wanted: wanted.to_str().into_owned(), has }
+}
+
+/// The host names and addresses that a certificate is good for.
+pub fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for extension in certificate.extensions() {
+        if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
+            names.extend(san.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => Some(ip_text(bytes)),
+                _ => None,
+            }));
+        }
+    }
+    names
 }
 
 fn ip_text(bytes: &[u8]) -> String {
