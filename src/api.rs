@@ -10,6 +10,7 @@ pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
 pub mod directory;
+pub mod egress;
 pub mod expression;
 pub mod gateway;
 pub mod ldap;

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
 
+mod access;
 mod cases;
 mod check;
 mod controller;

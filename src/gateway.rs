@@ -3,6 +3,7 @@
 //! no Kubernetes.
 
 pub mod acceptance;
+pub mod access;
 pub mod admission;
 pub mod budget;
 pub mod control;

@@ -28,10 +28,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 
-use commit::{Batch, Committer, Fates, Queue};
+use commit::{Batch, Committer, Fates, Queue, Reply};
 use content::{Body, damaged};
 use due::{Arrival, Next, Place, Taken, Warm};
 use record::{Head, Header, MESSAGE, Record};
@@ -193,6 +193,8 @@ const EXHAUSTED_RETRY: Duration = Duration::from_secs(1);
 /// Wall clocks jump: what is due is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 const DEFAULT_WARM: u64 = 64 << 20;
+/// Fates that may wait for the committer without anybody waiting for them.
+const MOST_UNWRITTEN: usize = 256;
 
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -296,6 +298,25 @@ impl Spool {
         self.store(Some((id, fates)), reports, durable).await
     }
 
+    /// Records fates without waiting: appended within a few milliseconds, synced with the next commit. Until
+    /// then a crash repeats what they tell of, as it would have a moment before. False: too much waits to be
+    /// written already, so this one has to wait too; nothing happened.
+    pub fn settle_soon(&self, id: QueueId, fates: &[(usize, Fate)]) -> bool {
+        let queue = &self.inner.shared.queue;
+        if queue.backlog() > MOST_UNWRITTEN {
+            return false;
+        }
+        let fates = Some(Fates::new(id, fates.to_vec()));
+        queue.push(Batch {
+            messages: Vec::new(),
+            fates,
+            bodies: Vec::new(),
+            durable: false,
+            reply: Reply::Nobody,
+        });
+        true
+    }
+
     async fn store(
         &self,
         fates: Option<(QueueId, Vec<(usize, Fate)>)>,
@@ -317,7 +338,7 @@ impl Spool {
             queued.push(copy);
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
         match answer.await {
             Ok(result) => result.map(|()| queued),

@@ -11,6 +11,7 @@
 pub mod address_lists;
 mod conflicts;
 pub mod directory;
+mod egress;
 pub mod gateway;
 pub mod ldap;
 pub mod lists;

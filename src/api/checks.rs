@@ -169,6 +169,24 @@ pub const PROBE_INTERVAL: Check = check(
     "!has(self.interval) || (duration(self.interval) >= duration('10s') && duration(self.interval) <= duration('168h'))",
     "probe.interval must be between 10s and 168h; to have no tests, set probe.mode: Disabled",
 );
+pub const EGRESS_ADDRESSES: Check = check(
+    "self.sources.all(a, self.sources.exists_one(b, a.address == b.address))",
+    "two egress sources have the same address",
+);
+pub const SOURCE_ADDRESS: Check = check(
+    "isIP(self) && !ip(self).isUnspecified() && !ip(self).isLinkLocalMulticast()",
+    "not an IP address that mail can leave from (write IPv6 addresses without brackets)",
+);
+pub const HOST_PORT: Check = check(
+    r"self.matches(r'^([^:\[\]\s/@]+|\[[0-9A-Fa-f:.]+\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$')",
+    "not a host and port, such as proxy.example.net:1080 or [2001:db8::1]:1080",
+);
+pub const MOMENT: Check = check(
+    r"self.matches(r'^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-2][0-9]:[0-5][0-9])$')",
+    "not a moment in RFC 3339 form, such as 2026-11-22T00:00:00Z",
+);
+pub const USERNAME_NEEDS_PASSWORD: Check =
+    check("!has(self.usernameRef) || has(self.passwordRef)", "usernameRef needs passwordRef");
 
 /// What [`WEIGHT_SUM_HOSTS`] and [`WEIGHT_SUM_SECONDARY`] say.
 pub fn weight_sum(set: &str, sum: u32) -> String {

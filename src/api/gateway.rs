@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
@@ -69,6 +70,10 @@ pub struct OutboundGatewaySpec {
     /// Upper bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Where the pods count together what the limits of routes allow; default: each pod keeps to its share, the
+    /// limit divided by the number of ready pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_limits: Option<SharedLimits>,
     /// Mail that the gateway writes itself, such as delivery reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notices: Option<Notices>,
@@ -135,6 +140,7 @@ impl Default for OutboundGatewaySpec {
             default_route: None,
             storage: Storage::default(),
             limits: Limits::default(),
+            shared_limits: None,
             notices: None,
             dns: None,
             dkim: Vec::new(),

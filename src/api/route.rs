@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::egress::{Egress, RouteLimits};
 use super::refs::{GatewayRef, KeyRef};
 use super::schema::{atomic, cel};
 use super::status::RouteStatus;
@@ -59,6 +60,12 @@ pub struct OutboundRouteSpec {
     /// name.
     #[serde(default)]
     pub tls: Tls,
+    /// The addresses that mail leaves from; default: whatever the machine picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// How much mail goes over this route at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RouteLimits>,
     /// How long and how often delivery is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,

@@ -113,6 +113,7 @@ async fn at_host(
         hostname: table.hostname.clone(),
         tls: plan.route.tls.identity,
         require_tls: plan.require_tls,
+        home: crate::loops::here(),
     };
     while let Some(session) = outside.pool.take(&key) {
         match transact(outside, &key, session, letter, to).await {

@@ -306,6 +306,9 @@ pub fn references(resources: &Resources) -> References {
         {
             found.secrets.insert(ObjectKey::new(&namespace, &reference.name));
         }
+        let redis = gateway.spec.shared_limits.iter().map(|shared| &shared.redis);
+        let logins = redis.flat_map(|redis| [&redis.password_ref, &redis.username_ref]).flatten();
+        found.secrets.extend(logins.map(|login| ObjectKey::new(&namespace, &login.name)));
         for key in &gateway.spec.dkim {
             found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
         }

@@ -67,6 +67,8 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         secondary_hosts,
         mx_lookup,
         tls,
+        egress,
+        limits,
         retry,
         on_tls_failure,
         probe,
@@ -80,6 +82,8 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         },
         retry: schedule(retry.as_ref(), &mut findings),
         probe_seconds: tests(probe, &mut findings),
+        egress: egress.as_ref().map(|egress| super::egress::egress(egress, &mut findings)),
+        limits: super::egress::limits(limits.as_ref(), &mut findings),
         ..Route::new(origin, target, tls)
     };
     Draft { record, findings }

@@ -23,6 +23,8 @@ pub struct Key {
     pub hostname: String,
     pub tls: blake3::Hash,
     pub require_tls: bool,
+    /// The event loop that has the socket (see [`crate::loops::here`]).
+    pub home: usize,
 }
 
 #[derive(Default)]

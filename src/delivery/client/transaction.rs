@@ -294,6 +294,7 @@ impl Session {
             if let Err(trouble) = self.wire.send(&block, Stage::Content, self.timeouts.block).await {
                 return Err(self.parting(Stage::Content, trouble).await);
             }
+            block.clear();
         }
         let reply = self.wire.reply(Stage::End, self.timeouts.end).await?;
         if (200..300).contains(&reply.code) { Ok(reply) } else { Err(Trouble::Refused(Stage::End, reply)) }

@@ -405,7 +405,7 @@ async fn shutdown_finishes_what_runs_and_keeps_the_rest_for_the_next_start() {
     let slow = Sink::start(Behaviour::default().on("END", Action::Wait(Duration::from_millis(200)))).await;
     let table = || relay(&[slow.address], None, fast());
     let config = Config { per_destination: 2, ..quick() };
-    let running = start(table(), config);
+    let running = start(table(), config.clone());
     for n in 0..10 {
         running.send(&format!("u{n}@x.example")).await;
     }

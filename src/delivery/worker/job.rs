@@ -46,10 +46,10 @@ impl Shared {
         outside: Outside,
         metrics: Metrics,
         allowance: Allowance,
-        config: Config,
+        config: &Config,
         stop: CancellationToken,
     ) -> Self {
-        let Config { mx_port, memory, .. } = config;
+        let Config { mx_port, memory, .. } = *config;
         Self { spool, routes, outside, metrics, room: Room::new(memory), mx_port, stop, allowance }
     }
 }
@@ -72,8 +72,7 @@ pub struct Job {
 
 /// A job came to its end.
 pub struct Done {
-    /// `None`: it was in no lane.
-    pub lane: Option<Destination>,
+    pub lane: Destination,
     /// What [`Job::memory`] said.
     pub memory: u64,
     /// The destination did not say a word.
@@ -135,39 +134,45 @@ impl Job {
 }
 
 /// Makes the attempt and settles it.
-pub async fn run(shared: Arc<Shared>, lane: Destination, job: Job) -> Done {
+pub async fn run(shared: &Shared, lane: Destination, job: Job) -> Done {
+    shared.metrics.in_flight.inc();
+    let done = attempt_and_settle(shared, lane, &job).await;
+    shared.metrics.in_flight.dec();
+    done
+}
+
+async fn attempt_and_settle(shared: &Shared, lane: Destination, job: &Job) -> Done {
     let table = shared.routes.current();
     let content = match job.queued.content() {
         Ok(content) => content,
         Err(error) => {
             error!(queue_id = %job.queued.id(), %error, "the content of a message cannot be read");
             job.postpone(&shared.spool, UNREADABLE);
-            return Done { lane: Some(lane), memory: job.memory(), silence: None };
+            return Done { lane, memory: job.memory(), silence: None };
         }
     };
-    let (label, outcomes) = outcomes(&shared, &table, &job, &content).await;
+    let (label, outcomes) = outcomes(shared, &table, job, &content).await;
     let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if p.trouble.is_silence());
     let silence = match outcomes.first() {
         Some(Outcome::Later(problem)) if outcomes.iter().all(silent) => Some(problem.clone()),
         _ => None,
     };
-    conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
-    Done { lane: Some(lane), memory: job.memory(), silence }
+    conclude(shared, &table, job, &content, label.as_ref(), &outcomes).await;
+    Done { lane, memory: job.memory(), silence }
 }
 
 /// Settles a job whose destination was found silent by another: no need to wait for that again.
-pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Done {
+pub async fn give_up_turn(shared: &Shared, job: Job, problem: Problem) {
     let table = shared.routes.current();
     let via = &job.entry().targets[job.targets[0]].via;
     let label = table.resolve(via).ok().map(|route| route.label.clone());
     match job.queued.content() {
         Ok(content) => {
             let outcomes = vec![Outcome::Later(problem); job.targets.len()];
-            conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+            conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
         }
         Err(_) => job.postpone(&shared.spool, UNREADABLE),
     }
-    Done { lane: None, memory: 0, silence: None }
 }
 
 async fn outcomes(
@@ -282,6 +287,9 @@ async fn store(
     reports: Vec<Submission>,
 ) {
     let id = job.queued.id();
+    if reports.is_empty() && shared.spool.settle_soon(id, &fates) {
+        return;
+    }
     let mut pause = Duration::from_millis(200);
     loop {
         match shared.spool.settle(id, fates.clone(), reports.clone()).await {
