@@ -4,6 +4,7 @@ mod attempts;
 mod certificates;
 mod edits;
 mod mail_hosts;
+mod probes;
 mod signing;
 mod workers;
 
