@@ -30,7 +30,9 @@ use crate::mail::envelope::{Recipient, Sender};
 /// Hosts of a route that are tested at the same time.
 const AT_ONCE: usize = 8;
 /// One address, whatever its stages add up to.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(40);
+/// When this has passed no further address of a host is tried: somebody waits.
+const ENOUGH: Duration = Duration::from_secs(15);
 
 /// Whom the host is asked to take mail for; nothing is sent.
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ pub struct Trial {
 pub fn timeouts() -> Timeouts {
     let seconds = Duration::from_secs;
     Timeouts {
-        connect: seconds(10),
+        connect: seconds(8),
         greeting: seconds(30),
         hello: seconds(20),
         mail: seconds(20),
@@ -124,7 +126,7 @@ async fn one(
         } else {
             others.push(found);
         }
-        if passed {
+        if passed || start.elapsed() > ENOUGH {
             break;
         }
     }
