@@ -14,6 +14,7 @@ pub mod egress;
 pub mod expression;
 pub mod gateway;
 pub mod ldap;
+pub mod login;
 pub mod modify;
 pub mod pod;
 pub mod quarantine;

@@ -17,12 +17,14 @@ pub mod dns;
 pub mod edits;
 pub mod metrics;
 pub mod outcome;
+pub mod pauses;
 pub mod plan;
 pub mod probe;
 pub mod retry;
 pub mod routes;
 pub mod settle;
 pub mod sign;
+pub mod wake;
 pub mod worker;
 
 #[cfg(test)]
@@ -38,5 +40,6 @@ pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use metrics::Metrics;
+pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

@@ -18,5 +18,6 @@ pub mod live;
 pub mod mount;
 pub mod probe;
 pub mod quarantine;
+pub mod queue;
 pub mod received;
 pub mod run;

@@ -14,6 +14,7 @@ pub mod directory;
 mod egress;
 pub mod gateway;
 pub mod ldap;
+mod login;
 pub mod lists;
 pub mod order;
 pub mod pattern;

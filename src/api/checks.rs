@@ -161,6 +161,21 @@ pub const CERTIFICATE_NEEDS_TLS: Check = check(
      && !(has(self.validateHostname) && self.validateHostname))",
     "certificate checks need tls.require",
 );
+pub const TLS_TERMS_NEED_TLS: Check = check(
+    "self.require || (!has(self.minVersion) && !has(self.clientCertificateRef))",
+    "tls.minVersion and tls.clientCertificateRef need tls.require",
+);
+pub const AUTH_NEEDS_VERIFIED: Check = check(
+    "!has(self.auth) || !has(self.tls) || (self.tls.require \
+     && (!has(self.tls.requireCaSigned) || self.tls.requireCaSigned) \
+     && (!has(self.tls.validateHostname) || self.tls.validateHostname))",
+    "auth needs tls.require, tls.requireCaSigned and tls.validateHostname: a password is said only to a host that proved who it is",
+);
+pub const AUTH_NEEDS_HOSTS: Check = check(
+    "!has(self.auth) || (has(self.hosts) && size(self.hosts) > 0 \
+     && (!self.mxLookup || (has(self.tls) && has(self.tls.serverName))))",
+    "auth needs hosts, and with mxLookup also tls.serverName: names that come from DNS could be anybody's, and the password would go there",
+);
 pub const RETRY_ORDER: Check = check(
     "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
     "retry.initial must not be longer than retry.max",

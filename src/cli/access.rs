@@ -27,14 +27,15 @@ use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, Sequence, segment};
 use crate::cli::folder::Folder;
 use crate::cli::standalone::record::Record;
-use crate::delivery::{self, Allowance, Own, RouteTable};
+use crate::delivery::{self, Allowance, Own, Pauses, RouteTable};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self as opened, Actor, Refusal, socket};
 use crate::gateway::budget::Budget;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
 use crate::gateway::live::Running;
-use crate::gateway::quarantine::{Desk, Metrics, Parts, Policies, http};
+use crate::gateway::quarantine::{self, Desk, Parts, Policies};
+use crate::gateway::queue::{self, Queue};
 use crate::policy::compile;
 use crate::spool::{self, OpenError, Spool};
 
@@ -106,18 +107,32 @@ impl Access {
         // What a release decides is noted where the gateway's own decisions are.
         let mut unread = Registry::default();
         let decisions = Decisions::open(folder, Limits::default(), Matches::default(), &mut unread);
+        let acceptance = Acceptance {
+            spool: spool.clone(),
+            allowance: Allowance::default(),
+            metrics: delivery::Metrics::default(),
+        };
+        let routes = match &policies {
+            Policies::Fixed(running) => Some(Arc::clone(&running.routes)),
+            Policies::Live(_) | Policies::Nobody(_) => None,
+        };
+        let queue = Queue::open(
+            &acceptance,
+            Box::new(move || routes.clone()),
+            Pauses::default(),
+            queue::Metrics::default(),
+        )?;
         let desk = Desk::new(Parts {
-            acceptance: Acceptance {
-                spool: spool.clone(),
-                allowance: Allowance::default(),
-                metrics: delivery::Metrics::default(),
-            },
+            acceptance,
             judge: Judge::new(Budget::of_this_machine(), decisions.clone()),
             policies,
-            metrics: Metrics::default(),
+            metrics: quarantine::Metrics::default(),
         });
         let uid = rustix::process::getuid().as_raw();
-        let pages = opened::of_actor(http::api(desk.clone()), Actor::Uid(uid));
+        let pages = opened::of_actor(
+            quarantine::http::api(desk.clone()).merge(queue::http::api(queue)),
+            Actor::Uid(uid),
+        );
         Ok(Access::Folder { spool, desk, pages, decisions })
     }
 

@@ -170,6 +170,8 @@ async fn address(
         tls: &tls,
         // What the route could do without is asked for too: that is what a test is for.
         require_tls: true,
+        // Who answers is known only when it has answered.
+        auth: None,
         timeouts: outside.timeouts,
         watch: Some(&log),
     };
@@ -185,12 +187,30 @@ async fn address(
             session.quit().await;
             findings.done()
         }
-        Ok(session) => go_on(session, trial, findings).await,
+        Ok(session) => go_on(session, route, trial, findings).await,
     }
 }
 
 /// What only a host may see that is what the route wants it to be.
-async fn go_on(mut session: Session, trial: Option<&Trial>, mut findings: Findings<'_>) -> HostProbe {
+async fn go_on(
+    mut session: Session,
+    route: &Route,
+    trial: Option<&Trial>,
+    mut findings: Findings<'_>,
+) -> HostProbe {
+    if let Some(credentials) = &route.auth {
+        let start = Instant::now();
+        let login = match findings.is_verified() {
+            true => session.try_login(credentials).await,
+            false => Err(Trouble::AuthUnprotected),
+        };
+        let refused = login.is_err();
+        findings.login(credentials.mechanism(), login, start.elapsed());
+        if refused {
+            session.quit().await;
+            return findings.done();
+        }
+    }
     if let Some(Trial { sender, recipient }) = trial {
         let start = Instant::now();
         match session.try_recipient(sender, recipient).await {

@@ -4,6 +4,7 @@
 
 mod job;
 mod lanes;
+mod paused;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,8 +21,10 @@ use super::attempt::Outside;
 use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::metrics::Metrics;
+use super::pauses::Pauses;
 use super::plan::MX_PORT;
 use super::routes::Routes;
+use super::wake::{self, Situation};
 use crate::loops::Dealer;
 use crate::spool::Spool;
 
@@ -63,23 +66,30 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Wakes mail whose way out opens.
+    waker: JoinHandle<()>,
 }
 
 impl Worker {
     /// Must be called inside a tokio runtime.
-    /// `allowance` is shared with whoever else writes reports.
+    /// `allowance` is shared with whoever else writes reports, `pauses` with whoever sets them.
     pub fn start(
         spool: Spool,
         routes: Arc<dyn Routes>,
         metrics: Metrics,
         allowance: Allowance,
+        pauses: Pauses,
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
         let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
+        let situation = Situation::now(&*routes, &pauses);
+        let waker = wake::watch(spool.clone(), Arc::clone(&routes), pauses.clone(), situation, stop.clone());
+        let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, &config, stop.clone());
+        let shared =
+            Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let crew = Crew {
             shared: Arc::new(shared),
             lanes,
@@ -91,15 +101,17 @@ impl Worker {
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
         drop(turn);
-        Self { stop, task }
+        Self { stop, task, waker }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
-            warn!(%error, "delivery ended badly");
+        for task in [self.waker, self.task] {
+            if let Err(error) = task.await {
+                warn!(%error, "delivery ended badly");
+            }
         }
     }
 }

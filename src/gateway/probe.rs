@@ -23,7 +23,7 @@ use self::metrics::{ByReason, Series, Tests};
 use self::schedule::{Fingerprint, Schedule, Wanted};
 use crate::bundle::Sequence;
 use crate::bundle::document::{ObjectId, RouteTarget};
-use crate::bundle::probe::{Probes, RouteProbe};
+use crate::bundle::probe::{Probes, Reason, RouteProbe};
 use crate::delivery::attempt::Outside;
 use crate::delivery::outcome::{Stage, Trouble};
 use crate::delivery::probe::{self, Trial};
@@ -139,7 +139,8 @@ impl Prober {
                         }
                     };
                     if let Some((name, fingerprint)) = names.remove(&id) {
-                        schedule.done(&name, Instant::now(), rand::random());
+                        let careful = found.as_ref().is_some_and(|found| found.reason == Reason::AuthFailed);
+                        schedule.done(&name, Instant::now(), rand::random(), careful);
                         if let Some(found) = found.filter(|_| schedule.is(&name, fingerprint)) {
                             self.keep(name, fingerprint, found);
                         }
@@ -281,5 +282,8 @@ fn wanted_of(running: &Running, record: &crate::bundle::document::Route) -> Opti
     hasher.update(&serde_json::to_vec(&on_what).expect("records have string keys only"));
     // What the record only names: CA files and certificates.
     hasher.update(route.tls.identity.as_bytes());
+    if let Some(credentials) = &route.auth {
+        hasher.update(credentials.identity().as_bytes());
+    }
     Some(Wanted { name, fingerprint: hasher.finalize(), interval })
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budget;
@@ -29,6 +29,7 @@ use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
+use crate::gateway::queue::{self, Queue};
 use crate::loops::{Dealer, Loops};
 use crate::spool::{self, Spool};
 
@@ -72,6 +73,8 @@ pub enum StartError {
     Spool(#[from] spool::OpenError),
     #[error("cannot listen on {address} for {what}: {source}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Pauses(#[from] queue::ClosuresError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
@@ -113,6 +116,7 @@ async fn deliver(
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
+    pauses: Pauses,
     loops: Dealer,
     stop: CancellationToken,
 ) {
@@ -121,7 +125,7 @@ async fn deliver(
         () = stop.cancelled() => return,
     }
     let config = delivery::Config { drain: DRAIN, loops, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -163,6 +167,8 @@ impl Gateway {
             policies: Policies::Live(Arc::clone(&live)),
             metrics: held.clone(),
         });
+        let for_queue = acceptance.clone();
+        let pauses = Pauses::default();
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
@@ -173,15 +179,27 @@ impl Gateway {
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
-        registry.register_collector(Box::new(Gauges { live: Arc::clone(&live), spool: spool.clone() }));
+        registry.register_collector(Box::new(Gauges {
+            live: Arc::clone(&live),
+            spool: spool.clone(),
+            pauses: pauses.clone(),
+        }));
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();
+        let acts = queue::Metrics::default();
+        acts.register(&mut registry);
+        let routes = {
+            let live = Arc::clone(&live);
+            Box::new(move || live.current().map(|running| Arc::clone(&running.routes)))
+        };
+        let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
         let delivery = tokio::spawn(deliver(
             Arc::clone(&live),
             spool.clone(),
             metrics,
             allowance,
+            pauses.clone(),
             outgoing.dealer(),
             no_more.clone(),
         ));
@@ -193,9 +211,9 @@ impl Gateway {
             let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
-        let mail_pages = quarantine::http::api(desk.clone());
+        let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), queue);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;

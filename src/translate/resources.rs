@@ -319,6 +319,10 @@ pub fn references(resources: &Resources) -> References {
         }
     }
     for route in &resources.routes {
+        let login = route.spec.auth.as_ref().map(|auth| &auth.credentials_ref);
+        for reference in login.into_iter().chain(&route.spec.tls.client_certificate_ref) {
+            found.secrets.insert(ObjectKey::new(key(&**route).namespace, &reference.name));
+        }
         if let Some(reference) = &route.spec.tls.ca_ref {
             let key = ObjectKey::new(key(&**route).namespace, &reference.name);
             match reference.kind {

@@ -278,7 +278,7 @@ impl Session {
             Stage::Rcpt => self.timeouts.rcpt,
             Stage::Data => self.timeouts.data,
             Stage::Content | Stage::End => self.timeouts.end,
-            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Mail => self.timeouts.mail,
+            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth | Stage::Mail => self.timeouts.mail,
         };
         match self.wire.send(command, stage, limit).await {
             Ok(()) => self.wire.reply(stage, limit).await,

@@ -89,6 +89,11 @@ pub fn stage(stage: Stage, trouble: &Trouble, port: u16, mode: TlsMode) -> Vec<S
         (Stage::Handshake, Trouble::Refused(Wire::StartTls, _)) => {
             vec!["The host offers STARTTLS and then refuses it: its operator must repair its certificate or key.".into()]
         }
+        (Stage::Handshake, Trouble::ClientCertificate(_)) => vec![
+            "The host wants to see a certificate of this gateway: set tls.clientCertificateRef to one that its operator \
+             has let in, or ask for that."
+                .into(),
+        ],
         (Stage::Handshake, _) if mode == TlsMode::Implicit => vec![
             "If the host upgrades plain connections (ports 25 and 587), set tls.mode: StartTls.".into(),
             "The host must speak TLS 1.2 or newer with modern ciphers; ask its operator.".into(),
@@ -96,9 +101,18 @@ pub fn stage(stage: Stage, trouble: &Trouble, port: u16, mode: TlsMode) -> Vec<S
         (Stage::Handshake, _) => {
             vec!["The host must speak TLS 1.2 or newer with modern ciphers; ask its operator.".into()]
         }
+        (Stage::Auth, Trouble::AuthNotOffered) => vec![
+            "Ask the relay's provider on which port it takes logins (most often 587 or 465).".into(),
+        ],
+        (Stage::Auth, Trouble::AuthMechanismMissing { offered, .. }) => {
+            vec![format!("Set auth.mechanism to one that the host offers: {offered}.")]
+        }
+        (Stage::Auth, Trouble::Refused(_, reply)) if reply.is_transient() => {
+            vec!["The host cannot check logins for the moment; this passes, or its operator must help.".into()]
+        }
         (Stage::Auth, _) => vec![
             "Check user name and password in the Secret that auth.credentialsRef names.".into(),
-            "Ask the relay's provider which mechanism it takes, and set auth.mechanism.".into(),
+            "Ask the relay's provider whether the account may send, and by which mechanism.".into(),
         ],
         (Stage::Recipient, _) => vec!["The way is fine; this recipient or sender is not taken by the host.".into()],
         (Stage::ChainTrusted | Stage::HostnameMatches, _) => Vec::new(),
@@ -142,7 +156,7 @@ pub fn effect(route: &Route, decisive: Option<Stage>, reason: Reason, trouble: O
 
 /// Which of the two questions about a certificate the route does not ask.
 pub fn unasked(route: &Route) -> &'static str {
-    match (route.tls.check_chain, route.tls.check_name) {
+    match route.tls.asks_for() {
         (false, false) => "issuer and name",
         (false, true) => "the issuer",
         (true, false) => "the name",

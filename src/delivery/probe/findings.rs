@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::advice;
 use super::log::{Heard, Log, clean};
-use crate::bundle::document::TlsMode;
+use crate::bundle::document::{AuthMechanism, TlsMode};
 use crate::bundle::probe::{CertificateFacts, HostProbe, Mark, Reason, Stage, Step, TlsFacts};
 use crate::delivery::client::tls::recorder::Seen;
 use crate::delivery::client::tls::{self, Cause};
@@ -87,15 +87,17 @@ impl<'a> Findings<'a> {
         let tls = &self.route.tls;
         match stage {
             Stage::StartTls | Stage::Handshake => tls.require,
-            Stage::ChainTrusted => tls.check_chain,
-            Stage::HostnameMatches => tls.check_name,
-            Stage::Resolve | Stage::Connect | Stage::Ehlo | Stage::Auth | Stage::Recipient => true,
+            Stage::ChainTrusted => tls.asks_for().0,
+            Stage::HostnameMatches => tls.asks_for().1,
+            Stage::Auth => self.route.auth.is_some(),
+            Stage::Recipient => self.steps.contains_key(&Stage::Recipient),
+            Stage::Resolve | Stage::Connect | Stage::Ehlo => true,
         }
     }
 
     fn put(&mut self, stage: Stage, result: Mark, took: Duration, text: impl Into<String>) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let demanded = self.demanded(stage);
+        let demanded = stage == Stage::Recipient || self.demanded(stage);
         let step = Step { stage, result, demanded, millis, text: text.into(), advice: Vec::new() };
         self.steps.insert(stage, step);
     }
@@ -204,7 +206,7 @@ impl<'a> Findings<'a> {
         let stage = match &trouble {
             Trouble::Unreachable(_) => Stage::Connect,
             Trouble::StartTlsMissing => Stage::StartTls,
-            Trouble::Handshake(_) | Trouble::Certificate(_) => Stage::Handshake,
+            Trouble::Handshake(_) | Trouble::Certificate(_) | Trouble::ClientCertificate(_) => Stage::Handshake,
             Trouble::TimedOut(at)
             | Trouble::Closed(at)
             | Trouble::Garbled(at, _)
@@ -224,6 +226,20 @@ impl<'a> Findings<'a> {
     /// Whether the host is what the route wants: only then may it be told more.
     pub fn allow_more(&self) -> bool {
         self.tls.is_some() && !self.steps.values().any(|step| step.demanded && step.result == Mark::Failed)
+    }
+
+    /// Whether issuer and name were both found to be right, asked for or not: a password may be said here.
+    pub fn is_verified(&self) -> bool {
+        [Stage::Handshake, Stage::ChainTrusted, Stage::HostnameMatches]
+            .iter()
+            .all(|stage| self.steps.get(stage).is_some_and(|step| step.result == Mark::Passed))
+    }
+
+    pub fn login(&mut self, mechanism: AuthMechanism, login: Result<(), Trouble>, took: Duration) {
+        match login {
+            Ok(()) => self.pass(Stage::Auth, took, format!("logged in by {}", mechanism.keyword())),
+            Err(trouble) => self.fail(Stage::Auth, trouble, took),
+        }
     }
 
     pub fn recipient(&mut self, answer: Result<&Reply, Trouble>, took: Duration) {
@@ -253,7 +269,7 @@ impl<'a> Findings<'a> {
     fn reason(&self, decisive: Option<Stage>) -> Reason {
         let tls = &self.route.tls;
         match decisive {
-            None | Some(Stage::Recipient) if tls.check_chain && tls.check_name => Reason::Verified,
+            None | Some(Stage::Recipient) if tls.asks_for() == (true, true) => Reason::Verified,
             None | Some(Stage::Recipient) => Reason::Unauthenticated,
             Some(Stage::Resolve) => Reason::ResolveFailed,
             Some(Stage::Connect) => Reason::ConnectFailed,
@@ -317,7 +333,7 @@ impl<'a> Findings<'a> {
     fn skipped(&self, stage: Stage) -> Step {
         let ended = !self.troubles.is_empty();
         let text = match stage {
-            Stage::Auth => "the route has no credentials",
+            Stage::Auth if self.route.auth.is_none() => "the route has no credentials",
             Stage::Recipient if !ended => "no recipient was given",
             _ => "not reached",
         };

@@ -14,6 +14,8 @@ pub type Fingerprint = blake3::Hash;
 const REST: Duration = Duration::from_secs(60);
 /// A change comes at once unless it flaps.
 const FLAPPING: Duration = Duration::from_secs(1);
+/// A login that was refused is not tried again sooner: many failures lock accounts.
+const CAREFUL: Duration = Duration::from_secs(3600);
 
 /// A route that is to be tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,13 +84,17 @@ impl Schedule {
         .collect()
     }
 
-    /// A test ended. The next one comes after the interval, a tenth more or less: `dice` is in 0..1.
-    pub fn done(&mut self, name: &RouteName, now: Instant, dice: f64) {
+    /// A test ended. The next one comes after the interval, a tenth more or less: `dice` is in 0..1. Not so soon
+    /// if one must be `careful`.
+    pub fn done(&mut self, name: &RouteName, now: Instant, dice: f64, careful: bool) {
         let Some(turn) = self.0.get_mut(name) else { return };
         (turn.running, turn.last) = (false, Some(now));
         turn.due = match std::mem::take(&mut turn.again) {
             true => now,
-            false => now + turn.interval.mul_f64(0.9 + 0.2 * dice.clamp(0.0, 1.0)),
+            false => {
+                let interval = if careful { turn.interval.max(CAREFUL) } else { turn.interval };
+                now + interval.mul_f64(0.9 + 0.2 * dice.clamp(0.0, 1.0))
+            }
         };
     }
 
@@ -125,8 +131,8 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         schedule.follow(&[wanted("a", "1"), wanted("b", "1")], start);
         assert_eq!(names(&schedule.take(9, start)), ["a", "b"]);
-        schedule.done(&name("a"), start, 0.5);
-        schedule.done(&name("b"), start, 0.5);
+        schedule.done(&name("a"), start, 0.5, false);
+        schedule.done(&name("b"), start, 0.5, false);
         let later = start + Duration::from_secs(5);
         schedule.follow(&[wanted("a", "1"), wanted("b", "2")], later);
         assert_eq!(names(&schedule.take(9, later)), ["b"]);
@@ -142,7 +148,7 @@ mod tests {
             schedule.follow(&[wanted("a", "1")], start);
             schedule.take(1, start);
             assert_eq!(schedule.next(), None, "a test runs");
-            schedule.done(&name("a"), start, dice);
+            schedule.done(&name("a"), start, dice, false);
             assert_eq!(schedule.next(), Some(start + Duration::from_secs(seconds)));
         }
     }
@@ -152,7 +158,7 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         schedule.follow(&[wanted("a", "1")], start);
         schedule.take(1, start);
-        schedule.done(&name("a"), start, 0.5);
+        schedule.done(&name("a"), start, 0.5, false);
         let soon = start + Duration::from_secs(1);
         for _ in 0..1000 {
             schedule.doubt(&name("a"), soon);
@@ -161,10 +167,22 @@ mod tests {
         let late = start + Duration::from_secs(300);
         schedule.follow(&[wanted("a", "1")], late);
         schedule.take(1, late);
-        schedule.done(&name("a"), late, 0.5);
+        schedule.done(&name("a"), late, 0.5, false);
         let after = late + REST * 2;
         schedule.doubt(&name("a"), after);
         assert_eq!(schedule.next(), Some(after));
+    }
+
+    #[test]
+    fn a_refused_login_is_not_tried_every_few_minutes() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        schedule.follow(&[wanted("a", "1")], start);
+        schedule.take(1, start);
+        schedule.done(&name("a"), start, 0.5, true);
+        assert_eq!(schedule.next(), Some(start + CAREFUL));
+        // A new password is tried at once.
+        schedule.follow(&[wanted("a", "2")], start + REST);
+        assert_eq!(schedule.next(), Some(start + REST));
     }
 
     #[test]
@@ -175,7 +193,7 @@ mod tests {
         schedule.follow(&[wanted("a", "2")], start);
         assert!(schedule.take(1, start).is_empty(), "one at a time");
         assert!(!schedule.is(&name("a"), taken[0].1));
-        schedule.done(&name("a"), start, 0.5);
+        schedule.done(&name("a"), start, 0.5, false);
         assert_eq!(names(&schedule.take(1, start)), ["a"]);
     }
 
@@ -184,7 +202,7 @@ mod tests {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         schedule.follow(&[wanted("a", "1")], start);
         schedule.take(1, start);
-        schedule.done(&name("a"), start, 0.5);
+        schedule.done(&name("a"), start, 0.5, false);
         let short = Duration::from_secs(30);
         schedule.follow(&[Wanted { interval: short, ..wanted("a", "1") }], start);
         assert_eq!(schedule.next(), Some(start + short));
