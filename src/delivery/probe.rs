@@ -83,7 +83,7 @@ pub async fn hosts(
     let order = named(&route.target);
     let place = |hop: &Hop| order.iter().position(|at| at.host == hop.host && at.port == hop.port);
     hops.sort_by_cached_key(|hop| (place(hop).unwrap_or(usize::MAX), hop.host.clone(), hop.port));
-    let tests = hops.iter().map(|hop| one(outside, table, route, hop, trial));
+    let tests = hops.into_iter().map(|hop| async move { one(outside, table, route, &hop, trial).await });
     futures::stream::iter(tests).buffered(AT_ONCE).collect().await
 }
 

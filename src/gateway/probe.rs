@@ -154,8 +154,7 @@ impl Prober {
     /// A delivery failed: soon the route is tested, unless what failed says nothing about its hosts.
     pub fn doubt(&self, label: &Label, trouble: &Trouble) {
         let Label::Named(name) = label else { return };
-        let at_the_door =
-            |stage: &Stage| matches!(stage, Stage::Greeting | Stage::Ehlo | Stage::StartTls);
+        let at_the_door = |stage: &Stage| matches!(stage, Stage::Greeting | Stage::Ehlo | Stage::StartTls);
         let telling = match trouble {
             Trouble::Unreachable(_) | Trouble::NoAddress | Trouble::StartTlsMissing => true,
             Trouble::Certificate(_) | Trouble::Handshake(_) => true,
@@ -260,7 +259,8 @@ impl Prober {
 
 /// A route by `NAMESPACE/NAME`, or by its name alone where that is enough.
 fn find<'a>(running: &'a Running, name: &str) -> Option<&'a crate::bundle::document::Route> {
-    let is = |object: &ObjectId| object.name == name || format!("{}/{}", object.namespace, object.name) == name;
+    let is =
+        |object: &ObjectId| object.name == name || format!("{}/{}", object.namespace, object.name) == name;
     let mut found = running.bundle.routes.iter().filter(|record| is(&record.origin.object));
     found.next().filter(|_| found.next().is_none())
 }

@@ -206,7 +206,9 @@ impl<'a> Findings<'a> {
         let stage = match &trouble {
             Trouble::Unreachable(_) => Stage::Connect,
             Trouble::StartTlsMissing => Stage::StartTls,
-            Trouble::Handshake(_) | Trouble::Certificate(_) | Trouble::ClientCertificate(_) => Stage::Handshake,
+            Trouble::Handshake(_) | Trouble::Certificate(_) | Trouble::ClientCertificate(_) => {
+                Stage::Handshake
+            }
             Trouble::TimedOut(at)
             | Trouble::Closed(at)
             | Trouble::Garbled(at, _)
