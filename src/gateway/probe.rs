@@ -33,8 +33,8 @@ use crate::mail::envelope::{RouteName, Via};
 
 /// Routes that are tested at the same time.
 const AT_ONCE: usize = 8;
-/// Results in one answer to the controller.
-const PAGE: usize = 100;
+/// Octets of one answer to the controller, about; a route more may be in it.
+const PAGE: usize = 256 << 10;
 
 /// A cheap handle; clones share results.
 #[derive(Clone)]
@@ -246,14 +246,21 @@ impl Prober {
         let results = self.results();
         let mut news: Vec<&Kept> = results.routes.values().filter(|kept| kept.tested > after).collect();
         news.sort_by_key(|kept| kept.tested);
-        let whole = news.len() <= PAGE;
-        news.truncate(PAGE);
-        let last = news.last().map_or(results.tested, |kept| kept.tested);
-        Probes {
-            instance: self.0.instance.clone(),
-            tested: if whole { results.tested } else { last },
-            routes: news.into_iter().map(|kept| kept.probe.clone()).collect(),
+        let mut answer =
+            Probes { instance: self.0.instance.clone(), tested: results.tested, routes: Vec::new() };
+        let mut size = 0;
+        for kept in news {
+            if size > PAGE {
+                break;
+            }
+            size += serde_json::to_vec(&kept.probe).map_or(0, |text| text.len());
+            answer.tested = kept.tested;
+            answer.routes.push(kept.probe.clone());
         }
+        if size <= PAGE {
+            answer.tested = results.tested;
+        }
+        answer
     }
 }
 
