@@ -41,6 +41,7 @@ pub const HOST: Check = check(
 );
 pub const CIDR: Check =
     check("isCIDR(self)", "not a network in CIDR form, such as 10.0.0.0/8, 192.0.2.1/32 or 2001:db8::/32");
+pub const IP: Check = check("isIP(self)", "not an IP address");
 pub const DNS_SERVER: Check = check(
     r"isIP(self) || self.matches(r'^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$')",
     "not an IP address, or IP address and port such as 192.0.2.53:53 or [2001:db8::53]:53",
@@ -61,8 +62,9 @@ pub const GATEWAY_NAME: Check = check(
 );
 pub const CLUSTER_POLICY: Check = check(
     "!(has(self.service) && has(self.service.externalTrafficPolicy) && self.service.externalTrafficPolicy == 'Cluster' \
-     && has(self.clients) && has(self.clients.cidrs) && size(self.clients.cidrs) > 0)",
-    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs cannot work: use Local",
+     && has(self.clients) && ((has(self.clients.cidrs) && size(self.clients.cidrs) > 0) \
+     || (has(self.clients.spfDomains) && size(self.clients.spfDomains) > 0)))",
+    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs and clients.spfDomains cannot work: use Local",
 );
 pub const PORT_NAME: Check = check(
     r"self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && self.matches('[a-z]')",

@@ -40,6 +40,12 @@ words! {
         TLSVerified,
         /// Gateways: some client may relay.
         AcceptsMail,
+        /// Gateways: the SPF records of its domains let mail come from every address it leaves by.
+        SPFAligned,
+        /// Gateways with signing keys: receivers find the public half of each.
+        DKIMPublished,
+        /// Gateways, only when true: what DNS says of client networks is not taken over.
+        ClientRangesHeld,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
@@ -64,6 +70,7 @@ words! {
 impl ConditionType {
     /// Those that are shown only while something warns.
     pub const WARNINGS: &'static [ConditionType] = &[
+        ConditionType::ClientRangesHeld,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
         ConditionType::UnauthenticatedBypass,
@@ -72,6 +79,9 @@ impl ConditionType {
         ConditionType::DescriptionNotUnique,
         ConditionType::WordsNotPlain,
     ];
+
+    /// Those that are shown only while something is found of what they speak of.
+    pub const FINDINGS: &'static [ConditionType] = &[ConditionType::SPFAligned, ConditionType::DKIMPublished];
 }
 
 words! {
@@ -105,6 +115,9 @@ words! {
         RuleNotFound,
         RuleMandatory,
         LdapNotRead,
+        KeyInvalid,
+        NotAnswered,
+        RangesRefused,
         // Programmed
         Pending,
         NotAccepted,
@@ -137,6 +150,18 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // SPFAligned
+        SPFAligned,
+        SPFMissing,
+        SPFInvalid,
+        AddressMissing,
+        UpstreamMissing,
+        PublicAddressUnknown,
+        NoDomains,
+        // DKIMPublished
+        DKIMPublished,
+        KeyNotPublished,
+        KeyMismatch,
         // Warnings
         NoSigningKey,
         SignedAgain,

@@ -74,6 +74,11 @@ pub struct OutboundGatewaySpec {
     /// limit divided by the number of ready pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_limits: Option<SharedLimits>,
+    /// The addresses that the world sees mail of this gateway come from: of the nodes, or of the NAT gateway in front
+    /// of them. The condition SPFAligned compares them with the SPF records of `domains`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), transform = atomic, transform = each_len(2, 45), transform = each(&[checks::IP]))]
+    pub public_addresses: Vec<String>,
     /// Mail that the gateway writes itself, such as delivery reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notices: Option<Notices>,
@@ -141,6 +146,7 @@ impl Default for OutboundGatewaySpec {
             storage: Storage::default(),
             limits: Limits::default(),
             shared_limits: None,
+            public_addresses: Vec::new(),
             notices: None,
             dns: None,
             dkim: Vec::new(),
@@ -205,6 +211,12 @@ pub struct Clients {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
     pub cidrs: Vec<String>,
+    /// Domains whose SPF records name networks that may relay, such as `_spf.google.com`; includes are followed.
+    /// The networks are kept fresh. An answer that is empty, far too wide, or lacks more than half of what was there
+    /// is not taken over: the condition ClientRangesHeld says so, and the networks of before stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), transform = atomic, transform = each_len(1, 253), transform = each(&[checks::HOSTNAME]))]
+    pub spf_domains: Vec<String>,
     /// Let clients use envelope senders outside `domains`.
     #[serde(default)]
     pub allow_foreign_senders: bool,

@@ -114,6 +114,9 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// Clients that may relay. Empty: nobody (spec R35).
     pub clients: Vec<IpNet>,
+    /// Those of `clients` that DNS names.
+    #[serde(default)]
+    pub spf_clients: Vec<SpfClients>,
     /// Clients that log in (RFC 4954).
     #[serde(default)]
     pub users: Vec<ClientUser>,
@@ -166,6 +169,7 @@ impl Gateway {
             domains: Vec::new(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            spf_clients: Vec::new(),
             users: Vec::new(),
             mutual_tls: None,
             allow_foreign_senders: false,

@@ -31,7 +31,7 @@ use crate::cli::standalone::record::Record;
 use crate::delivery::{self, Allowance, Own, Pauses, RouteTable};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self as opened, Actor, Refusal, socket};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
 use crate::gateway::live;
@@ -152,7 +152,7 @@ impl Access {
         )?;
         let desk = Desk::new(Parts {
             acceptance,
-            judge: Judge::new(Budget::of_this_machine(), decisions.clone()),
+            judge: Judge::new(Budgets::of_this_machine(), decisions.clone()),
             policies,
             metrics: quarantine::Metrics::default(),
         });

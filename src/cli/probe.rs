@@ -177,10 +177,14 @@ async fn route(args: &Args, dir: &Path, trial: Option<&Trial>) -> anyhow::Result
 /// A host, on the terms that a new route has: TLS with a certificate that is trusted and bears its name.
 async fn host(args: &Args, trial: Option<&Trial>) -> anyhow::Result<Answer> {
     let at = address(&args.target).ok_or_else(|| {
-        WrongUse(format!("{:?} is not HOST, HOST:PORT or [IPV6]:PORT; for a route give its folder too", args.target))
+        WrongUse(format!(
+            "{:?} is not HOST, HOST:PORT or [IPV6]:PORT; for a route give its folder too",
+            args.target
+        ))
     })?;
     let namespace = "command-line".to_owned();
-    let object = ObjectId { kind: ObjectKind::OutboundRoute, namespace: namespace.clone(), name: at.host.clone() };
+    let object =
+        ObjectId { kind: ObjectKind::OutboundRoute, namespace: namespace.clone(), name: at.host.clone() };
     let origin = |object: ObjectId| Origin { object, uid: String::new(), generation: 0 };
     let ca = Material { kind: MaterialKind::ConfigMap, namespace, name: "ca".into(), key: "ca.crt".into() };
     let mut materials = Materials::default();
@@ -199,10 +203,9 @@ async fn host(args: &Args, trial: Option<&Trial>) -> anyhow::Result<Answer> {
     };
     let target = match args.mx {
         true => RouteTarget::MxOf(vec![at]),
-        false => RouteTarget::Hosts {
-            primary: vec![WeightedHost { at, weight: None }],
-            secondary: Vec::new(),
-        },
+        false => {
+            RouteTarget::Hosts { primary: vec![WeightedHost { at, weight: None }], secondary: Vec::new() }
+        }
     };
     let record = Route::new(origin(object.clone()), target, tls);
     let gateway = Gateway::new(origin(ObjectId { kind: ObjectKind::OutboundGateway, ..object }));

@@ -27,6 +27,7 @@ use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
 use crate::gateway::probe::Prober;
 use crate::gateway::run::{Gateway, Options, Source};
+use crate::published;
 use record::Record;
 use statuses::Statuses;
 
@@ -113,6 +114,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         materials: Materials::default(),
         statuses: Statuses::default(),
         people: Arc::default(),
+        published: Arc::default(),
         dir: args.dir,
         state: args.state,
         name: args.gateway,
@@ -141,6 +143,8 @@ struct Follower {
     statuses: Statuses,
     /// Reads the LDAP server of the Directory.
     people: Arc<directory::Keeper>,
+    /// Asks DNS what is published of the organisation.
+    published: Arc<published::Keeper>,
     page: watch::Sender<serde_json::Value>,
     /// What runs, for the page.
     bundle: watch::Sender<Option<Arc<Bundle>>>,
@@ -153,6 +157,8 @@ impl Follower {
         let _watcher = watcher(&self.dir, Arc::clone(&changed));
         let told = Arc::clone(&changed);
         let reading = Arc::clone(&self.people).run(move |_| told.notify_one(), stop.clone());
+        let told = Arc::clone(&changed);
+        let asking = Arc::clone(&self.published).run(move |_| told.notify_one(), stop.clone());
         let looking = async {
             loop {
                 let tested = self.live.ack(0).tested;
@@ -165,7 +171,7 @@ impl Follower {
                 }
             }
         };
-        tokio::join!(looking, reading);
+        tokio::join!(looking, reading, asking);
     }
 
     /// Gather, translate, offer, show.
@@ -195,9 +201,11 @@ impl Follower {
                 self.people.want(&key, wanted);
             }
             resources.ldap = Some(self.people.facts());
+            resources.published = Some(self.published.facts(&key));
             let (configured, outcomes) = folder.translate(&key, self.record.last_good());
             self.statuses.translated(&key, outcomes, seen);
             if let Some(configured) = configured {
+                self.published.want(&key, published::wanted(&configured.bundle));
                 let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
                 let bundle = Arc::clone(&configured.bundle);
@@ -209,6 +217,8 @@ impl Follower {
                     leaving: false,
                 };
                 if self.live.offer(found).await.is_ok() {
+                    let news = published::range_news(self.record.bundle(), &bundle);
+                    news.iter().for_each(|news| news.log(&key.to_string()));
                     self.record.keep(configured.last_good, &self.state);
                     self.bundle.send_replace(Some(bundle));
                 }

@@ -176,7 +176,7 @@ fn finish(
         Some(verdict) => verdicts.push(verdict),
         None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
     }
-    for kind in ConditionType::WARNINGS {
+    for kind in ConditionType::WARNINGS.iter().chain(ConditionType::FINDINGS) {
         conditions::remove_unless(&mut status.conditions, *kind, &verdicts);
     }
     conditions::merge(&mut status.conditions, verdicts, outcome.origin.generation, situation.now);
@@ -322,6 +322,9 @@ fn accepts_mail(bundle: Option<&Bundle>) -> Verdict {
     let kind = ConditionType::AcceptsMail;
     match bundle {
         None => Verdict::new(kind, State::Unknown, Reason::Pending, "nothing is published yet"),
+        Some(bundle) if bundle.gateway.clients.is_empty() && !bundle.gateway.spf_clients.is_empty() => {
+            Verdict::new(kind, State::False, Reason::NoClients, text::NO_RANGES)
+        }
         Some(bundle) if bundle.gateway.clients.is_empty() => {
             Verdict::new(kind, State::False, Reason::NoClients, text::NO_CLIENTS)
         }
@@ -383,7 +386,7 @@ pub enum Tone {
 }
 
 /// Longest note the API server takes.
-const MAX_NOTE: usize = 1024;
+pub const MAX_NOTE: usize = 1024;
 
 /// Compares two statuses of an object: a rollout that finished, something refused, something invalid.
 pub fn news(before: &Status, after: &Status) -> Option<News> {
@@ -412,11 +415,27 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
         Reason::CertExpired,
         Reason::AuthFailed,
     ];
+    let warns = |kind: ConditionType| {
+        let found = condition(kind).filter(|condition| condition.status == State::True.as_str())?;
+        Some(told(Tone::Bad, kind.as_str(), &found.message))
+    };
+    const DNS: &[Reason] = &[
+        Reason::SPFMissing,
+        Reason::SPFInvalid,
+        Reason::AddressMissing,
+        Reason::UpstreamMissing,
+        Reason::KeyNotPublished,
+        Reason::KeyMismatch,
+        Reason::KeyInvalid,
+    ];
     fails(ConditionType::Accepted, INVALID)
         .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
         .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
         .or_else(|| fails(ConditionType::TLSVerified, UNVERIFIED))
         .or_else(|| expires_soon(before, after))
+        .or_else(|| warns(ConditionType::ClientRangesHeld))
+        .or_else(|| fails(ConditionType::SPFAligned, DNS))
+        .or_else(|| fails(ConditionType::DKIMPublished, DNS))
         .or_else(|| {
             let ready =
                 condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;

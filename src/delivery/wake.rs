@@ -105,7 +105,7 @@ pub async fn walk(spool: &Spool, per_second: u32, wanted: impl Fn(&Target) -> bo
     let start = Timestamp::now();
     let (mut after, mut woken) = (None::<QueueId>, 0);
     loop {
-        let page = spool.waiting(after, PAGE);
+        let page = spool.page(after, PAGE);
         let Some(last) = page.last() else { return woken };
         after = Some(last.id);
         // What is due anyway needs no waking.

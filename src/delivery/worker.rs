@@ -88,8 +88,7 @@ impl Worker {
         let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
-        let shared =
-            Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let crew = Crew {
             shared: Arc::new(shared),
             lanes,
@@ -126,6 +125,11 @@ struct Crew {
     cut: CancellationToken,
 }
 
+/// Messages taken from the spool at once: enough to read a backlog in long strides, few enough that other
+/// destinations do not wait for them.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
+
 /// The feeder: brings what is due to the lanes and sends out runners.
 async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
     let shared = &crew.shared;
@@ -136,8 +140,9 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
         crew.set_out();
         tokio::select! {
             () = stop.cancelled() => break,
-            due = shared.spool.next_due() => {
-                for job in Job::group(&shared.routes.current(), due) {
+            due = shared.spool.take_due(BATCH, BATCH_BYTES) => {
+                let table = shared.routes.current();
+                for job in due.into_iter().flat_map(|due| Job::group(&table, due)) {
                     let back = crew.lanes().push(job);
                     if let Some((job, by)) = back {
                         job.postpone(&shared.spool, by);

@@ -42,6 +42,11 @@ impl Collector for Gauges {
             ("postern_queue_bytes", "Bytes of accepted messages that wait or are held", stats.bytes_live),
             ("postern_spool_disk_bytes", "Bytes that the spool takes on its disk", stats.bytes_on_disk),
             ("postern_spool_free_bytes", "Bytes that the spool may still take", self.spool.free()),
+            (
+                "postern_spool_failing",
+                "1 while the spool's disk cannot be written, and the pod is not ready",
+                u64::from(!self.spool.disk_works()),
+            ),
             ("postern_policy_sequence", "Sequence of the policy that runs; 0 without one", sequence),
             ("postern_sessions", "SMTP sessions that are open", sessions),
         ];
@@ -63,6 +68,7 @@ impl Collector for Gauges {
             ("postern_spool_syncs", "Times the spool synced its log to the disk", stats.syncs),
             ("postern_spool_failures", "Times the spool's disk refused or failed", stats.failures),
             ("postern_spool_damaged", "Damaged places found in the spool and set aside", stats.damaged),
+            ("postern_spool_rewritten", "Segments of the spool rewritten to free the disk", stats.rewritten),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);

@@ -60,13 +60,19 @@ struct Shared {
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
     recipients: Family<[(&'static str, &'static str); 1], Counter>,
+    no_room: Family<[(&'static str, &'static str); 1], Counter>,
     /// Held messages are counted with what becomes of them.
     quarantine: quarantine::Metrics,
 }
 
 impl Metrics {
     fn register(quarantine: quarantine::Metrics, registry: &mut Registry) -> Self {
-        let metrics = Self { replies: Family::default(), recipients: Family::default(), quarantine };
+        let metrics = Self {
+            replies: Family::default(),
+            recipients: Family::default(),
+            no_room: Family::default(),
+            quarantine,
+        };
         registry.register(
             "postern_messages",
             "Messages by what was answered after the data: accepted, rejected, deferred, refused",
@@ -78,7 +84,27 @@ impl Metrics {
              held, discarded as blatant spam",
             metrics.recipients.clone(),
         );
+        registry.register(
+            "postern_no_room",
+            "Transactions answered 452 4.3.1, by what was full: memory, disk",
+            metrics.no_room.clone(),
+        );
         metrics
+    }
+
+    fn storage(&self, error: &CommitError) -> Reply {
+        match error {
+            CommitError::Full => {
+                self.no_room.get_or_create(&[("of", "disk")]).inc();
+                Reply::new(452, [4, 3, 1], "Insufficient system storage, try again later")
+            }
+            CommitError::Io(_) => Reply::new(451, [4, 3, 0], "Cannot store the message, try again later"),
+        }
+    }
+
+    fn out_of_memory(&self) -> Reply {
+        self.no_room.get_or_create(&[("of", "memory")]).inc();
+        Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
     }
 
     fn count(&self, result: &'static str) {
@@ -202,7 +228,8 @@ impl Mail for Incoming {
 
     async fn data(&mut self) -> Result<(), Reply> {
         let wanted = self.declared.unwrap_or(IN_MEMORY).min(IN_MEMORY);
-        let share = self.shared.budget.take(wanted).await.ok_or_else(out_of_memory)?;
+        let share =
+            self.shared.budget.take(wanted).await.ok_or_else(|| self.shared.metrics.out_of_memory())?;
         let id = self.shared.spool.new_id();
         let field = received::field(
             &self.peer,
@@ -214,14 +241,14 @@ impl Mail for Incoming {
             Timestamp::now(),
         );
         let mut writer = self.shared.spool.writer();
-        writer.write(field.as_bytes()).map_err(|error| storage(&error))?;
+        writer.write(field.as_bytes()).map_err(|error| self.shared.metrics.storage(&error))?;
         self.arriving = Some(Arriving { id, writer, received: field.len(), _share: share });
         Ok(())
     }
 
     async fn write(&mut self, content: &[u8]) -> Result<(), Reply> {
         let Some(arriving) = &mut self.arriving else { return Err(lost()) };
-        arriving.writer.write(content).map_err(|error| storage(&error))
+        arriving.writer.write(content).map_err(|error| self.shared.metrics.storage(&error))
     }
 
     async fn finish(mut self) -> Reply {
@@ -229,7 +256,7 @@ impl Mail for Incoming {
         let Arriving { id, writer, received, _share } = arriving;
         let content = match writer.finish() {
             Ok(content) => content,
-            Err(error) => return self.answer("refused", storage(&error)),
+            Err(error) => return self.answer("refused", self.shared.metrics.storage(&error)),
         };
         let mark = received::mark(&self.running.bundle.gateway.origin.uid);
         if received::is_loop(&content.bytes()[received..], &mark) {
@@ -253,7 +280,7 @@ impl Mail for Incoming {
                 match self.record(id, &content, &facts, archive).await {
                     Ok(()) => self.answer("rejected", reply),
                     // Nothing happens to a message without the record that was promised of it.
-                    Err(error) => self.answer("refused", storage(&error)),
+                    Err(error) => self.answer("refused", self.shared.metrics.storage(&error)),
                 }
             }
             Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
@@ -261,7 +288,7 @@ impl Mail for Incoming {
                 let verdict = Verdict { deliveries, held, archive, refused };
                 match self.store(id, &content, &facts, verdict, numbers).await {
                     Ok(()) => self.answer("accepted", reply),
-                    Err(error) => self.answer("refused", storage(&error)),
+                    Err(error) => self.answer("refused", self.shared.metrics.storage(&error)),
                 }
             }
         }
@@ -316,7 +343,7 @@ impl Incoming {
             occasion: Occasion::Received,
         };
         self.shared.judge.judge(&self.running, case, content).await.map_err(|error| match error {
-            Unjudged::NoMemory => out_of_memory(),
+            Unjudged::NoMemory => self.shared.metrics.out_of_memory(),
             Unjudged::Failed => Reply::new(451, [4, 7, 1], judge::failure(&id.to_string())),
         })
     }
@@ -390,17 +417,6 @@ impl Incoming {
         }
         Ok(())
     }
-}
-
-fn storage(error: &CommitError) -> Reply {
-    match error {
-        CommitError::Full => Reply::new(452, [4, 3, 1], "Insufficient system storage, try again later"),
-        CommitError::Io(_) => Reply::new(451, [4, 3, 0], "Cannot store the message, try again later"),
-    }
-}
-
-fn out_of_memory() -> Reply {
-    Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
 }
 
 fn lost() -> Reply {

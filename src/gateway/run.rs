@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ use crate::delivery::routes::Label;
 use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::control;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
@@ -33,7 +33,7 @@ use crate::gateway::mount::Mount;
 use crate::gateway::probe::{self, Prober};
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
 use crate::gateway::queue::{self, Queue};
-use crate::loops::{Dealer, Loops};
+use crate::loops::Loops;
 use crate::spool::{self, Spool};
 
 /// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
@@ -123,21 +123,19 @@ impl Routes for Current {
 
 /// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
 async fn deliver(
-    live: Arc<Live>,
-    prober: Prober,
+    routes: Current,
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
     pauses: Pauses,
-    loops: Dealer,
+    config: delivery::Config,
     stop: CancellationToken,
 ) {
     tokio::select! {
-        () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
+        () = routes.live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let config = delivery::Config { drain: DRAIN, loops, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current { live, prober }), metrics, allowance, pauses, config);
+    let worker = Worker::start(spool, Arc::new(routes), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -149,8 +147,13 @@ impl Gateway {
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
-        let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
-        tracing::info!(queued = spool.len(), ?recovery, "spool opened");
+        let budgets = Budgets::of_this_machine();
+        let listener = bind("probes and metrics", admin).await?;
+        let admin = listener.local_addr().unwrap_or(admin);
+        let early = Early::answer(&listener).map_err(|source| listening(admin, source))?;
+        let spool =
+            open(spool, spool::Options { warm_bytes: Some(budgets.warm), ..spool::Options::default() });
+        let spool = spool.await?;
         let instance = spool.new_id().to_string();
         let incoming = Loops::start("smtp").map_err(StartError::Thread)?;
         let outgoing = Loops::start("delivery").map_err(StartError::Thread)?;
@@ -167,9 +170,8 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
-        let budget = Budget::of_this_machine();
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
-        let judge = Judge::new(budget.clone(), decisions.clone());
+        let judge = Judge::new(budgets.clone(), decisions.clone());
         let acceptance =
             Acceptance { spool: spool.clone(), allowance: allowance.clone(), metrics: metrics.clone() };
         let held = quarantine::Metrics::default();
@@ -185,7 +187,7 @@ impl Gateway {
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
-            budget,
+            budget: budgets.reception.clone(),
             judge,
             acceptance,
             quarantine: held,
@@ -208,13 +210,17 @@ impl Gateway {
         };
         let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
         let delivery = tokio::spawn(deliver(
-            Arc::clone(&live),
-            prober.clone(),
+            Current { live: Arc::clone(&live), prober: prober.clone() },
             spool.clone(),
             metrics,
             allowance,
             pauses.clone(),
-            outgoing.dealer(),
+            delivery::Config {
+                drain: DRAIN,
+                memory: budgets.delivery,
+                loops: outgoing.dealer(),
+                ..delivery::Config::default()
+            },
             no_more.clone(),
         ));
 
@@ -222,8 +228,8 @@ impl Gateway {
         let leaving = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         let ready = {
-            let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
-            move || !leaving.load(Ordering::Relaxed) && live.is_ready()
+            let (live, leaving, spool) = (Arc::clone(&live), Arc::clone(&leaving), spool.clone());
+            move || !leaving.load(Ordering::Relaxed) && live.is_ready() && spool.disk_works()
         };
         let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
@@ -262,8 +268,7 @@ impl Gateway {
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
         tasks.push(tokio::spawn(prober.clone().run(stop.clone())));
-        let listener = bind("probes and metrics", admin).await?;
-        let admin = listener.local_addr().unwrap_or(admin);
+        early.end().await;
         tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
         if let Some(mount) = mount {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
@@ -349,6 +354,44 @@ impl Gateway {
         tracing::info!(queued, "stopped");
         Ok(())
     }
+}
+
+/// Recovers the spool, on a thread that may wait for the disk: a large backlog takes its time.
+async fn open(folder: PathBuf, options: spool::Options) -> Result<Spool, StartError> {
+    let began = Instant::now();
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&folder, options)).await;
+    let (spool, recovery) = opened.map_err(|error| StartError::Thread(io::Error::other(error)))??;
+    tracing::info!(queued = spool.len(), ?recovery, took = ?began.elapsed(), "spool opened");
+    Ok(spool)
+}
+
+/// Answers probes while the spool is recovered: alive, not ready.
+struct Early {
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Early {
+    /// On a second handle of the same socket, so that no connection is refused when the real pages take over.
+    fn answer(listener: &TcpListener) -> io::Result<Self> {
+        let twin = rustix::io::fcntl_dupfd_cloexec(listener, 0)?;
+        let twin = TcpListener::from_std(twin.into())?;
+        let stop = CancellationToken::new();
+        let pages = admin::probes(|| false, Arc::new(Registry::default()));
+        let server = tokio::spawn(admin::serve(twin, None, pages, stop.clone()));
+        Ok(Self { stop, server })
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the probes of the start did not end well");
+        }
+    }
+}
+
+fn listening(address: SocketAddr, source: io::Error) -> StartError {
+    StartError::Listen { what: "probes and metrics", address, source }
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

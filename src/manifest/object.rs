@@ -273,6 +273,7 @@ fn secret(node: &Node, troubles: &mut Vec<Trouble>) -> Object {
             .iter()
             .filter_map(|(key, bytes)| Some((key.clone(), SecretFacts::certificates_of(bytes)?)))
             .collect(),
+        signing: SecretFacts::signing_of(&content),
     };
     Object::Secret(key, facts, content)
 }

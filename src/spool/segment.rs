@@ -139,6 +139,11 @@ impl Log {
         self.active.is_some()
     }
 
+    /// Whether something was written that is not known to be durable.
+    pub fn has_news(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.synced < active.end)
+    }
+
     /// Opens the next segment with room for `least` bytes. The one before must be sealed.
     pub fn open(&mut self, least: u64) -> io::Result<()> {
         let mut opening = Record::opening(self.ends.clone());

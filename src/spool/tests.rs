@@ -4,10 +4,11 @@ mod crash;
 mod damage;
 mod folder;
 mod hold;
-
+mod memory;
 mod sim;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 

@@ -15,7 +15,7 @@ use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
 use crate::bundle::document::{
     Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
-    ListenerTls, Notices, ObjectKind,
+    ListenerTls, Notices, ObjectKind, SpfClients,
 };
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -70,7 +70,7 @@ pub(super) fn decide(
         }
     };
     let mut findings = findings;
-    if record.as_ref().is_some_and(|record| record.clients.is_empty()) {
+    if record.as_ref().is_some_and(|record| record.clients.is_empty() && record.spf_clients.is_empty()) {
         findings.push(no_clients());
     }
     let Findings { problems, warnings } = findings;
@@ -103,6 +103,7 @@ fn draft(
         storage,
         limits,
         shared_limits,
+        public_addresses,
         notices,
         dns,
         dkim,
@@ -127,13 +128,17 @@ fn draft(
     }
     let scanner = content_scanners.as_ref().and_then(|scanners| scanners.rspamd.as_ref());
     let own = each("spec.domains", domains, domain, findings);
+    let spf_clients = super::published::clients(pass, &clients.spf_domains, findings);
+    let typed = each("spec.clients.cidrs", &clients.cidrs, network, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
     Gateway {
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
         archive: archive.as_ref().and_then(|archive| journal(pass, archive, &own, routes, findings)),
         domains: own,
         listeners: ports(pass, listeners, findings),
-        clients: each("spec.clients.cidrs", &clients.cidrs, network, findings),
+        clients: together(typed, &spf_clients),
+        spf_clients,
+        public_addresses: each("spec.publicAddresses", public_addresses, ip, findings),
         allow_foreign_senders: clients.allow_foreign_senders,
         default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
         limits: bounds(limits, findings),
@@ -189,7 +194,16 @@ fn signing_key(pass: &Pass<'_>, at: usize, key: &spec::DkimKey, findings: &mut F
     let object = ObjectKey::new(&pass.gateway.namespace, &key_ref.name);
     let (domain, selector) = (signs?, selector?.ascii().to_owned());
     match pass.secret_key(&format!("{path}.keyRef"), &object, &key_ref.key) {
-        Ok(key) => Some(DkimKey { domain, selector, key }),
+        Ok(key) => {
+            if let Some(Err(why)) = pass.resources.secrets.get(&object).map(|s| s.signing_key(&key.key)) {
+                let message = format!(
+                    "Secret {object}, key {}: {why}; until that is repaired, it signs nothing",
+                    key.key
+                );
+                findings.push(Problem::reference(format!("{path}.keyRef"), Reason::KeyInvalid, message));
+            }
+            Some(DkimKey { domain, selector, key })
+        }
         Err(mut problem) => {
             let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.dkim);
             let kept = last
@@ -283,6 +297,21 @@ fn network(path: &str, text: &str) -> Result<IpNet, Problem> {
     Ok(net.trunc())
 }
 
+fn ip(path: &str, text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| Problem::invalid(path, checks::IP.message))
+}
+
+/// All networks that may relay, each once.
+fn together(typed: Vec<IpNet>, spf: &[SpfClients]) -> Vec<IpNet> {
+    let mut all = typed;
+    for net in spf.iter().flat_map(|from| &from.networks) {
+        if !all.contains(net) {
+            all.push(*net);
+        }
+    }
+    all
+}
+
 pub(super) fn address(path: &str, text: &str) -> Result<Mailbox, Problem> {
     text.parse().map_err(|error| Problem::invalid(path, format!("{}: {error}", checks::ADDRESS.message)))
 }
@@ -316,7 +345,8 @@ fn service_form(
     let only = service.load_balancer_class.is_none() && service.load_balancer_source_ranges.is_empty();
     findings.check(balanced || only, "spec.service", &checks::LOAD_BALANCER_ONLY);
     let hides = policy == Some(ExternalTrafficPolicy::Cluster);
-    findings.check(!hides || clients.cidrs.is_empty(), "spec", &checks::CLUSTER_POLICY);
+    let by_address = !clients.cidrs.is_empty() || !clients.spf_domains.is_empty();
+    findings.check(!hides || !by_address, "spec", &checks::CLUSTER_POLICY);
     let ranges = &service.load_balancer_source_ranges;
     each("spec.service.loadBalancerSourceRanges", ranges, network, findings);
 }

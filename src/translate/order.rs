@@ -42,6 +42,11 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     };
     let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
+    let findings = super::published::verdicts(resources, &bundle.gateway, &bundle.routes);
+    let own = &bundle.gateway.origin.object;
+    if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(own)) {
+        outcomes[at].findings = findings;
+    }
     for (object, problem) in conflicts::find(&bundle) {
         if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
             outcomes[at].warnings.push(problem);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::address_lists::Memo;
 use super::ldap::LdapFacts;
 use super::problem::{Outcome, Problem};
+use super::published::PublishedFacts;
 use crate::api::conditions::Reason;
 use crate::api::{
     AddressList, ComplianceRule, DEFAULT_GATEWAY, Directory, GatewayRef, OutboundGateway, OutboundRoute,
@@ -19,6 +20,7 @@ use crate::api::{
 use crate::bundle::Bundle;
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
 use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
+use crate::mail::dkim::{Key, KeyError, PublicKey};
 
 /// A namespace and a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +55,8 @@ pub struct Resources {
     pub secrets: BTreeMap<ObjectKey, SecretFacts>,
     /// What the servers of Directories said. `None`: nobody asks them here (`check`, `explain`).
     pub ldap: Option<BTreeMap<ObjectKey, LdapFacts>>,
+    /// What DNS says of the gateway's domains. `None`: nobody asks DNS here (`check`, `explain`).
+    pub published: Option<PublishedFacts>,
     /// Objects that are there but could not be read.
     pub malformed: Vec<Malformed>,
     /// Large lists that an earlier pass read. Whoever makes passes again and again hands it on.
@@ -79,6 +83,8 @@ pub struct SecretFacts {
     pub keys: BTreeSet<String>,
     /// The certificates of each key that has some, in PEM; nothing else of its content.
     pub certificates: BTreeMap<String, String>,
+    /// The public half of each key that holds a private key in PEM, or why it cannot sign.
+    pub signing: BTreeMap<String, Result<PublicKey, String>>,
 }
 
 impl SecretFacts {
@@ -100,6 +106,23 @@ impl SecretFacts {
             rest = &rest[end..];
         }
         (!found.is_empty()).then_some(found)
+    }
+
+    /// The public halves of the signing keys of a Secret, see [`SecretFacts::signing`].
+    pub fn signing_of<'a>(
+        data: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>,
+    ) -> BTreeMap<String, Result<PublicKey, String>> {
+        const MARK: &[u8] = b"PRIVATE KEY-----";
+        let pem = |bytes: &[u8]| bytes.windows(MARK.len()).any(|window| window == MARK);
+        let private = data.into_iter().filter(|(_, bytes)| pem(bytes));
+        let read = |bytes: &[u8]| Key::read(bytes).map(|key| key.public()).map_err(|error| error.to_string());
+        private.map(|(key, bytes)| (key.clone(), read(bytes))).collect()
+    }
+
+    /// The public half of one key, or why it cannot sign.
+    pub fn signing_key(&self, key: &str) -> Result<PublicKey, String> {
+        let none = || Err(KeyError::NoPem.to_string());
+        self.signing.get(key).cloned().unwrap_or_else(none)
     }
 
     /// Whether labels mark a Secret as usable.

@@ -86,3 +86,5 @@ pub fn list<'a>(items: impl Iterator<Item = &'a str>, shown: usize) -> String {
     }
     text
 }
+
+pub const NO_RANGES: &str = "no client may relay yet, because DNS has not said which networks the spfDomains name; see ResolvedRefs and ClientRangesHeld";

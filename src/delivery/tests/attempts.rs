@@ -50,7 +50,15 @@ impl Attempt {
     pub fn over(route: Route) -> Self {
         let sender = Sender { mailbox: Some("app@solarmora.com".parse().unwrap()), ..Sender::default() };
         let outside = Outside { timeouts: impatient(), ..Outside::default() };
-        Self { route, ca: None, materials: Materials::default(), sender, content: MESSAGE.to_vec(), require_tls: false, outside }
+        Self {
+            route,
+            ca: None,
+            materials: Materials::default(),
+            sender,
+            content: MESSAGE.to_vec(),
+            require_tls: false,
+            outside,
+        }
     }
 
     pub fn to_hosts(at: &[std::net::SocketAddr]) -> Self {

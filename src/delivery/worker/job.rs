@@ -171,7 +171,10 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Don
     if let Some(problem) = silence.as_ref().filter(|problem| problem.trouble.is_unwelcome()) {
         let (route, host) = (label.as_ref().map(Label::to_string), problem.host.as_deref());
         let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
-        warn!(route, host, reason, code, "the next hop does not let this gateway in; mail waits for its repair");
+        warn!(
+            route,
+            host, reason, code, "the next hop does not let this gateway in; mail waits for its repair"
+        );
     }
     conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
     Done { lane, memory, silence }

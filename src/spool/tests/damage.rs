@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::sim::{Dice, Sim};
 use super::*;
+use crate::spool::record::Header;
 use crate::spool::scan::Scan;
 
 fn open(sim: &Sim) -> Result<(Spool, Recovery), RecoverError> {
