@@ -12,6 +12,7 @@ mod faults;
 mod generated;
 mod kill;
 mod mounted;
+mod probe;
 mod quarantine;
 mod relayed;
 mod requirements;
