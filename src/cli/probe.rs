@@ -224,7 +224,7 @@ async fn test(
     let own = Own { machine: super::host_name(), listening: Vec::new() };
     let mut table = RouteTable::build(bundle, materials, &own);
     if !dns.is_empty() {
-        table.dns_servers = dns.to_vec();
+        table.dns.addresses = dns.to_vec();
     }
     let name: RouteName = record.name();
     let route = table.resolve(&Via::Route(name.clone())).map_err(|problem| anyhow!("{problem}"))?;

@@ -22,10 +22,12 @@ use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials, Sequence};
 use crate::cli::folder::{Folder, Unusable};
 use crate::directory;
+use crate::delivery::Pauses;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
 use crate::gateway::probe::Prober;
+use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
 use crate::published;
 use record::Record;
@@ -79,11 +81,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
+    let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let prober = Arc::new(OnceLock::<Prober>::new());
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
         let prober = Arc::clone(&prober);
+        let pauses = pauses.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
@@ -91,6 +95,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
             let routes = prober.get().map(Prober::all).unwrap_or_default();
             page["routes"] = serde_json::to_value(routes).unwrap_or_default();
+            let paused = queue::pause_rows(&pauses.current());
+            page["paused"] = serde_json::to_value(paused).unwrap_or_default();
             async move { Json(page) }
         }
     };
@@ -105,6 +111,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
         matches,
+        pauses,
     };
     let gateway = Gateway::start(options).await?;
     let prober = prober.get_or_init(|| gateway.prober().clone()).clone();

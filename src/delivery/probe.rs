@@ -13,14 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use jiff::Timestamp;
 
 use self::findings::Findings;
 use self::log::Log;
 use super::attempt::{self, Outside};
 use super::client::Timeouts;
 use super::client::connect::{self, Session, Terms};
+use super::client::transaction::Letter;
 use super::outcome::Trouble;
 use super::plan::{self, Hop, MX_PORT};
+use super::protect::{self, Approach, Demand};
 use super::routes::{Route, RouteTable};
 use crate::bundle::document::{HostPort, RouteTarget};
 use crate::bundle::probe::{HostProbe, Stage};
@@ -108,7 +111,23 @@ async fn one(
 ) -> HostProbe {
     let start = Instant::now();
     let mut findings = Findings::new(route, &hop.host, hop.port);
-    let mut addresses = match attempt::addresses(outside, table, hop).await {
+    // What the world demands of the host beside the route (DANE, MTA-STS), as for a plain message.
+    let nobody = Sender::default();
+    let sender = trial.map_or(&nobody, |trial| &trial.sender);
+    let letter = Letter::new(sender, b"", b"");
+    let approach = match protect::approach(outside, table, hop, &letter, Timestamp::now()).await {
+        Ok(approach) => approach,
+        Err(trouble) => return findings.failed(Stage::Resolve, trouble, start.elapsed()),
+    };
+    let Approach { demand, addresses: known, .. } = approach;
+    match demand.tls(&route.tls) {
+        Ok(tls) => findings.demanded_of(tls.into_owned(), demand),
+        // Read before when the route was made; what it could not do then it cannot do now.
+        Err(error) => {
+            return findings.failed(Stage::Handshake, Trouble::Handshake(error.to_string()), Duration::ZERO);
+        }
+    }
+    let mut addresses = match attempt::to_try(outside, table, hop, known).await {
         Ok(addresses) => addresses,
         Err(trouble) => return findings.failed(Stage::Resolve, trouble, start.elapsed()),
     };
@@ -157,17 +176,22 @@ async fn address(
 ) -> HostProbe {
     findings.at(ip);
     let log = Log::default();
-    let (tls, recorder) = match route.tls.recording() {
+    let (mut tls, recorder) = match findings.tls().recording() {
         Ok(recording) => recording,
         // Read before when the route was made; what it could not do then it cannot do now.
         Err(error) => {
             return findings.failed(Stage::Handshake, Trouble::Handshake(error.to_string()), Duration::ZERO);
         }
     };
+    if tls.server_name.is_none() {
+        tls.server_name = findings.sni().map(str::to_owned);
+    }
     let terms = Terms {
         hostname: &table.hostname,
         host: &hop.host,
         tls: &tls,
+        // Looked at afterwards, so that all of it can be told.
+        demand: &Demand::Nothing,
         // What the route could do without is asked for too: that is what a test is for.
         require_tls: true,
         // Who answers is known only when it has answered.

@@ -3,10 +3,13 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod fairness;
 mod logins;
 mod mail_hosts;
 mod probes;
+mod notify;
 mod signing;
+mod waking;
 mod workers;
 
 use std::sync::Arc;

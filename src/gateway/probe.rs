@@ -285,7 +285,8 @@ fn wanted_of(running: &Running, record: &crate::bundle::document::Route) -> Opti
     let name = record.name();
     let route = running.routes.resolve(&Via::Route(name.clone())).ok()?;
     let mut hasher = blake3::Hasher::new();
-    let on_what = (&record, &running.routes.hostname, &running.routes.dns_servers);
+    let dns = &running.routes.dns;
+    let on_what = (&record, &running.routes.hostname, &dns.addresses, dns.dnssec, &dns.anchors);
     hasher.update(&serde_json::to_vec(&on_what).expect("records have string keys only"));
     // What the record only names: CA files and certificates.
     hasher.update(route.tls.identity.as_bytes());

@@ -9,6 +9,8 @@ mod closures;
 mod filter;
 pub mod http;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use crate::gateway::access::Actor;
 use crate::mail::dsn::{self, Action};
 use crate::spool::{Claim, ClaimError, CommitError, Content, Entry, Fate, QueueId, Spool, Standing};
 
-pub use closures::{ClosuresError, FILE, PauseRow};
+pub use closures::{ClosuresError, FILE, PauseRow, rows as pause_rows};
 pub use filter::{Filter, FilterError, State};
 pub use rows::{Acted, Detail, Page, RecipientRow, Row};
 

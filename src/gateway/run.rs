@@ -55,6 +55,8 @@ pub struct Options {
     pub hostname: String,
     /// Counts how often each rule matched; whoever serves a status page holds a clone.
     pub matches: Matches,
+    /// What is paused; whoever serves a status page holds a clone.
+    pub pauses: Pauses,
 }
 
 pub enum Source {
@@ -142,7 +144,7 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } =
+        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches, pauses } =
             options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
@@ -183,7 +185,6 @@ impl Gateway {
             metrics: held.clone(),
         });
         let for_queue = acceptance.clone();
-        let pauses = Pauses::default();
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),

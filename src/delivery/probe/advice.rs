@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::bundle::document::{Origin, TlsMode};
 use crate::bundle::probe::{HostProbe, Reason, RouteProbe, Stage};
-use crate::delivery::outcome::{Meaning, Stage as Wire, Trouble};
+use crate::delivery::outcome::{Guard, Meaning, Stage as Wire, Trouble};
 use crate::delivery::routes::Route;
 
 /// Hosts that are named in one sentence.
@@ -115,14 +115,28 @@ pub fn stage(stage: Stage, trouble: &Trouble, port: u16, mode: TlsMode) -> Vec<S
             "Ask the relay's provider whether the account may send, and by which mechanism.".into(),
         ],
         (Stage::Recipient, _) => vec!["The way is fine; this recipient or sender is not taken by the host.".into()],
+        (Stage::ChainTrusted | Stage::HostnameMatches, Trouble::Unprotected(Guard::Dane, _)) => vec![
+            "The TLSA records of the host do not fit its certificate (DANE): its operator must publish records for \
+             the certificate it shows, or install the one they name."
+                .into(),
+        ],
+        (Stage::ChainTrusted | Stage::HostnameMatches, Trouble::Unprotected(Guard::Sts, _)) => vec![
+            "The policy of the domain (MTA-STS) asks for another certificate: its operator must repair one of them."
+                .into(),
+        ],
         (Stage::ChainTrusted | Stage::HostnameMatches, _) => Vec::new(),
     };
     texts
 }
 
 /// What becomes of mail over the route while this is so.
-pub fn effect(route: &Route, decisive: Option<Stage>, reason: Reason, trouble: Option<&Trouble>) -> String {
-    let require = route.tls.require;
+pub fn effect(
+    route: &Route,
+    require: bool,
+    decisive: Option<Stage>,
+    reason: Reason,
+    trouble: Option<&Trouble>,
+) -> String {
     match (decisive, trouble) {
         (None, _) if reason == Reason::Verified => {
             "Mail over this route leaves over verified TLS.".to_owned()

@@ -13,8 +13,9 @@ use super::log::{Heard, Log, clean};
 use crate::bundle::document::{AuthMechanism, TlsMode};
 use crate::bundle::probe::{CertificateFacts, HostProbe, Mark, Reason, Stage, Step, TlsFacts};
 use crate::delivery::client::tls::recorder::Seen;
-use crate::delivery::client::tls::{self, Cause};
+use crate::delivery::client::tls::{self, Cause, Tls};
 use crate::delivery::outcome::{Problem, Stage as Wire, Trouble};
+use crate::delivery::protect::{Demand, Protected};
 use crate::delivery::routes::Route;
 use crate::smtp::reply::Reply;
 
@@ -49,6 +50,9 @@ const IMPLICIT: &[Stage] = &[
 #[derive(Clone)]
 pub struct Findings<'a> {
     route: &'a Route,
+    /// The terms of the route and what the world demands besides.
+    terms: Tls,
+    demand: Demand,
     host: &'a str,
     port: u16,
     addresses: Vec<String>,
@@ -65,6 +69,8 @@ impl<'a> Findings<'a> {
     pub fn new(route: &'a Route, host: &'a str, port: u16) -> Self {
         Self {
             route,
+            terms: route.tls.clone(),
+            demand: Demand::Nothing,
             host,
             port,
             addresses: Vec::new(),
@@ -79,16 +85,37 @@ impl<'a> Findings<'a> {
     }
 
     /// The name that the certificate must bear.
-    fn wanted(&self) -> &'a str {
-        self.route.tls.server_name.as_deref().unwrap_or(self.host)
+    fn wanted(&self) -> &str {
+        self.terms.server_name.as_deref().or(self.sni()).unwrap_or(self.host)
+    }
+
+    /// What the host must show beside what the route asks for.
+    pub fn demanded_of(&mut self, terms: Tls, demand: Demand) {
+        (self.terms, self.demand) = (terms, demand);
+    }
+
+    pub fn tls(&self) -> &Tls {
+        &self.terms
+    }
+
+    pub fn sni(&self) -> Option<&str> {
+        self.demand.sni()
+    }
+
+    fn requires_tls(&self) -> bool {
+        self.terms.require || self.demand.requires_tls()
+    }
+
+    /// DNSSEC proves which certificate the host has.
+    fn by_dane(&self) -> bool {
+        self.demand.protected(&self.route.tls, true) == Protected::Dane
     }
 
     fn demanded(&self, stage: Stage) -> bool {
-        let tls = &self.route.tls;
         match stage {
-            Stage::StartTls | Stage::Handshake => tls.require,
-            Stage::ChainTrusted => tls.asks_for().0,
-            Stage::HostnameMatches => tls.asks_for().1,
+            Stage::StartTls | Stage::Handshake => self.requires_tls(),
+            Stage::ChainTrusted => self.terms.asks_for().0 || self.by_dane(),
+            Stage::HostnameMatches => self.terms.asks_for().1,
             Stage::Auth => self.route.auth.is_some(),
             Stage::Recipient => self.steps.contains_key(&Stage::Recipient),
             Stage::Resolve | Stage::Connect | Stage::Ehlo => true,
@@ -110,6 +137,7 @@ impl<'a> Findings<'a> {
         let text = match &trouble {
             Trouble::Unreachable(why) => why.clone(),
             Trouble::Certificate(text) => text.strip_prefix(CANONICAL).unwrap_or(text).to_owned(),
+            Trouble::Unprotected(_, why) => why.clone(),
             Trouble::StartTlsMissing => "not offered".to_owned(),
             Trouble::Refused(_, reply) => reply.to_string(),
             trouble => Problem::at(self.host, trouble.clone()).to_string(),
@@ -175,8 +203,8 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn showed(&mut self, Seen { certificate, chain, name }: Seen) {
-        self.certificate = facts(&certificate);
+    fn showed(&mut self, Seen { certificates, chain, name }: Seen) {
+        self.certificate = certificates.first().and_then(facts);
         self.expired = matches!(chain, Err(Cause::Expired(_)));
         match chain {
             Ok(()) => {
@@ -198,6 +226,26 @@ impl<'a> Findings<'a> {
             Err(cause) => {
                 self.fail(Stage::HostnameMatches, Trouble::Certificate(cause.to_string()), Duration::ZERO);
             }
+        }
+        self.proved(&certificates);
+    }
+
+    /// What DANE and MTA-STS say of the certificate.
+    fn proved(&mut self, certificates: &[CertificateDer<'_>]) {
+        let stage = match &self.demand {
+            Demand::Nothing | Demand::Sender => return,
+            Demand::Dane(_) => Stage::ChainTrusted,
+            Demand::Sts(_) => Stage::HostnameMatches,
+        };
+        match self.demand.check(certificates) {
+            Err(why) => self.fail(stage, self.demand.unfit(&why), Duration::ZERO),
+            // Issuers mean nothing then, unless the route asks for them all the same.
+            Ok(()) if self.by_dane() && !self.terms.asks_for().0 => {
+                self.troubles.remove(&stage);
+                self.expired = false;
+                self.pass(stage, Duration::ZERO, "the TLSA records name it (DANE)");
+            }
+            Ok(()) => {}
         }
     }
 
@@ -269,9 +317,10 @@ impl<'a> Findings<'a> {
     }
 
     fn reason(&self, decisive: Option<Stage>) -> Reason {
-        let tls = &self.route.tls;
         match decisive {
-            None | Some(Stage::Recipient) if tls.asks_for() == (true, true) => Reason::Verified,
+            None | Some(Stage::Recipient) if self.terms.asks_for() == (true, true) || self.by_dane() => {
+                Reason::Verified
+            }
             None | Some(Stage::Recipient) => Reason::Unauthenticated,
             Some(Stage::Resolve) => Reason::ResolveFailed,
             Some(Stage::Connect) => Reason::ConnectFailed,
@@ -312,7 +361,8 @@ impl<'a> Findings<'a> {
             Trouble::Refused(_, reply) => Some(reply.code),
             _ => None,
         });
-        let effect = advice::effect(self.route, decisive, reason, trouble);
+        let meant = trouble.map(|trouble| self.demand.trouble(trouble.clone()));
+        let effect = advice::effect(self.route, self.requires_tls(), decisive, reason, meant.as_ref());
         HostProbe {
             host: self.host.to_owned(),
             port: self.port,
@@ -350,7 +400,7 @@ impl<'a> Findings<'a> {
                 let names = self.certificate.as_ref().map(|facts| &facts.names[..]).unwrap_or_default();
                 advice::certificate(self.wanted(), names)
             }
-            trouble => advice::stage(stage, trouble, self.port, self.route.tls.mode),
+            trouble => advice::stage(stage, trouble, self.port, self.terms.mode),
         }
     }
 

@@ -15,7 +15,8 @@ use super::{Cause, Tls, TlsError, Verifier, check_name};
 /// What a host showed, and what the two questions would have been answered.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    pub certificate: CertificateDer<'static>,
+    /// The server's certificate, and what came with it.
+    pub certificates: Vec<CertificateDer<'static>>,
     pub chain: Result<(), Cause>,
     pub name: Result<(), Cause>,
 }
@@ -57,7 +58,10 @@ impl ServerCertVerifier for Recorder {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let seen = Seen {
-            certificate: end_entity.clone().into_owned(),
+            certificates: std::iter::once(end_entity)
+                .chain(intermediates)
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
             chain: self.verifier.check_chain(end_entity, intermediates, ocsp_response, now),
             name: check_name(end_entity, server_name),
         };
