@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod pauses;
 pub mod plan;
+pub mod probe;
 pub mod protect;
 pub mod retry;
 pub mod routes;

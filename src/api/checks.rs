@@ -193,6 +193,10 @@ pub const RETRY_ORDER: Check = check(
     "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
     "retry.initial must not be longer than retry.max",
 );
+pub const PROBE_INTERVAL: Check = check(
+    "!has(self.interval) || (duration(self.interval) >= duration('10s') && duration(self.interval) <= duration('168h'))",
+    "probe.interval must be between 10s and 168h; to have no tests, set probe.mode: Disabled",
+);
 pub const EGRESS_ADDRESSES: Check = check(
     "self.sources.all(a, self.sources.exists_one(b, a.address == b.address))",
     "two egress sources have the same address",

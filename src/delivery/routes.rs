@@ -22,6 +22,9 @@ use crate::mail::envelope::{RouteName, Via};
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
     fn current(&self) -> Arc<RouteTable>;
+
+    /// An attempt over this way out had trouble; whoever watches over routes may want to know.
+    fn troubled(&self, _way: &Label, _trouble: &Trouble) {}
 }
 
 /// What the gateway knows of itself when a table is made.

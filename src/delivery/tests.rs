@@ -10,6 +10,7 @@ mod mutual;
 mod names;
 mod never_weaker;
 mod notify;
+mod probes;
 mod protection;
 mod signing;
 mod tls_reports;

@@ -15,6 +15,7 @@ mod kill;
 mod logins;
 mod mounted;
 mod power;
+mod probe;
 mod quarantine;
 mod queue;
 mod relayed;
