@@ -11,6 +11,7 @@ use super::sign::Signers;
 use crate::bundle::document::{self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteTarget, RouteTls};
 use crate::bundle::material::Materials;
 use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::edit;
 use crate::mail::envelope::{RouteName, Via};
 
 /// Where the current table comes from.
@@ -38,6 +39,8 @@ pub struct RouteTable {
     pub dns_servers: Vec<SocketAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
+    /// Sign with S/MIME for senders.
+    pub smime: edit::Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
@@ -106,6 +109,7 @@ impl RouteTable {
             hostname,
             dns_servers: gateway.dns_servers.clone(),
             signers: Signers::read(&gateway.dkim, materials),
+            smime: super::sign::smime(&gateway.smime_signers, materials),
             listening: own.listening.clone(),
             normal,
             routes,

@@ -266,7 +266,9 @@ impl<'a> Pass<'a> {
         let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
         let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
-        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).collect();
+        let senders = bundle.gateway.smime_signers.iter().map(|signer| &signer.certificate);
+        let senders = senders.flat_map(|certificate| [&certificate.chain, &certificate.key]);
+        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).chain(senders).collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

@@ -12,6 +12,7 @@ mod faults;
 mod generated;
 mod kill;
 mod mounted;
+mod published;
 mod quarantine;
 mod relayed;
 mod requirements;
