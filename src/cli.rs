@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
 
+mod access;
 mod cases;
 mod check;
 mod controller;
@@ -9,8 +10,10 @@ mod explain;
 mod folder;
 mod gateway;
 mod quarantine;
+mod queue;
 mod standalone;
 mod trial;
+mod words;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,8 @@ enum Command {
     Explain(explain::Args),
     /// List held mail, show it, release or deny it
     Quarantine(quarantine::Args),
+    /// List mail that waits for its delivery, try it again, drop it; pause a route or a domain
+    Queue(queue::Args),
     /// Compare what two folders of YAML do to the same mail
     Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
@@ -71,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Quarantine(args) => quarantine::run(args),
+        Command::Queue(args) => queue::run(args),
         Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),

@@ -17,11 +17,13 @@ pub mod dns;
 pub mod edits;
 pub mod metrics;
 pub mod outcome;
+pub mod pauses;
 pub mod plan;
 pub mod retry;
 pub mod routes;
 pub mod settle;
 pub mod sign;
+pub mod wake;
 pub mod worker;
 
 #[cfg(test)]
@@ -37,5 +39,6 @@ pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use metrics::Metrics;
+pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

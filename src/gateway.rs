@@ -3,6 +3,7 @@
 //! no Kubernetes.
 
 pub mod acceptance;
+pub mod access;
 pub mod admission;
 pub mod budget;
 pub mod control;
@@ -16,5 +17,6 @@ pub mod listeners;
 pub mod live;
 pub mod mount;
 pub mod quarantine;
+pub mod queue;
 pub mod received;
 pub mod run;

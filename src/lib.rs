@@ -8,6 +8,7 @@ pub mod controller;
 pub mod delivery;
 pub mod directory;
 pub mod gateway;
+pub mod loops;
 pub mod mail;
 pub mod manifest;
 pub mod policy;

@@ -9,3 +9,4 @@ pub mod envelope;
 pub mod filetype;
 pub mod letter;
 pub mod message;
+pub mod rate;

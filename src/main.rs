@@ -6,6 +6,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    postern::telemetry::start();
+    let _log = postern::telemetry::start();
     postern::cli::run()
 }

@@ -10,6 +10,7 @@ mod due;
 mod entry;
 mod hold;
 mod id;
+mod queue;
 mod record;
 mod recover;
 mod scan;
@@ -28,10 +29,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task;
 
-use commit::{Batch, Committer, Fates, Queue};
+use commit::{Batch, Committer, Fates, Queue, Reply};
 use content::{Body, damaged};
 use due::{Arrival, Next, Place, Taken, Warm};
 use record::{Head, Header, MESSAGE, Record};
@@ -44,6 +45,7 @@ pub use content::{Content, ContentWriter};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
 pub use id::QueueId;
+pub use queue::Standing;
 
 /// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +154,18 @@ pub struct Stats {
     pub messages: u64,
     /// Messages with a recipient in quarantine.
     pub held: u64,
+    /// Recipients that wait for their delivery.
+    pub recipients: u64,
+    /// Recipients that are held.
+    pub held_recipients: u64,
+    /// Recipients that came since the start, those found at the start among them: `entered = delivered + failed +
+    /// released + lost + recipients + held_recipients`, at every moment.
+    pub entered: u64,
+    pub delivered: u64,
+    /// Returned, given up, refused by a reviewer, dropped.
+    pub failed: u64,
+    pub released: u64,
+    pub lost: u64,
     /// Bytes of these messages.
     pub bytes_live: u64,
     /// Bytes that segments and content files take.
@@ -193,6 +207,8 @@ const EXHAUSTED_RETRY: Duration = Duration::from_secs(1);
 /// Wall clocks jump: what is due is looked at again at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 const DEFAULT_WARM: u64 = 64 << 20;
+/// Fates that may wait for the committer without anybody waiting for them.
+const MOST_UNWRITTEN: usize = 256;
 
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -228,8 +244,9 @@ impl Spool {
             reserve: options.reserve_bytes.unwrap_or(4 * segment),
             warm: options.warm_bytes.unwrap_or(DEFAULT_WARM),
         };
-        let Recovered { index, next_segment, ends, damaged, orphans } =
+        let Recovered { mut index, next_segment, ends, damaged, orphans } =
             recover::recover(&*store, sizes.warm, Timestamp::now())?;
+        index.tally.begin();
         let recovery = Recovery { messages: index.len(), damaged: damaged as usize };
         let (chores, to_do) = mpsc::channel();
         for chore in orphans.into_iter().map(Chore::Remove).chain([Chore::Sweep]) {
@@ -296,6 +313,25 @@ impl Spool {
         self.store(Some((id, fates)), reports, durable).await
     }
 
+    /// Records fates without waiting: appended within a few milliseconds, synced with the next commit. Until
+    /// then a crash repeats what they tell of, as it would have a moment before. False: too much waits to be
+    /// written already, so this one has to wait too; nothing happened.
+    pub fn settle_soon(&self, id: QueueId, fates: &[(usize, Fate)]) -> bool {
+        let queue = &self.inner.shared.queue;
+        if queue.backlog() > MOST_UNWRITTEN {
+            return false;
+        }
+        let fates = Some(Fates::new(id, fates.to_vec()));
+        queue.push(Batch {
+            messages: Vec::new(),
+            fates,
+            bodies: Vec::new(),
+            durable: false,
+            reply: Reply::Nobody,
+        });
+        true
+    }
+
     async fn store(
         &self,
         fates: Option<(QueueId, Vec<(usize, Fate)>)>,
@@ -317,7 +353,7 @@ impl Spool {
             queued.push(copy);
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
         match answer.await {
             Ok(result) => result.map(|()| queued),
@@ -430,9 +466,17 @@ impl Spool {
     pub fn stats(&self) -> Stats {
         let Shared { counters, .. } = &*self.inner.shared;
         let index = self.inner.shared.index();
+        let tally = index.tally;
         Stats {
             messages: (index.len() - index.held_len()) as u64,
             held: index.held_len() as u64,
+            recipients: tally.waiting,
+            held_recipients: tally.held,
+            entered: tally.entered,
+            delivered: tally.delivered,
+            failed: tally.failed,
+            released: tally.released,
+            lost: tally.lost,
             bytes_live: index.live_bytes(),
             bytes_on_disk: index.bytes_on_disk(),
             commits: counters.commits.load(Ordering::Relaxed),
@@ -538,6 +582,23 @@ fn load(shared: &Shared, id: QueueId) -> io::Result<Option<Warm>> {
 }
 
 fn load_from(shared: &Shared, id: QueueId, place: Place) -> io::Result<Warm> {
+    let Message { head, entry, record, body } = read_message(shared, id, place)?;
+    let content = match head.body {
+        Some(at) => Content::from_body(Body::load(shared, at)?),
+        None => Content::part(record, body),
+    };
+    Ok(Warm { entry: Arc::new(entry), content })
+}
+
+/// A message's record, verified; `body` is where the content lies in it.
+struct Message {
+    head: Head,
+    entry: Entry,
+    record: Vec<u8>,
+    body: std::ops::Range<usize>,
+}
+
+fn read_message(shared: &Shared, id: QueueId, place: Place) -> io::Result<Message> {
     let file = shared.store.open(&segment::name(place.segment))?;
     let mut record = vec![0; usize::try_from(place.len).map_err(io::Error::other)?];
     let read = file.read_at(&mut record, place.offset)?;
@@ -550,9 +611,6 @@ fn load_from(shared: &Shared, id: QueueId, place: Place) -> io::Result<Warm> {
         .ok_or_else(|| damaged("the message's record is about another message"))?;
     let (entry, _) =
         record::decode::<Entry>(rest).ok_or_else(|| damaged("the message's envelope cannot be read"))?;
-    let content = match head.body {
-        Some(body) => Content::from_body(Body::load(shared, body)?),
-        None => Content::part(record, header.body()),
-    };
-    Ok(Warm { entry: Arc::new(entry), content })
+    let body = header.body();
+    Ok(Message { head, entry, record, body })
 }

@@ -1,22 +1,28 @@
 //! Logs: fields, not prose. JSON where a machine reads them, readable on a terminal. Addresses and subjects
 //! are personal data and appear at debug only.
 
-use std::io::IsTerminal;
+mod lines;
+
+use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error. `POSTERN_LOG` takes a filter such as `debug` or `postern::delivery=trace`;
-/// `POSTERN_LOG_FORMAT` is `json` or `text`, by default text on a terminal and JSON elsewhere.
-pub fn start() {
+/// `POSTERN_LOG_FORMAT` is `json` or `text`, by default text on a terminal and JSON elsewhere. What the answer
+/// holds back is written when it goes, so keep it to the end of the process.
+#[must_use]
+pub fn start() -> lines::Flush {
     let filter = EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // It reports every answer that is no success as an error, also those we ask for (is it there?) and handle.
     let filter = filter.add_directive("kube_client::client::builder=off".parse().expect("a directive"));
     let json = match std::env::var("POSTERN_LOG_FORMAT").as_deref() {
         Ok("json") => true,
         Ok("text") => false,
-        _ => !std::io::stderr().is_terminal(),
+        _ => !stderr().is_terminal(),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (lines, flush) = lines::Lines::to(Box::new(stderr()));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     // Tests start several parts in one process: the first one wins.
     let _ = if json { log.json().flatten_event(true).try_init() } else { log.try_init() };
+    flush
 }

@@ -11,9 +11,11 @@
 pub mod address_lists;
 mod conflicts;
 pub mod directory;
+mod egress;
 pub mod gateway;
 pub mod ldap;
 pub mod lists;
+mod login;
 pub mod order;
 pub mod pattern;
 pub mod problem;

@@ -163,10 +163,43 @@ pub const CERTIFICATE_NEEDS_TLS: Check = check(
      && !(has(self.validateHostname) && self.validateHostname))",
     "certificate checks need tls.require",
 );
+pub const TLS_TERMS_NEED_TLS: Check = check(
+    "self.require || (!has(self.minVersion) && !has(self.clientCertificateRef))",
+    "tls.minVersion and tls.clientCertificateRef need tls.require",
+);
+pub const AUTH_NEEDS_VERIFIED: Check = check(
+    "!has(self.auth) || !has(self.tls) || (self.tls.require \
+     && (!has(self.tls.requireCaSigned) || self.tls.requireCaSigned) \
+     && (!has(self.tls.validateHostname) || self.tls.validateHostname))",
+    "auth needs tls.require, tls.requireCaSigned and tls.validateHostname: a password is said only to a host that proved who it is",
+);
+pub const AUTH_NEEDS_HOSTS: Check = check(
+    "!has(self.auth) || (has(self.hosts) && size(self.hosts) > 0 \
+     && (!self.mxLookup || (has(self.tls) && has(self.tls.serverName))))",
+    "auth needs hosts, and with mxLookup also tls.serverName: names that come from DNS could be anybody's, and the password would go there",
+);
 pub const RETRY_ORDER: Check = check(
     "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
     "retry.initial must not be longer than retry.max",
 );
+pub const EGRESS_ADDRESSES: Check = check(
+    "self.sources.all(a, self.sources.exists_one(b, a.address == b.address))",
+    "two egress sources have the same address",
+);
+pub const SOURCE_ADDRESS: Check = check(
+    "isIP(self) && !ip(self).isUnspecified() && !ip(self).isLinkLocalMulticast()",
+    "not an IP address that mail can leave from (write IPv6 addresses without brackets)",
+);
+pub const HOST_PORT: Check = check(
+    r"self.matches(r'^([^:\[\]\s/@]+|\[[0-9A-Fa-f:.]+\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$')",
+    "not a host and port, such as proxy.example.net:1080 or [2001:db8::1]:1080",
+);
+pub const MOMENT: Check = check(
+    r"self.matches(r'^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-2][0-9]:[0-5][0-9])$')",
+    "not a moment in RFC 3339 form, such as 2026-11-22T00:00:00Z",
+);
+pub const USERNAME_NEEDS_PASSWORD: Check =
+    check("!has(self.usernameRef) || has(self.passwordRef)", "usernameRef needs passwordRef");
 
 /// What [`WEIGHT_SUM_HOSTS`] and [`WEIGHT_SUM_SECONDARY`] say.
 pub fn weight_sum(set: &str, sum: u32) -> String {

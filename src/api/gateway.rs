@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
@@ -70,6 +71,10 @@ pub struct OutboundGatewaySpec {
     /// Upper bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Where the pods count together what the limits of routes allow; default: each pod keeps to its share, the
+    /// limit divided by the number of ready pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_limits: Option<SharedLimits>,
     /// The addresses that the world sees mail of this gateway come from: of the nodes, or of the NAT gateway in front
     /// of them. The condition SPFAligned compares them with the SPF records of `domains`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -141,6 +146,7 @@ impl Default for OutboundGatewaySpec {
             default_route: None,
             storage: Storage::default(),
             limits: Limits::default(),
+            shared_limits: None,
             public_addresses: Vec::new(),
             notices: None,
             dns: None,

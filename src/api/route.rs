@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
-use super::refs::{GatewayRef, KeyRef};
+use super::egress::{Egress, RouteLimits};
+use super::login::{RouteAuth, TlsVersion};
+use super::refs::{GatewayRef, KeyRef, SecretRef};
 use super::schema::{atomic, cel};
 use super::status::ObjectStatus;
 use super::units::GoDuration;
@@ -34,6 +36,8 @@ use super::units::GoDuration;
     checks::WEIGHTS_SECONDARY,
     checks::WEIGHT_SUM_HOSTS,
     checks::WEIGHT_SUM_SECONDARY,
+    checks::AUTH_NEEDS_VERIFIED,
+    checks::AUTH_NEEDS_HOSTS,
 ]))]
 pub struct OutboundRouteSpec {
     /// For people: what is behind this route.
@@ -59,6 +63,15 @@ pub struct OutboundRouteSpec {
     /// name.
     #[serde(default)]
     pub tls: Tls,
+    /// How the gateway logs in at the hosts (SMTP AUTH); default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RouteAuth>,
+    /// The addresses that mail leaves from; default: whatever the machine picks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// How much mail goes over this route at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RouteLimits>,
     /// How long and how often delivery is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
@@ -91,7 +104,7 @@ fn smtp_port() -> u16 {
 /// Protection of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::CERTIFICATE_NEEDS_TLS]))]
+#[schemars(transform = cel(&[checks::CERTIFICATE_NEEDS_TLS, checks::TLS_TERMS_NEED_TLS]))]
 pub struct Tls {
     /// StartTls upgrades a plain connection; Implicit is TLS from the first byte (port 465).
     #[serde(default)]
@@ -114,6 +127,13 @@ pub struct Tls {
     /// Certificates of further authorities to trust, in PEM form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<KeyRef>,
+    /// A Secret of type kubernetes.io/tls: the certificate that the gateway shows to a host that asks for one
+    /// (mutual TLS). Renewals are used at once, without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretRef>,
+    /// The oldest version of TLS that is taken; default TLSv1.2. Nothing older is ever used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
 }
 
 fn yes() -> bool {
@@ -129,6 +149,8 @@ impl Default for Tls {
             validate_hostname: None,
             server_name: None,
             ca_ref: None,
+            client_certificate_ref: None,
+            min_version: None,
         }
     }
 }

@@ -1,21 +1,18 @@
 //! `postern quarantine`: look at held mail and decide about it, through a running gateway or, when none runs, on
 //! its spool folder.
 
-mod access;
 mod words;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 
+use super::access::{self, Access, Place};
 use super::{Format, PROBLEMS};
 use crate::gateway::quarantine::{Detail, Done, Page};
 use crate::spool::QueueId;
-use access::Access;
 
 #[derive(Parser)]
 pub struct Args {
@@ -26,27 +23,6 @@ pub struct Args {
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text", global = true)]
     output: Format,
-}
-
-/// Where the held mail is.
-#[derive(clap::Args)]
-struct Place {
-    /// State folder of a standalone gateway, or the spool folder of a gateway pod. Goes through the gateway
-    /// that runs on it, if one does
-    #[arg(long, value_name = "DIR", default_value_os_t = super::standalone::default_state(), global = true)]
-    state: PathBuf,
-    /// Address of a standalone gateway's admin port, with --token
-    #[arg(long, value_name = "http://HOST:PORT", value_parser = base, requires = "token", global = true)]
-    gateway: Option<SocketAddr>,
-    /// The file `token` of its state folder
-    #[arg(long, value_name = "FILE", global = true)]
-    token: Option<PathBuf>,
-    /// When no gateway runs: judge a release by this folder of YAML instead of what the gateway ran last
-    #[arg(long, value_name = "DIR", global = true)]
-    config: Option<PathBuf>,
-    /// When no gateway runs and the folder has several: the one meant, as NAME or NAMESPACE/NAME
-    #[arg(long, value_name = "NAME", global = true)]
-    gateway_name: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -85,11 +61,6 @@ enum Act {
         #[arg(long, value_name = "TIME")]
         until: Option<Timestamp>,
     },
-}
-
-fn base(text: &str) -> Result<SocketAddr, String> {
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    address.parse().map_err(|_| "expected http://ADDRESS:PORT, the admin address of the gateway".to_owned())
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {

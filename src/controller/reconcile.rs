@@ -37,8 +37,8 @@ use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Segment, cut};
 use crate::bundle::{Bundle, Revision};
 use crate::directory;
-use crate::published;
 use crate::policy::compile::{CompileError, compile};
+use crate::published;
 use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
 
 use touch::Touches;

@@ -113,6 +113,8 @@ async fn at_host(
         hostname: table.hostname.clone(),
         tls: plan.route.tls.identity,
         require_tls: plan.require_tls,
+        auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
+        home: crate::loops::here(),
     };
     while let Some(session) = outside.pool.take(&key) {
         match transact(outside, &key, session, letter, to).await {
@@ -168,6 +170,7 @@ async fn open(
         host: &hop.host,
         tls: &plan.route.tls,
         require_tls: plan.require_tls,
+        auth: plan.route.auth.as_ref(),
         timeouts: outside.timeouts,
     };
     let mut problems = Vec::new();

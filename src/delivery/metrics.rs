@@ -42,6 +42,13 @@ pub struct ByResult {
     pub result: Verdict,
 }
 
+/// `reason` is a word of the closed list of `outcome::Trouble::reason`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    pub route: String,
+    pub reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByKind {
     pub kind: ReportKind,
@@ -58,6 +65,8 @@ pub struct Metrics {
     routes: Arc<Mutex<BTreeSet<String>>>,
     pub deliveries: Family<ByResult, Counter>,
     pub plaintext: Family<ByRoute, Counter>,
+    /// Recipients whose mail waits because a next hop does not let the gateway in.
+    pub unwelcome: Family<ByReason, Counter>,
     pub attempts: Family<ByRoute, Counter>,
     pub in_flight: Gauge,
     pub queue_seconds: Histogram,
@@ -75,6 +84,7 @@ impl Default for Metrics {
             routes: Arc::default(),
             deliveries: Family::default(),
             plaintext: Family::default(),
+            unwelcome: Family::default(),
             attempts: Family::default(),
             in_flight: Gauge::default(),
             queue_seconds: Histogram::new(seconds),
@@ -97,6 +107,11 @@ impl Metrics {
             "postern_plaintext_deliveries",
             "Recipients whose message left in clear text because the next hop had no TLS",
             self.plaintext.clone(),
+        );
+        registry.register(
+            "postern_auth_deferrals",
+            "Recipients whose mail waits because the next hop does not take the route's login or client certificate",
+            self.unwelcome.clone(),
         );
         registry.register("postern_delivery_attempts", "Attempts by route", self.attempts.clone());
         registry.register("postern_delivery_in_flight", "Attempts that run now", self.in_flight.clone());

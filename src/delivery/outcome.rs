@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::bundle::document::OnTlsFailure;
+use super::client::auth::Mechanisms;
+use crate::bundle::document::{AuthMechanism, OnTlsFailure};
 use crate::mail::edit::EditError;
 use crate::mail::envelope::RouteName;
 use crate::smtp::reply::Reply;
@@ -22,6 +23,8 @@ pub enum Stage {
     Greeting,
     Ehlo,
     StartTls,
+    /// While this gateway logged in.
+    Auth,
     Mail,
     Rcpt,
     Data,
@@ -38,6 +41,8 @@ pub enum Trouble {
         route: RouteName,
         why: String,
     },
+    /// Somebody closed this way for a while; which.
+    Paused(String),
     /// DNS did not answer, or its answer makes no sense.
     Dns {
         name: String,
@@ -66,6 +71,18 @@ pub enum Trouble {
     /// The certificate or the name on it. The text names the precise cause.
     Certificate(String),
     Handshake(String),
+    /// The host wants a certificate of this gateway, and got none or one that it refuses: its alert.
+    ClientCertificate(String),
+    /// The route has a login and the host offers none inside TLS. There is no mail without it.
+    AuthNotOffered,
+    AuthMechanismMissing {
+        wanted: AuthMechanism,
+        offered: Mechanisms,
+    },
+    /// The host did not prove that it knows the password (SCRAM); why.
+    AuthUnproven(String),
+    /// The connection is not one to say a password on.
+    AuthUnprotected,
     /// 8-bit content for a host without 8BITMIME.
     NeedsEightBit,
     /// Addresses or headers in UTF-8 for a host without SMTPUTF8.
@@ -107,7 +124,10 @@ impl Trouble {
             OnTlsFailure::Defer => OtherHostOrLater,
         };
         match self {
-            Trouble::RouteMissing(_) | Trouble::RouteBroken { .. } | Trouble::Dns { .. } => Later,
+            Trouble::RouteMissing(_)
+            | Trouble::RouteBroken { .. }
+            | Trouble::Paused(_)
+            | Trouble::Dns { .. } => Later,
             Trouble::NoSuchDomain(_) => Fail([5, 1, 2]),
             Trouble::NoMailHost(_) => Fail([5, 4, 4]),
             Trouble::NullMx(_) => Fail([5, 1, 10]),
@@ -121,6 +141,12 @@ impl Trouble {
             Trouble::StartTlsMissing => tls([5, 7, 4]),
             Trouble::Certificate(_) => tls([5, 7, 5]),
             Trouble::Handshake(_) => OtherHostOrLater,
+            // A login and a certificate are an administrator's to repair, here or there: mail waits for that.
+            Trouble::ClientCertificate(_)
+            | Trouble::AuthNotOffered
+            | Trouble::AuthMechanismMissing { .. }
+            | Trouble::AuthUnproven(_)
+            | Trouble::AuthUnprotected => OtherHostOrLater,
             Trouble::NeedsEightBit => OtherHostOrFail([5, 6, 3]),
             Trouble::NeedsUtf8 => OtherHostOrFail([5, 6, 7]),
             Trouble::TooLarge(_) => OtherHostOrFail([5, 3, 4]),
@@ -139,6 +165,7 @@ impl Trouble {
         match self {
             Trouble::RouteMissing(_) => "RouteMissing",
             Trouble::RouteBroken { .. } => "RouteBroken",
+            Trouble::Paused(_) => "Paused",
             Trouble::Dns { .. } => "DnsUnanswered",
             Trouble::NoSuchDomain(_) => "NoSuchDomain",
             Trouble::NoMailHost(_) => "NoMailHost",
@@ -149,10 +176,17 @@ impl Trouble {
             Trouble::TimedOut(_) => "TimedOut",
             Trouble::Closed(_) => "Closed",
             Trouble::Garbled(..) => "Garbled",
+            Trouble::Refused(Stage::Auth, reply) if reply.is_transient() => "AuthUnavailable",
+            Trouble::Refused(Stage::Auth, _) => "AuthRefused",
             Trouble::Refused(..) => "Refused",
             Trouble::StartTlsMissing => "StartTlsMissing",
             Trouble::Certificate(_) => "CertificateRefused",
             Trouble::Handshake(_) => "HandshakeFailed",
+            Trouble::ClientCertificate(_) => "ClientCertificateRefused",
+            Trouble::AuthNotOffered => "AuthNotOffered",
+            Trouble::AuthMechanismMissing { .. } => "AuthMechanismMissing",
+            Trouble::AuthUnproven(_) => "AuthUnproven",
+            Trouble::AuthUnprotected => "AuthUnprotected",
             Trouble::NeedsEightBit => "NeedsEightBit",
             Trouble::NeedsUtf8 => "NeedsUtf8",
             Trouble::TooLarge(_) => "TooLarge",
@@ -179,6 +213,21 @@ impl Trouble {
     pub fn is_silence(&self) -> bool {
         matches!(self, Trouble::Unreachable(_) | Trouble::TimedOut(Stage::Greeting))
     }
+
+    /// Whether the host does not let this gateway in: a login or a certificate that only an administrator can
+    /// repair. Every further message would be one more failed login, and some hosts lock accounts for that.
+    pub fn is_unwelcome(&self) -> bool {
+        match self {
+            Trouble::ClientCertificate(_)
+            | Trouble::AuthNotOffered
+            | Trouble::AuthMechanismMissing { .. }
+            | Trouble::AuthUnproven(_)
+            | Trouble::AuthUnprotected => true,
+            Trouble::Refused(stage, reply) => *stage == Stage::Auth && reply.code != 421,
+            Trouble::Garbled(stage, _) => *stage == Stage::Auth,
+            _ => false,
+        }
+    }
 }
 
 fn refused(stage: Stage, reply: &Reply) -> Meaning {
@@ -190,6 +239,9 @@ fn refused(stage: Stage, reply: &Reply) -> Meaning {
         // RFC 7504: this host takes no mail at all. Other refusals at the door are moods.
         Stage::Greeting if reply.code == 521 => OtherHostOrFail(status()),
         Stage::Greeting | Stage::Ehlo | Stage::StartTls => OtherHostOrLater,
+        // 454 passes; 534, 535 and 538 (RFC 4954 section 6) last until somebody repairs the login, and then
+        // the mail is to leave: it waits as long as the route's schedule says.
+        Stage::Auth => OtherHostOrLater,
         Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Content | Stage::End => match reply {
             // "Too many recipients" is an invitation to come again (RFC 5321 section 4.5.3.1.10).
             _ if too_many_recipients(stage, reply) => Later,
@@ -278,6 +330,7 @@ impl fmt::Display for Problem {
         match &self.trouble {
             Trouble::RouteMissing(route) => write!(f, "The route {route} does not exist"),
             Trouble::RouteBroken { route, why } => write!(f, "The route {route} cannot be used: {why}"),
+            Trouble::Paused(what) => write!(f, "The administrator of the gateway has paused the {what}"),
             Trouble::Dns { name, why } => write!(f, "DNS gave no answer for {name}: {why}"),
             Trouble::NoSuchDomain(domain) => write!(f, "The domain {domain} does not exist"),
             Trouble::NoMailHost(domain) => write!(f, "The domain {domain} has no mail server"),
@@ -294,6 +347,9 @@ impl fmt::Display for Problem {
             Trouble::Garbled(stage, what) => {
                 write!(f, "The mail server {host} sent something that is not SMTP {stage}: {what}")
             }
+            Trouble::Refused(Stage::Auth, reply) => {
+                write!(f, "The mail server {host} refused the login of this gateway: {reply}")
+            }
             Trouble::Refused(_, reply) => write!(f, "The mail server {host} said: {reply}"),
             Trouble::StartTlsMissing => {
                 write!(f, "The mail server {host} offers no encryption (STARTTLS), which is required")
@@ -302,6 +358,25 @@ impl fmt::Display for Problem {
                 write!(f, "The mail server {host} could not prove its identity. {why}")
             }
             Trouble::Handshake(why) => write!(f, "Encryption with the mail server {host} failed: {why}"),
+            Trouble::ClientCertificate(alert) => {
+                write!(
+                    f,
+                    "The mail server {host} wants a certificate of this gateway and does not take what the route has: {alert}"
+                )
+            }
+            Trouble::AuthNotOffered => {
+                write!(f, "The mail server {host} offers no login (AUTH), and the route does without none")
+            }
+            Trouble::AuthMechanismMissing { wanted, offered } => {
+                let wanted = wanted.keyword();
+                write!(f, "The mail server {host} offers no login by {wanted}; it offers {offered}")
+            }
+            Trouble::AuthUnproven(why) => {
+                write!(f, "The mail server {host} did not prove that it knows the password: {why}")
+            }
+            Trouble::AuthUnprotected => {
+                write!(f, "The connection to the mail server {host} is not protected well enough to log in")
+            }
             Trouble::NeedsEightBit => {
                 write!(f, "The message has 8-bit content and the mail server {host} takes 7-bit mail only")
             }
@@ -340,6 +415,7 @@ impl fmt::Display for Stage {
             Stage::Greeting => "before its greeting",
             Stage::Ehlo => "at EHLO",
             Stage::StartTls => "at STARTTLS",
+            Stage::Auth => "at AUTH",
             Stage::Mail => "at MAIL",
             Stage::Rcpt => "at RCPT",
             Stage::Data => "at DATA",

@@ -65,7 +65,7 @@ pub async fn plan(
             Host::Domain(domain) => of_domain(table, dns, domain.ascii(), mx_port).await?,
         },
     };
-    let require_tls = require_tls || route.tls.require;
+    let require_tls = require_tls || route.tls.require || route.auth.is_some();
     Ok(Plan { route, require_tls, hops })
 }
 

@@ -3,6 +3,7 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod logins;
 mod mail_hosts;
 mod signing;
 mod workers;
@@ -74,7 +75,16 @@ pub fn table(routes: Vec<Route>, ca: Option<&str>) -> RouteTable {
 }
 
 pub fn table_of(gateway: Gateway, routes: Vec<Route>, ca: Option<&str>) -> RouteTable {
-    let mut materials = Materials::default();
+    table_with(gateway, routes, ca, &Materials::default())
+}
+
+pub fn table_with(
+    gateway: Gateway,
+    routes: Vec<Route>,
+    ca: Option<&str>,
+    materials: &Materials,
+) -> RouteTable {
+    let mut materials = materials.clone();
     if let Some(ca) = ca {
         materials.insert(ca_material(), ca.as_bytes());
     }

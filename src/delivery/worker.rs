@@ -1,29 +1,34 @@
-//! The owner of all attempts: takes what is due, gives each destination a lane of its own so that a
-//! dead one holds up nobody else, and tells the spool what became of each recipient before anything
-//! else happens.
+//! The owner of all attempts: takes what is due and gives each destination a lane of its own, so that a dead
+//! one holds up nobody else. Runners take jobs out of the lanes, one after the other; each tells the spool
+//! what became of its recipients before it takes the next.
 
 mod job;
 mod lanes;
+mod paused;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use self::job::{Job, Shared};
+use self::job::{Destination, Job, Shared};
 use self::lanes::Lanes;
 use super::attempt::Outside;
 use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::metrics::Metrics;
+use super::pauses::Pauses;
 use super::plan::MX_PORT;
 use super::routes::Routes;
+use super::wake::{self, Situation};
+use crate::loops::Dealer;
 use crate::spool::Spool;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub timeouts: Timeouts,
     /// Attempts that run at the same time.
@@ -38,6 +43,8 @@ pub struct Config {
     pub drain: Duration,
     /// The port of mail hosts found by MX. Anything but 25 is for tests.
     pub mx_port: u16,
+    /// Where attempts run.
+    pub loops: Dealer,
 }
 
 impl Default for Config {
@@ -50,6 +57,7 @@ impl Default for Config {
             memory: 64 << 20,
             drain: Duration::from_secs(20),
             mx_port: MX_PORT,
+            loops: Dealer::default(),
         }
     }
 }
@@ -58,78 +66,158 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Wakes mail whose way out opens.
+    waker: JoinHandle<()>,
 }
 
 impl Worker {
     /// Must be called inside a tokio runtime.
-    /// `allowance` is shared with whoever else writes reports.
+    /// `allowance` is shared with whoever else writes reports, `pauses` with whoever sets them.
     pub fn start(
         spool: Spool,
         routes: Arc<dyn Routes>,
         metrics: Metrics,
         allowance: Allowance,
+        pauses: Pauses,
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
         let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, config, stop.clone());
-        let task = tokio::spawn(run(Arc::new(shared), config, stop.clone()));
-        Self { stop, task }
+        let situation = Situation::now(&*routes, &pauses);
+        let waker = wake::watch(spool.clone(), Arc::clone(&routes), pauses.clone(), situation, stop.clone());
+        let waker = tokio::spawn(waker);
+        let (drain, loops) = (config.drain, config.loops.clone());
+        let lanes = Mutex::new(Lanes::new(config.clone()));
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
+        let crew = Crew {
+            shared: Arc::new(shared),
+            lanes,
+            loops,
+            runners: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
+        // Beside the first runners: to send one out wakes no other thread.
+        let turn = crew.loops.deal();
+        let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
+        drop(turn);
+        Self { stop, task, waker }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
-            warn!(%error, "delivery ended badly");
+        for task in [self.waker, self.task] {
+            if let Err(error) = task.await {
+                warn!(%error, "delivery ended badly");
+            }
         }
     }
 }
 
-async fn run(shared: Arc<Shared>, config: Config, stop: CancellationToken) {
-    let mut lanes = Lanes::new(config);
-    let mut running: JoinSet<job::Done> = JoinSet::new();
+/// What the feeder and the runners share.
+struct Crew {
+    shared: Arc<Shared>,
+    lanes: Mutex<Lanes>,
+    loops: Dealer,
+    runners: TaskTracker,
+    /// Ends the runners where they are.
+    cut: CancellationToken,
+}
+
+/// The feeder: brings what is due to the lanes and sends out runners.
+async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
+    let shared = &crew.shared;
     let mut goodbyes: JoinSet<()> = JoinSet::new();
     let mut sweep = interval(Duration::from_secs(5));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        while let Some((lane, job)) = lanes.next() {
-            running.spawn(job::run(Arc::clone(&shared), lane, job));
-        }
-        shared.metrics.in_flight.set(i64::try_from(running.len()).unwrap_or(i64::MAX));
+        crew.set_out();
         tokio::select! {
             () = stop.cancelled() => break,
             due = shared.spool.next_due() => {
                 for job in Job::group(&shared.routes.current(), due) {
-                    if let Some((job, by)) = lanes.push(job) {
+                    let back = crew.lanes().push(job);
+                    if let Some((job, by)) = back {
                         job.postpone(&shared.spool, by);
                     }
                 }
             }
-            Some(done) = running.join_next() => match done {
-                // Those in line behind it would only wait for the same silence.
-                Ok(done) => for (job, problem) in lanes.done(done) {
-                    running.spawn(job::give_up_turn(Arc::clone(&shared), job, problem));
-                },
-                Err(error) => {
-                    warn!(%error, "an attempt ended badly; its message is tried again after a restart");
-                    lanes.lost();
-                }
-            },
             Some(_) = goodbyes.join_next() => {}
             _ = sweep.tick() => for session in shared.outside.pool.sweep(false) {
                 goodbyes.spawn(session.quit());
             },
         }
     }
-    let left = running.len();
-    if timeout(config.drain, async { while running.join_next().await.is_some() {} }).await.is_err() {
-        info!(left = running.len(), of = left, "attempts cut off at shutdown; their mail stays in the spool");
+    crew.lanes().close();
+    crew.runners.close();
+    let of = crew.runners.len();
+    if timeout(drain, crew.runners.wait()).await.is_err() {
+        let left = crew.runners.len();
+        info!(left, of, "attempts cut off at shutdown; their mail stays in the spool");
+        crew.cut.cancel();
+        crew.runners.wait().await;
     }
-    running.shutdown().await;
     for session in shared.outside.pool.sweep(true) {
         goodbyes.spawn(session.quit());
     }
     while goodbyes.join_next().await.is_some() {}
+}
+
+impl Crew {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // Whoever panicked did so outside of its few lines.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A runner for each job that may start now.
+    fn set_out(self: &Arc<Self>) {
+        loop {
+            let Some((lane, job)) = self.lanes().next() else { return };
+            let turn = self.loops.deal();
+            let handle = turn.handle();
+            let (crew, cut) = (Arc::clone(self), self.cut.clone());
+            let running = async move {
+                let _turn = turn;
+                cut.run_until_cancelled(crew.run(lane, job)).await;
+            };
+            self.runners.spawn_on(running, &handle);
+        }
+    }
+
+    /// One job after the other, as long as there is one that may run.
+    async fn run(self: &Arc<Self>, mut lane: Destination, mut job: Job) {
+        loop {
+            let place = Place { crew: self };
+            let done = job::run(&self.shared, lane, job).await;
+            std::mem::forget(place);
+            let (passed_over, next) = {
+                let mut lanes = self.lanes();
+                (lanes.done(done), lanes.next())
+            };
+            // Those in line behind it would only wait for the same silence.
+            for (job, problem) in passed_over {
+                let shared = Arc::clone(&self.shared);
+                self.runners.spawn(async move { job::give_up_turn(&shared, job, problem).await });
+            }
+            match next {
+                Some(next) => (lane, job) = next,
+                None => return,
+            }
+        }
+    }
+}
+
+/// A place among the runners, while its job runs.
+struct Place<'a> {
+    crew: &'a Crew,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            warn!("an attempt ended badly; its message is tried again after a restart");
+        }
+        self.crew.lanes().lost();
+    }
 }

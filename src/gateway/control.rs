@@ -22,6 +22,7 @@ use crate::bundle::{Ack, Push, Sequence};
 use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::queue::Queue;
 use crate::spool::Spool;
 
 /// A poll without news is answered after this.
@@ -51,9 +52,9 @@ pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
 }
 
-/// What runs, and how often each of its rules matched here since the start. In standalone mode the page of the
+/// What runs, how often each of its rules matched here since the start, and what is paused. In standalone mode the page of the
 /// objects shows the same counts.
-pub fn status(live: Arc<Live>, matches: Matches) -> Router {
+pub fn status(live: Arc<Live>, matches: Matches, queue: Queue) -> Router {
     let page = move || {
         let running = live.current();
         let rules = running.as_ref().map(|running| matches.of(&running.bundle)).unwrap_or_default();
@@ -61,6 +62,7 @@ pub fn status(live: Arc<Live>, matches: Matches) -> Router {
             "sequence": running.as_ref().map(|running| running.sequence),
             "revision": running.as_ref().map(|running| running.revision.as_str()),
             "rules": rules,
+            "paused": queue.paused(),
         });
         async move { Json(page) }
     };

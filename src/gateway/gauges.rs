@@ -8,12 +8,15 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::delivery::Pauses;
+use crate::delivery::pauses::Closed;
 use crate::gateway::live::Live;
 use crate::spool::Spool;
 
 pub struct Gauges {
     pub live: Arc<Live>,
     pub spool: Spool,
+    pub pauses: Pauses,
 }
 
 impl fmt::Debug for Gauges {
@@ -27,8 +30,14 @@ impl Collector for Gauges {
         let stats = self.spool.stats();
         let sequence = self.live.current().map_or(0, |running| running.sequence.0);
         let sessions = self.live.listeners().sessions() as u64;
+        let closures = self.pauses.current();
+        let routes = closures.keys().filter(|closed| matches!(closed, Closed::Route(_))).count() as u64;
+        let domains = closures.len() as u64 - routes;
         let gauges = [
             ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
+            ("postern_queue_recipients", "Recipients that wait for their delivery", stats.recipients),
+            ("postern_queue_paused_routes", "Routes whose delivery is paused", routes),
+            ("postern_queue_paused_domains", "Recipient domains whose delivery is paused", domains),
             ("postern_held_messages", "Accepted messages with a recipient in quarantine", stats.held),
             ("postern_queue_bytes", "Bytes of accepted messages that wait or are held", stats.bytes_live),
             ("postern_spool_disk_bytes", "Bytes that the spool takes on its disk", stats.bytes_on_disk),
@@ -41,6 +50,15 @@ impl Collector for Gauges {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let counters = [
+            (
+                "postern_queue_entered",
+                "Recipients that came into the spool to be delivered or held",
+                stats.entered,
+            ),
+            ("postern_queue_delivered", "Recipients that left the spool delivered", stats.delivered),
+            ("postern_queue_failed", "Recipients that left the spool without delivery", stats.failed),
+            ("postern_queue_released", "Recipients that left the quarantine", stats.released),
+            ("postern_queue_lost", "Recipients whose message the disk gave back no more", stats.lost),
             ("postern_spool_commits", "Calls of the spool that made something durable", stats.commits),
             ("postern_spool_syncs", "Times the spool synced its log to the disk", stats.syncs),
             ("postern_spool_failures", "Times the spool's disk refused or failed", stats.failures),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::document::{Gateway, Listener, ListenerTls};
 use crate::bundle::{Materials, NackReason};
 use crate::gateway::intake::{Intake, WeakIntake};
+use crate::loops::Dealer;
 use crate::smtp::server::{Connections, ListenerConfig, Server};
 use crate::smtp::settings::{Limits, Settings, TlsMode};
 use crate::smtp::tls::{LiveCertificate, TlsError};
@@ -47,6 +48,7 @@ pub struct Listeners {
     intake: OnceLock<WeakIntake>,
     settings: Arc<ArcSwap<Settings>>,
     connections: Arc<Connections>,
+    loops: Dealer,
     open: Mutex<HashMap<SocketAddr, Open>>,
 }
 
@@ -98,7 +100,7 @@ impl Open {
 }
 
 impl Listeners {
-    pub fn new(fixed: Vec<SocketAddr>, hostname: String) -> Self {
+    pub fn new(fixed: Vec<SocketAddr>, hostname: String, loops: Dealer) -> Self {
         let settings = settings(&hostname, Limits::default());
         Self {
             fixed,
@@ -106,6 +108,7 @@ impl Listeners {
             intake: OnceLock::new(),
             settings: Arc::new(ArcSwap::from_pointee(settings)),
             connections: Arc::new(Connections::default()),
+            loops,
             open: Mutex::new(HashMap::new()),
         }
     }
@@ -241,6 +244,7 @@ impl Listeners {
             certificate: Arc::clone(certificate),
             settings: Arc::clone(&self.settings),
             connections: Arc::clone(&self.connections),
+            loops: self.loops.clone(),
         }
     }
 

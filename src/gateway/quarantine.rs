@@ -8,7 +8,6 @@ pub mod clock;
 pub mod hold;
 pub mod http;
 pub mod letters;
-pub mod socket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bundle::document::{EnhancedCode, OnDeny};
 use crate::gateway::acceptance::{Acceptance, Before, Message, Verdict};
+use crate::gateway::access::Actor;
 use crate::gateway::decisions::Occasion;
 use crate::gateway::judge::{Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
@@ -85,30 +85,6 @@ impl Metrics {
 
     pub fn count(&self, act: &'static str, messages: usize) {
         self.0.get_or_create(&[("act", act)]).inc_by(messages as u64);
-    }
-}
-
-/// Who acts, for the audit log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Actor {
-    /// A user of this machine, by the socket or on the folder itself.
-    Uid(u32),
-    /// Whoever has the token file.
-    Token,
-    /// The controller, for somebody it has checked.
-    Controller(String),
-    /// The gateway itself.
-    Clock,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Actor::Uid(uid) => write!(f, "uid/{uid}"),
-            Actor::Token => f.write_str("token"),
-            Actor::Controller(who) => write!(f, "controller/{who}"),
-            Actor::Clock => f.write_str("gateway"),
-        }
     }
 }
 

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budget;
 use crate::gateway::control;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
@@ -27,7 +28,9 @@ use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
-use crate::gateway::quarantine::{self, Actor, Desk, Policies, clock, http, socket};
+use crate::gateway::quarantine::{self, Desk, Policies, clock};
+use crate::gateway::queue::{self, Queue};
+use crate::loops::{Dealer, Loops};
 use crate::spool::{self, Spool};
 
 /// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
@@ -70,6 +73,10 @@ pub enum StartError {
     Spool(#[from] spool::OpenError),
     #[error("cannot listen on {address} for {what}: {source}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Pauses(#[from] queue::ClosuresError),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
     Control(String),
     #[error("cannot read or make the token file {}: {source}", path.display())]
@@ -77,6 +84,7 @@ pub enum StartError {
 }
 
 pub struct Gateway {
+    loops: [Loops; 2],
     live: Arc<Live>,
     intake: Intake,
     spool: Spool,
@@ -108,14 +116,16 @@ async fn deliver(
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
+    pauses: Pauses,
+    loops: Dealer,
     stop: CancellationToken,
 ) {
     tokio::select! {
         () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let config = delivery::Config { drain: DRAIN, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
+    let config = delivery::Config { drain: DRAIN, loops, ..delivery::Config::default() };
+    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -130,7 +140,9 @@ impl Gateway {
         let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
         tracing::info!(queued = spool.len(), ?recovery, "spool opened");
         let instance = spool.new_id().to_string();
-        let listeners = Listeners::new(smtp, hostname.clone());
+        let incoming = Loops::start("smtp").map_err(StartError::Thread)?;
+        let outgoing = Loops::start("delivery").map_err(StartError::Thread)?;
+        let listeners = Listeners::new(smtp, hostname.clone(), incoming.dealer());
         let (mount, memory, pages) = match source {
             Source::Mount { bundle, secrets } => {
                 let mount = Arc::new(Mount::new(bundle, secrets, pod.clone()));
@@ -155,6 +167,8 @@ impl Gateway {
             policies: Policies::Live(Arc::clone(&live)),
             metrics: held.clone(),
         });
+        let for_queue = acceptance.clone();
+        let pauses = Pauses::default();
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
@@ -165,12 +179,30 @@ impl Gateway {
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
-        registry.register_collector(Box::new(Gauges { live: Arc::clone(&live), spool: spool.clone() }));
+        registry.register_collector(Box::new(Gauges {
+            live: Arc::clone(&live),
+            spool: spool.clone(),
+            pauses: pauses.clone(),
+        }));
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();
-        let delivery =
-            tokio::spawn(deliver(Arc::clone(&live), spool.clone(), metrics, allowance, no_more.clone()));
+        let acts = queue::Metrics::default();
+        acts.register(&mut registry);
+        let routes = {
+            let live = Arc::clone(&live);
+            Box::new(move || live.current().map(|running| Arc::clone(&running.routes)))
+        };
+        let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
+        let delivery = tokio::spawn(deliver(
+            Arc::clone(&live),
+            spool.clone(),
+            metrics,
+            allowance,
+            pauses.clone(),
+            outgoing.dealer(),
+            no_more.clone(),
+        ));
 
         let stop = CancellationToken::new();
         let leaving = Arc::new(AtomicBool::new(false));
@@ -179,13 +211,14 @@ impl Gateway {
             let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
+        let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), queue);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
             let listener = bind("control", address).await?;
-            let control_pages = control_pages.merge(http::for_controller(desk.clone()));
+            let control_pages = control_pages.merge(access::for_controller(mail_pages.clone()));
             let control_pages = match &mount {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
@@ -195,19 +228,20 @@ impl Gateway {
         } else {
             admin_pages = admin_pages.merge(control_pages);
             if let Some(path) = token {
-                let token = http::Token::of_file(&path);
+                let token = Token::of_file(&path);
                 let token = token.map_err(|source| StartError::Token { path, source })?;
-                admin_pages = admin_pages.merge(http::with_token(desk.clone(), token));
+                admin_pages = admin_pages.merge(access::with_token(mail_pages.clone(), token));
             }
         }
         match socket::bind(&folder) {
             Ok(listener) => {
-                let desk = desk.clone();
-                let pages = move |uid| http::routes(desk.clone(), Actor::Uid(uid));
+                let pages = move |uid| access::of_actor(mail_pages.clone(), Actor::Uid(uid));
                 tasks.push(tokio::spawn(socket::serve(listener, pages, stop.clone())));
             }
             // Some volumes know no sockets; there is the control port.
-            Err(error) => tracing::warn!(%error, "no control socket: `postern quarantine` needs --gateway"),
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: `postern queue` and `postern quarantine` need --gateway")
+            }
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
         let listener = bind("probes and metrics", admin).await?;
@@ -217,7 +251,21 @@ impl Gateway {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
         let delivery = (delivery, no_more);
-        Ok(Self { live, intake, spool, desk, decisions, delivery, tasks, stop, leaving, drain_lag, admin })
+        let loops = [incoming, outgoing];
+        Ok(Self {
+            loops,
+            live,
+            intake,
+            spool,
+            desk,
+            decisions,
+            delivery,
+            tasks,
+            stop,
+            leaving,
+            drain_lag,
+            admin,
+        })
     }
 
     /// Where bundles are offered in standalone mode.
@@ -235,6 +283,7 @@ impl Gateway {
     pub async fn run(self, end: impl Future<Output = ()>) -> Result<(), StartError> {
         end.await;
         let Self {
+            loops,
             live,
             intake,
             spool,
@@ -263,6 +312,10 @@ impl Gateway {
         }
         if tokio::time::timeout(DRAIN, desk.close()).await.is_err() {
             tracing::warn!("an act on held mail is cut off; the spool knows whether it happened");
+        }
+        let ended = tokio::task::spawn_blocking(move || loops.into_iter().for_each(Loops::end)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "an event loop did not end well");
         }
         let queued = spool.len();
         spool.close().await;

@@ -24,6 +24,7 @@ use super::Handler;
 use super::session;
 use super::settings::{Settings, TlsMode};
 use super::tls::LiveCertificate;
+use crate::loops::Dealer;
 
 /// Connections the kernel completes before we accept them.
 const BACKLOG: u32 = 4096;
@@ -41,6 +42,8 @@ pub struct ListenerConfig {
     pub settings: Arc<ArcSwap<Settings>>,
     /// Shared by all listeners whose connections are counted together.
     pub connections: Arc<Connections>,
+    /// Where sessions run.
+    pub loops: Dealer,
 }
 
 /// A bound listener. [`run`](Self::run) serves it.
@@ -155,10 +158,18 @@ fn admit<H: Handler>(
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     let _ = stream.set_nodelay(true);
     let (config, handler, closing) = (config.clone(), handler.clone(), closing.clone());
-    sessions.spawn(async move {
-        serve(stream, peer, local, config, handler, closing).await;
-        drop(place);
-    });
+    let turn = config.loops.deal();
+    let home = turn.handle();
+    // The socket is watched by the loop that serves it, not by the one that accepted it.
+    let Ok(stream) = stream.into_std() else { return };
+    let session = async move {
+        let _taken = (place, turn);
+        match TcpStream::from_std(stream) {
+            Ok(stream) => serve(stream, peer, local, config, handler, closing).await,
+            Err(error) => debug!(%peer, %error, "a connection cannot be served"),
+        }
+    };
+    sessions.spawn_on(session, &home);
 }
 
 /// After a failed accept: waits where the next one would fail at once as well.

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::CommitError;
@@ -26,6 +27,8 @@ use super::sweep::Chore;
 const MAX_UNSYNCED: Duration = Duration::from_millis(100);
 /// After a failure the fates that could not be written are tried again this often.
 const RETRY: Duration = Duration::from_millis(500);
+/// After some work the committer sleeps so lightly that it takes fates along without being woken for them.
+const LIGHT: Duration = Duration::from_millis(2);
 /// Most bytes of one write, so that no sync grows without limit.
 const MAX_GROUP: u64 = 8 << 20;
 
@@ -39,7 +42,29 @@ pub(super) struct Batch {
     pub bodies: Vec<Arc<Body>>,
     /// Whether the reply must wait for a sync.
     pub durable: bool,
-    pub reply: oneshot::Sender<Result<(), CommitError>>,
+    pub reply: Reply,
+}
+
+/// Who waits for a batch.
+pub(super) enum Reply {
+    To(oneshot::Sender<Result<(), CommitError>>, Option<Handle>),
+    /// Fates that nobody waits for.
+    Nobody,
+}
+
+impl Reply {
+    /// The second half is what the caller waits for.
+    pub fn new() -> (Self, oneshot::Receiver<Result<(), CommitError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Reply::To(reply, Handle::try_current().ok()), answer)
+    }
+
+    fn send(self, result: Result<(), CommitError>) {
+        if let Reply::To(reply, _) = self {
+            // Whoever does not wait any more has lost interest, not the mail.
+            let _ = reply.send(result);
+        }
+    }
 }
 
 /// How recipients of one message stand from now on, and the record that says so.
@@ -87,18 +112,42 @@ struct Jobs {
     batches: Vec<Batch>,
     carries: Vec<Carries>,
     closing: bool,
+    sleep: Sleep,
     /// The committer has ended: nobody would answer.
     ended: bool,
 }
 
+/// How the committer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Sleep {
+    /// Not at all: it looks again when it is done with what it does.
+    #[default]
+    Awake,
+    /// For a moment; only what somebody waits for is worth waking it.
+    Light,
+    Deep,
+}
+
 impl Queue {
+    /// Fates that nobody waits for and that are not even written yet.
+    pub fn backlog(&self) -> usize {
+        lock(&self.jobs).batches.len()
+    }
+
     pub fn push(&self, batch: Batch) {
         let mut jobs = lock(&self.jobs);
         // The dropped reply tells the caller.
         if !jobs.ended {
+            let wake = match jobs.sleep {
+                Sleep::Awake => false,
+                Sleep::Light => !matches!(batch.reply, Reply::Nobody),
+                Sleep::Deep => true,
+            };
             jobs.batches.push(batch);
             drop(jobs);
-            self.ready.notify_one();
+            if wake {
+                self.ready.notify_one();
+            }
         }
     }
 
@@ -119,19 +168,41 @@ impl Queue {
     /// Waits for work, at most until `deadline`.
     fn take(&self, deadline: Option<Instant>) -> Jobs {
         let mut jobs = lock(&self.jobs);
-        while jobs.batches.is_empty() && jobs.carries.is_empty() && !jobs.closing {
-            jobs = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => break,
-                Some(left) => self.ready.wait_timeout(jobs, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
+        let urgent = |jobs: &Jobs| {
+            let waited_for = |batch: &Batch| !matches!(batch.reply, Reply::Nobody);
+            jobs.batches.iter().any(waited_for) || !jobs.carries.is_empty() || jobs.closing
+        };
+        let light = Instant::now() + LIGHT;
+        while !urgent(&jobs) {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                break;
+            }
+            if now < light {
+                jobs.sleep = Sleep::Light;
+                jobs = self.wait(jobs, light - now);
+            } else if jobs.batches.is_empty() {
+                jobs.sleep = Sleep::Deep;
+                jobs = match deadline {
+                    Some(deadline) => self.wait(jobs, deadline - now),
+                    None => self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+                };
+            } else {
+                break;
+            }
         }
+        jobs.sleep = Sleep::Awake;
         Jobs {
             batches: std::mem::take(&mut jobs.batches),
             carries: std::mem::take(&mut jobs.carries),
             closing: jobs.closing,
             ended: false,
+            sleep: Sleep::Awake,
         }
+    }
+
+    fn wait<'a>(&self, jobs: MutexGuard<'a, Jobs>, time: Duration) -> MutexGuard<'a, Jobs> {
+        self.ready.wait_timeout(jobs, time).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -364,7 +435,8 @@ impl Committer {
     fn arrived(&mut self, batches: Vec<Batch>) {
         let mut index = self.shared.index();
         let mut news = false;
-        for batch in &mut batches.into_iter() {
+        let mut replies = Vec::with_capacity(batches.len());
+        for batch in batches {
             let Batch { messages, fates, bodies, reply, durable: _ } = batch;
             for (_, arrival) in messages {
                 index.insert(arrival);
@@ -376,10 +448,10 @@ impl Committer {
             {
                 forget(&self.shared, &mut index, &finished);
             }
-            // Whoever does not wait any more has lost interest, not the mail.
-            let _ = reply.send(Ok(()));
+            replies.push(reply);
         }
         drop(index);
+        answer(replies);
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         if news {
             self.shared.wake.notify_one();
@@ -391,22 +463,25 @@ impl Committer {
         let Batch { fates, reply, .. } = batch;
         if let Some(Fates { id, fates, record }) = fates {
             let finished = self.shared.index().settle(id, fates);
+            let comes_again = finished.is_none();
             let kept = Kept { record, finished };
             match &result {
                 Ok(()) => self.unsynced.push(kept),
                 Err(_) => self.unwritten.push(kept),
             }
             self.deadline.get_or_insert_with(|| Instant::now() + MAX_UNSYNCED);
-            self.shared.wake.notify_one();
+            if comes_again {
+                self.shared.wake.notify_one();
+            }
         }
-        let _ = reply.send(result);
+        reply.send(result);
     }
 
     /// Answers batches that did not get to disk.
     fn refuse(&mut self, batches: Vec<Batch>, error: &CommitError) {
         for batch in batches {
             match batch.durable {
-                true => drop(batch.reply.send(Err(error.clone()))),
+                true => batch.reply.send(Err(error.clone())),
                 false => self.settled(batch, Err(error.clone())),
             }
         }
@@ -445,6 +520,27 @@ impl Committer {
             index.moved(id, place);
         }
         Ok(())
+    }
+}
+
+/// Tells all who wait that their batches are durable. Those of one event loop are told there: to wake the
+/// loop once costs less than once for each of them.
+fn answer(replies: Vec<Reply>) {
+    let mut by_loop: Vec<(Handle, Vec<Reply>)> = Vec::new();
+    for reply in replies {
+        match &reply {
+            Reply::To(_, Some(home)) => match by_loop.iter_mut().find(|(handle, _)| handle.id() == home.id())
+            {
+                Some((_, replies)) => replies.push(reply),
+                None => by_loop.push((home.clone(), vec![reply])),
+            },
+            Reply::To(_, None) | Reply::Nobody => reply.send(Ok(())),
+        }
+    }
+    for (home, replies) in by_loop {
+        let alone = replies.len() == 1;
+        let tell = move || replies.into_iter().for_each(|reply| reply.send(Ok(())));
+        if alone { tell() } else { drop(home.spawn(async move { tell() })) }
     }
 }
 

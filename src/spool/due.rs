@@ -1,12 +1,15 @@
 //! The index in memory: which messages there are, where they lie, how each recipient stands and who
 //! is due when. Plain data under one lock: no I/O, no clock (`now` is given).
 
+mod queue;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub(super) use self::queue::Tally;
 use super::Summary;
 use super::content::Content;
 use super::entry::{Entry, Fate, Waiting};
@@ -106,6 +109,8 @@ pub(super) struct Index {
     items: HashMap<QueueId, Item>,
     new: BTreeSet<(Timestamp, QueueId)>,
     retries: BTreeSet<(Timestamp, QueueId)>,
+    /// Messages with a recipient that waits, in the order of their arrival.
+    waiting: BTreeSet<QueueId>,
     /// Messages with a held recipient, in the order of their arrival and in that of their end.
     held: BTreeSet<QueueId>,
     expiring: BTreeSet<(Timestamp, QueueId)>,
@@ -115,6 +120,7 @@ pub(super) struct Index {
     /// Content files, and how many messages use each.
     bodies: HashMap<QueueId, (u64, u32)>,
     pub segments: BTreeMap<u64, Usage>,
+    pub tally: Tally,
 }
 
 impl Index {
@@ -160,6 +166,10 @@ impl Index {
         warm = warm.filter(|warm| warm.content.memory() <= self.warm_left);
         self.warm_left -= warm.as_ref().map_or(0, |warm| warm.content.memory());
         let waiting = fates.iter().filter(|fate| !fate.is_final()).count() as u32;
+        fates.iter().for_each(|fate| self.tally.enter(fate));
+        if fates.iter().any(|fate| matches!(fate, Fate::Waiting(_))) {
+            self.waiting.insert(id);
+        }
         let states = fates.into_iter().map(|fate| State { fate, in_flight: false }).collect();
         self.items.insert(
             id,
@@ -170,6 +180,9 @@ impl Index {
 
     /// Takes the message out as if it had never been there; start-up only.
     fn remove(&mut self, id: QueueId) {
+        for state in self.items.get(&id).into_iter().flat_map(|item| &item.states) {
+            self.tally.forget(&state.fate);
+        }
         if let Some(finished) = self.finish(id) {
             self.forget(&finished);
         }
@@ -199,6 +212,7 @@ impl Index {
             // A final outcome stays: a late retry of something done would be a second delivery.
             if !state.fate.is_final() {
                 item.waiting -= u32::from(fate.is_final());
+                self.tally.turn(&state.fate, &fate);
                 state.fate = fate;
             }
         }
@@ -229,6 +243,7 @@ impl Index {
             Some((Lane::Retry, time)) => self.retries.remove(&(time, id)),
             None => false,
         };
+        self.waiting.remove(&id);
         if let Some(until) = item.until {
             self.held.remove(&id);
             self.expiring.remove(&(until, id));
@@ -361,6 +376,7 @@ impl Index {
                 state.in_flight = false;
             }
         }
+        self.schedule(id);
     }
 
     /// Takes the next message whose time has come, the lanes by turns, so that neither a flood of
@@ -418,6 +434,9 @@ impl Index {
 
     /// A message whose record is beyond reading.
     pub fn lose(&mut self, id: QueueId) -> Option<QueueId> {
+        for state in self.items.get(&id).into_iter().flat_map(|item| &item.states) {
+            self.tally.lose(&state.fate);
+        }
         let finished = self.finish(id)?;
         self.forget(&finished)
     }

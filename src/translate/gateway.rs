@@ -102,6 +102,7 @@ fn draft(
         default_route,
         storage,
         limits,
+        shared_limits,
         public_addresses,
         notices,
         dns,
@@ -141,6 +142,9 @@ fn draft(
         allow_foreign_senders: clients.allow_foreign_senders,
         default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
         limits: bounds(limits, findings),
+        shared_limits: shared_limits
+            .as_ref()
+            .and_then(|shared| super::egress::shared(pass, shared, findings)),
         notices: Notices {
             from: notices
                 .as_ref()

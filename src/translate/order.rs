@@ -264,11 +264,15 @@ impl<'a> Pass<'a> {
         let certificates =
             bundle.gateway.listeners.iter().filter_map(|listener| listener.certificate.as_ref());
         let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
-        let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
+        let of_routes = bundle.routes.iter().flat_map(Route::materials);
+        let shared =
+            bundle.gateway.shared_limits.iter().flat_map(|shared| [&shared.username, &shared.password]);
+        let shared = shared.flatten();
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
         let senders = bundle.gateway.smime_signers.iter().map(|signer| &signer.certificate);
         let senders = senders.flat_map(|certificate| [&certificate.chain, &certificate.key]);
-        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).chain(senders).collect();
+        let named = pairs.chain(of_routes).chain(signing).chain(shared).chain(senders);
+        let named: BTreeSet<&Material> = named.collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

@@ -338,6 +338,9 @@ pub fn references(resources: &Resources) -> References {
         {
             found.secrets.insert(ObjectKey::new(&namespace, &reference.name));
         }
+        let redis = gateway.spec.shared_limits.iter().map(|shared| &shared.redis);
+        let logins = redis.flat_map(|redis| [&redis.password_ref, &redis.username_ref]).flatten();
+        found.secrets.extend(logins.map(|login| ObjectKey::new(&namespace, &login.name)));
         for key in &gateway.spec.dkim {
             found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
         }
@@ -351,6 +354,10 @@ pub fn references(resources: &Resources) -> References {
         }
     }
     for route in &resources.routes {
+        let login = route.spec.auth.as_ref().map(|auth| &auth.credentials_ref);
+        for reference in login.into_iter().chain(&route.spec.tls.client_certificate_ref) {
+            found.secrets.insert(ObjectKey::new(key(&**route).namespace, &reference.name));
+        }
         if let Some(reference) = &route.spec.tls.ca_ref {
             let key = ObjectKey::new(key(&**route).namespace, &reference.name);
             match reference.kind {

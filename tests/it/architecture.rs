@@ -12,16 +12,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bundle", &["mail"]),
     ("policy", &["bundle", "mail"]),
     ("translate", &["api", "bundle", "policy", "mail"]),
-    ("smtp", &["mail"]),
+    ("smtp", &["loops", "mail"]),
     ("spool", &["mail"]),
-    ("delivery", &["spool", "policy", "bundle", "smtp", "mail"]),
+    ("delivery", &["spool", "policy", "bundle", "smtp", "loops", "mail"]),
     ("directory", &["api", "translate", "bundle", "mail"]),
     ("published", &["api", "translate", "bundle", "mail"]),
     ("manifest", &["api", "translate", "bundle", "mail"]),
-    ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "mail"]),
+    ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "loops", "mail"]),
     ("controller", &["api", "translate", "policy", "bundle", "directory", "published", "admin", "mail"]),
     ("admin", &[]),
     ("telemetry", &[]),
+    ("loops", &[]),
 ];
 
 /// Crates that a module must not name, with the reason.

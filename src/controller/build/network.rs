@@ -71,6 +71,11 @@ fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgress
             }
             RouteTarget::MxOf(_) | RouteTarget::RecipientMx => mx = true,
         }
+        let sources = route.egress.iter().flat_map(|egress| &egress.sources);
+        sources.filter_map(|source| source.proxy.as_ref()).for_each(&mut reach);
+    }
+    if let Some(shared) = &bundle.gateway.shared_limits {
+        reach(&shared.at);
     }
     if let Some(url) = &bundle.gateway.rspamd {
         reach(&web_server(url));

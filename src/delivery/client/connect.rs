@@ -1,6 +1,7 @@
-//! From an address to a session that is ready for MAIL: connect, greeting, EHLO, TLS as demanded.
+//! From an address to a session that is ready for MAIL: connect, greeting, EHLO, TLS as demanded, login.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Timeouts;
+use super::auth::{self, Credentials};
 use super::extensions::Extensions;
 use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
@@ -35,12 +37,22 @@ pub struct Terms<'a> {
     pub tls: &'a Tls,
     /// No clear text, whatever happens.
     pub require_tls: bool,
+    /// Logged in with, or no session at all.
+    pub auth: Option<&'a Arc<Credentials>>,
     pub timeouts: Timeouts,
 }
 
 /// Opens a session. Clear text is used only if nothing demands TLS, and then also when TLS is offered
 /// but broken (spec R21): that takes a new connection.
 pub async fn open(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trouble> {
+    let session = greet(address, terms).await?;
+    match terms.auth {
+        None => Ok(session),
+        Some(credentials) => session.log_in(credentials, &terms).await,
+    }
+}
+
+async fn greet(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trouble> {
     if terms.tls.mode == TlsMode::Implicit {
         let stream = connect(address, &terms).await?;
         let (stream, facts) = handshake(stream, &terms).await?;
@@ -52,6 +64,7 @@ pub async fn open(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trou
     match starttls(address, &terms, true).await {
         Err(
             Trouble::Handshake(_)
+            | Trouble::ClientCertificate(_)
             | Trouble::Closed(Stage::StartTls)
             | Trouble::TimedOut(Stage::StartTls)
             | Trouble::Garbled(Stage::StartTls, _),
@@ -115,7 +128,7 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
     let name = terms.tls.server_name.as_deref().unwrap_or(terms.host);
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| Trouble::Handshake(format!("{name:?} is not a name that a certificate can carry")))?;
-    let connector = TlsConnector::from(std::sync::Arc::clone(&terms.tls.config));
+    let connector = TlsConnector::from(Arc::clone(&terms.tls.config));
     match timeout(terms.timeouts.hello, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => {
             let (_, connection) = stream.get_ref();
@@ -126,7 +139,10 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
         }
         Ok(Err(error)) => Err(match tls::refusal(&error) {
             Some(text) => Trouble::Certificate(text),
-            None => Trouble::Handshake(error.to_string()),
+            None => match tls::refused_certificate(&error) {
+                Some(alert) => Trouble::ClientCertificate(alert),
+                None => Trouble::Handshake(error.to_string()),
+            },
         }),
         Err(_) => Err(Trouble::Handshake("no answer in time".to_owned())),
     }
@@ -154,6 +170,27 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
 }
 
 impl Session {
+    /// The login that the route has (spec R16). Without it there is no session.
+    async fn log_in(mut self, credentials: &Arc<Credentials>, terms: &Terms<'_>) -> Result<Self, Trouble> {
+        let login = match self.tls.is_some() && terms.tls.verifies_peer {
+            true => {
+                let (offered, limit) = (self.extensions.auth, terms.timeouts.hello);
+                auth::login(&mut self.wire, offered, credentials, limit).await
+            }
+            // No route is made like this; if one were, no password would leave.
+            false => Err(Trouble::AuthUnprotected),
+        };
+        match login {
+            Ok(()) => Ok(self),
+            Err(trouble) => {
+                if !matches!(trouble, Trouble::Closed(_) | Trouble::TimedOut(_)) {
+                    self.quit().await;
+                }
+                Err(trouble)
+            }
+        }
+    }
+
     /// Says goodbye, briefly.
     pub async fn quit(mut self) {
         let limit = std::time::Duration::from_secs(2);

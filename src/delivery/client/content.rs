@@ -23,20 +23,21 @@ impl<'a> Encoder<'a> {
         Self { pieces: [head, rest], state: State::LineStart, finished: false }
     }
 
-    /// Puts the next block into `wire` (cleared first); the last one ends with the final dot. False
-    /// when there is nothing more.
+    /// Puts the next block into `wire` (behind what is in it); the last one ends with the final dot.
+    /// False when there is nothing more. A small message is one block, so one write takes it all.
     pub fn next_block(&mut self, wire: &mut Vec<u8>) -> bool {
-        wire.clear();
         if self.finished {
             return false;
         }
+        let mut left = BLOCK;
         for piece in &mut self.pieces {
-            let (block, later) = piece.split_at(piece.len().min(BLOCK));
+            let (block, later) = piece.split_at(piece.len().min(left));
             *piece = later;
-            if !block.is_empty() {
-                self.state = encode(block, self.state, wire);
-                return true;
-            }
+            left -= block.len();
+            self.state = encode(block, self.state, wire);
+        }
+        if self.pieces.iter().any(|piece| !piece.is_empty()) {
+            return true;
         }
         self.finished = true;
         match self.state {
@@ -68,7 +69,7 @@ fn encode(block: &[u8], mut state: State, wire: &mut Vec<u8>) -> State {
             (State::LineStart, b'.') => wire.push(b'.'),
             _ => {}
         }
-        let plain = rest.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(rest.len());
+        let plain = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         wire.extend_from_slice(&rest[..plain]);
         if plain > 0 {
             state = State::Middle;
@@ -99,6 +100,7 @@ mod tests {
         let (mut encoder, mut block, mut all) = (Encoder::new(head, rest), Vec::new(), Vec::new());
         while encoder.next_block(&mut block) {
             all.extend_from_slice(&block);
+            block.clear();
         }
         all
     }

@@ -23,6 +23,10 @@ pub struct Key {
     pub hostname: String,
     pub tls: blake3::Hash,
     pub require_tls: bool,
+    /// Who the session is logged in as: after a change of credentials nobody takes an older one.
+    pub auth: Option<blake3::Hash>,
+    /// The event loop that has the socket (see [`crate::loops::here`]).
+    pub home: usize,
 }
 
 #[derive(Default)]

@@ -10,15 +10,18 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, OtherError,
+    RootCertStore, SignatureScheme, SupportedProtocolVersion, version,
 };
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::bundle::document::{RouteTls, TlsMode};
+use super::auth::process_key;
+use crate::bundle::document::{RouteTls, TlsMode, TlsVersion};
 
 /// The TLS feature extension (RFC 7633): the server promised to staple proof that it is not revoked.
 const MUST_STAPLE: &str = "1.3.6.1.5.5.7.1.24";
@@ -31,10 +34,23 @@ pub struct Tls {
     /// Verified instead of the host's own name.
     pub server_name: Option<String>,
     pub config: Arc<ClientConfig>,
+    /// Chain and name are checked, so who answers is who was meant: a password may be said here.
+    pub verifies_peer: bool,
+    demands: Demands,
     /// Certificates trusted beside the system's roots.
     own: Arc<[CertificateDer<'static>]>,
+    /// Shown to a host that asks for one.
+    client: Option<Arc<CertifiedKey>>,
     /// Equal terms, equal identity: connections are shared only among these.
     pub identity: blake3::Hash,
+}
+
+/// What the peer must have.
+#[derive(Debug, Clone, Copy)]
+struct Demands {
+    chain: bool,
+    name: bool,
+    version: TlsVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +61,14 @@ pub enum TlsError {
     BadCaFile(String),
     #[error("{0:?} is not a name that a certificate can carry")]
     BadServerName(String),
+    #[error("its client certificate holds no certificate")]
+    NoClientCertificate,
+    #[error("its client certificate cannot be read: {0}")]
+    BadClientCertificate(String),
+    #[error("the private key of its client certificate cannot be read: {0}")]
+    BadClientKey(String),
+    #[error("its client certificate and the private key beside it do not belong together")]
+    ForeignClientKey,
 }
 
 impl Tls {
@@ -56,14 +80,26 @@ impl Tls {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(
-            format!("{:?}", (terms.mode, terms.require_ca_signed, terms.validate_hostname)).as_bytes(),
+            format!(
+                "{:?}",
+                (terms.mode, terms.require_ca_signed, terms.validate_hostname, terms.min_version)
+            )
+            .as_bytes(),
         );
         hasher.update(terms.server_name.as_deref().unwrap_or("").as_bytes());
         own.iter().for_each(|certificate| {
             hasher.update(certificate);
         });
-        let config = client_config(own.clone(), terms.require_ca_signed, terms.validate_hostname)?;
+        let demands = Demands {
+            chain: terms.require_ca_signed,
+            name: terms.validate_hostname,
+            version: terms.min_version,
+        };
+        let config = client_config(own.clone(), demands, None)?;
         Ok(Self {
+            verifies_peer: terms.verifies_peer(),
+            demands,
+            client: None,
             mode: terms.mode,
             require: terms.require,
             server_name: terms.server_name.clone(),
@@ -73,14 +109,30 @@ impl Tls {
         })
     }
 
+    /// The same terms, with a certificate of ours for a host that asks for one (spec R17). Both are PEM text:
+    /// our certificate first, then its issuers; the key in PKCS#8, PKCS#1 or SEC1.
+    pub fn with_client_certificate(self, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let client = Arc::new(read_pair(chain, key)?);
+        let config = client_config(self.own.to_vec(), self.demands, Some(&client))?;
+        let mut hasher = blake3::Hasher::new_keyed(process_key());
+        hasher.update(self.identity.as_bytes());
+        client.cert.iter().for_each(|certificate| {
+            hasher.update(certificate);
+        });
+        let identity = hasher.finalize();
+        Ok(Self { config: Arc::new(config), client: Some(client), identity, ..self })
+    }
+
     /// The same terms with every demand on the peer's certificate.
     pub fn verified(&self) -> Result<Self, TlsError> {
-        let config = client_config(self.own.to_vec(), true, true)?;
+        let demands = Demands { chain: true, name: true, ..self.demands };
+        let config = client_config(self.own.to_vec(), demands, self.client.as_ref())?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"verified");
         hasher.update(self.identity.as_bytes());
         let identity = hasher.finalize();
-        Ok(Self { require: true, config: Arc::new(config), identity, ..self.clone() })
+        let config = Arc::new(config);
+        Ok(Self { require: true, verifies_peer: true, demands, config, identity, ..self.clone() })
     }
 
     /// TLS when the peer has it, any certificate, no demand (spec R21).
@@ -100,19 +152,47 @@ fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if certificates.is_empty() { Err(TlsError::NoCertificate) } else { Ok(certificates) }
 }
 
+/// Our certificate and its key, known to belong together.
+fn read_pair(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.map_err(|error| TlsError::BadClientCertificate(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoClientCertificate);
+    }
+    // The error may quote what it read.
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|_| TlsError::BadClientKey("it is not a private key in PEM form".to_owned()))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::ForeignClientKey,
+        rustls::Error::InvalidCertificate(error) => TlsError::BadClientCertificate(format!("{error:?}")),
+        other => TlsError::BadClientKey(other.to_string()),
+    })
+}
+
 fn client_config(
     own: Vec<CertificateDer<'static>>,
-    chain: bool,
-    name: bool,
+    demands: Demands,
+    client: Option<&Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, TlsError> {
+    static FROM_12: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+    static FROM_13: &[&SupportedProtocolVersion] = &[&version::TLS13];
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(Verifier::new(&provider, own, chain, name)?);
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let verifier = Arc::new(Verifier::new(&provider, own, demands.chain, demands.name)?);
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(match demands.version {
+            TlsVersion::Tls12 => FROM_12,
+            TlsVersion::Tls13 => FROM_13,
+        })
         .expect("the provider has TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(verifier);
+    Ok(match client {
+        Some(client) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(client))))
+        }
+        None => builder.with_no_client_auth(),
+    })
 }
 
 /// The system's roots, read once: an image does not change while it runs.
@@ -229,6 +309,27 @@ pub fn refusal(error: &std::io::Error) -> Option<String> {
         rustls::Error::InvalidCertificate(other) => Some(Cause::Other(format!("{other:?}")).to_string()),
         _ => None,
     }
+}
+
+/// The alert by which a host refuses the certificate that we showed, or that we have none; if that is what went
+/// wrong.
+pub fn refused_certificate(error: &std::io::Error) -> Option<String> {
+    use AlertDescription as Alert;
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::AlertReceived(alert) = error else { return None };
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
+    .then(|| format!("{alert:?}"))
 }
 
 fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Cause> {

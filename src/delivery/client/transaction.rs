@@ -264,7 +264,7 @@ impl Session {
             Stage::Rcpt => self.timeouts.rcpt,
             Stage::Data => self.timeouts.data,
             Stage::Content | Stage::End => self.timeouts.end,
-            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Mail => self.timeouts.mail,
+            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth | Stage::Mail => self.timeouts.mail,
         };
         match self.wire.send(command, stage, limit).await {
             Ok(()) => self.wire.reply(stage, limit).await,
@@ -280,6 +280,7 @@ impl Session {
             if let Err(trouble) = self.wire.send(&block, Stage::Content, self.timeouts.block).await {
                 return Err(self.parting(Stage::Content, trouble).await);
             }
+            block.clear();
         }
         let reply = self.wire.reply(Stage::End, self.timeouts.end).await?;
         if (200..300).contains(&reply.code) { Ok(reply) } else { Err(Trouble::Refused(Stage::End, reply)) }

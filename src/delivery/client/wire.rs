@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use super::tls;
 use crate::delivery::outcome::{Stage, Trouble};
 use crate::smtp::reply::Reply;
 
@@ -115,7 +116,12 @@ impl Wire {
             }
             let mut block = [0; 4096];
             match self.stream.read(&mut block).await {
-                Ok(0) | Err(_) => return Err(Trouble::Closed(stage)),
+                Ok(0) => return Err(Trouble::Closed(stage)),
+                // With TLS 1.3 the peer judges our certificate only when our side of the handshake is done.
+                Err(error) => {
+                    let refused = tls::refused_certificate(&error);
+                    return Err(refused.map_or(Trouble::Closed(stage), Trouble::ClientCertificate));
+                }
                 Ok(read) => self.ahead.extend_from_slice(&block[..read]),
             }
         }

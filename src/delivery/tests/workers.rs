@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::bundle::document::Retry;
 use crate::delivery::sink::{Action, Behaviour, Mail, Sink, nobody, say};
-use crate::delivery::{Allowance, Config, Metrics, Routes, Worker};
+use crate::delivery::{Allowance, Config, Metrics, Pauses, Routes, Worker};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
@@ -45,6 +45,7 @@ impl Routes for Live {
 pub(super) struct Running {
     pub(super) spool: Spool,
     routes: Arc<Live>,
+    pauses: Pauses,
     pub(super) metrics: Metrics,
     worker: Worker,
     folder: Folder,
@@ -78,8 +79,16 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let (spool, _) = Spool::open(&folder.0, options).unwrap();
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
-    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), Allowance::default(), config);
-    Running { spool, routes, metrics, worker, folder }
+    let pauses = Pauses::default();
+    let worker = Worker::start(
+        spool.clone(),
+        routes.clone(),
+        metrics.clone(),
+        Allowance::default(),
+        pauses.clone(),
+        config,
+    );
+    Running { spool, routes, pauses, metrics, worker, folder }
 }
 
 pub(super) fn quick() -> Config {
@@ -405,7 +414,7 @@ async fn shutdown_finishes_what_runs_and_keeps_the_rest_for_the_next_start() {
     let slow = Sink::start(Behaviour::default().on("END", Action::Wait(Duration::from_millis(200)))).await;
     let table = || relay(&[slow.address], None, fast());
     let config = Config { per_destination: 2, ..quick() };
-    let running = start(table(), config);
+    let running = start(table(), config.clone());
     for n in 0..10 {
         running.send(&format!("u{n}@x.example")).await;
     }

@@ -7,17 +7,19 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::Config;
+use super::{Config, paused};
 use crate::bundle::document::RouteTarget;
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
-use crate::delivery::metrics::{ByKind, ByNote, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::metrics::{ByKind, ByNote, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict};
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
+use crate::delivery::pauses::Pauses;
 use crate::delivery::plan;
 use crate::delivery::routes::{Label, Route, RouteTable, Routes, domain_of};
 use crate::delivery::settle::{self, Attempted};
+use crate::delivery::wake::Situation;
 use crate::mail::dsn;
 use crate::mail::envelope::{Recipient, Via};
 use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
@@ -33,6 +35,7 @@ pub struct Shared {
     pub routes: Arc<dyn Routes>,
     pub outside: Outside,
     pub metrics: Metrics,
+    pub pauses: Pauses,
     room: Room,
     mx_port: u16,
     stop: CancellationToken,
@@ -46,11 +49,13 @@ impl Shared {
         outside: Outside,
         metrics: Metrics,
         allowance: Allowance,
-        config: Config,
+        pauses: Pauses,
+        config: &Config,
         stop: CancellationToken,
     ) -> Self {
-        let Config { mx_port, memory, .. } = config;
-        Self { spool, routes, outside, metrics, room: Room::new(memory), mx_port, stop, allowance }
+        let Config { mx_port, memory, .. } = *config;
+        let room = Room::new(memory);
+        Self { spool, routes, outside, metrics, pauses, room, mx_port, stop, allowance }
     }
 }
 
@@ -66,14 +71,13 @@ pub enum Destination {
 
 pub struct Job {
     pub destination: Destination,
-    queued: Queued,
-    targets: Vec<usize>,
+    pub(super) queued: Queued,
+    pub(super) targets: Vec<usize>,
 }
 
 /// A job came to its end.
 pub struct Done {
-    /// `None`: it was in no lane.
-    pub lane: Option<Destination>,
+    pub lane: Destination,
     /// What [`Job::memory`] said.
     pub memory: u64,
     /// The destination did not say a word.
@@ -135,39 +139,59 @@ impl Job {
 }
 
 /// Makes the attempt and settles it.
-pub async fn run(shared: Arc<Shared>, lane: Destination, job: Job) -> Done {
+pub async fn run(shared: &Shared, lane: Destination, job: Job) -> Done {
+    shared.metrics.in_flight.inc();
+    let done = attempt_and_settle(shared, lane, job).await;
+    shared.metrics.in_flight.dec();
+    done
+}
+
+async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Done {
     let table = shared.routes.current();
     let content = match job.queued.content() {
         Ok(content) => content,
         Err(error) => {
             error!(queue_id = %job.queued.id(), %error, "the content of a message cannot be read");
             job.postpone(&shared.spool, UNREADABLE);
-            return Done { lane: Some(lane), memory: job.memory(), silence: None };
+            return Done { lane, memory: job.memory(), silence: None };
         }
     };
-    let (label, outcomes) = outcomes(&shared, &table, &job, &content).await;
-    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if p.trouble.is_silence());
+    let memory = job.memory();
+    let Some(job) = paused::set_aside(shared, &table, &content, job).await else {
+        return Done { lane, memory, silence: None };
+    };
+    let (label, outcomes) = outcomes(shared, &table, &job, &content).await;
+    // Who does not answer, or does not let us in, does so for whoever stands in line too.
+    let alike = |trouble: &Trouble| trouble.is_silence() || trouble.is_unwelcome();
+    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if alike(&p.trouble));
     let silence = match outcomes.first() {
         Some(Outcome::Later(problem)) if outcomes.iter().all(silent) => Some(problem.clone()),
         _ => None,
     };
-    conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
-    Done { lane: Some(lane), memory: job.memory(), silence }
+    if let Some(problem) = silence.as_ref().filter(|problem| problem.trouble.is_unwelcome()) {
+        let (route, host) = (label.as_ref().map(Label::to_string), problem.host.as_deref());
+        let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+        warn!(
+            route,
+            host, reason, code, "the next hop does not let this gateway in; mail waits for its repair"
+        );
+    }
+    conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+    Done { lane, memory, silence }
 }
 
 /// Settles a job whose destination was found silent by another: no need to wait for that again.
-pub async fn give_up_turn(shared: Arc<Shared>, job: Job, problem: Problem) -> Done {
+pub async fn give_up_turn(shared: &Shared, job: Job, problem: Problem) {
     let table = shared.routes.current();
     let via = &job.entry().targets[job.targets[0]].via;
     let label = table.resolve(via).ok().map(|route| route.label.clone());
     match job.queued.content() {
         Ok(content) => {
             let outcomes = vec![Outcome::Later(problem); job.targets.len()];
-            conclude(&shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+            conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
         }
         Err(_) => job.postpone(&shared.spool, UNREADABLE),
     }
-    Done { lane: None, memory: 0, silence: None }
 }
 
 async fn outcomes(
@@ -260,11 +284,12 @@ async fn conclude(
         .zip(outcomes)
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
-    let settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
+    let mut settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
     let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
     // R85: nobody is told, so it is counted.
     let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
     shared.metrics.bounces_suppressed.inc_by(silent as u64);
+    open_meanwhile(shared, table, entry, &mut settled.fates, now);
     let about = About { entry, content: content.bytes() };
     let mut reports = Vec::new();
     for fates in [&settled.failed, &settled.delayed, &settled.relayed] {
@@ -273,8 +298,30 @@ async fn conclude(
     store(shared, job, &before, settled.fates, reports).await;
 }
 
+/// An attempt that failed on a way that is another one by now says nothing about that one.
+fn open_meanwhile(
+    shared: &Shared,
+    table: &RouteTable,
+    entry: &Entry,
+    fates: &mut [(usize, Fate)],
+    now: Timestamp,
+) {
+    let current = Situation::now(&*shared.routes, &shared.pauses);
+    if std::ptr::eq(&*current.table, table) {
+        return;
+    }
+    for (target, fate) in fates {
+        if let Fate::Waiting(waiting) = fate
+            && current.has_other_way(table, &entry.targets[*target])
+        {
+            let soon = later(now, Duration::from_secs_f64(1.0 + rand::random::<f64>()));
+            waiting.next_attempt = waiting.next_attempt.min(soon);
+        }
+    }
+}
+
 /// Tells the spool. Nothing else happens with this message before it knows.
-async fn store(
+pub(super) async fn store(
     shared: &Shared,
     job: &Job,
     before: &[Waiting],
@@ -282,6 +329,9 @@ async fn store(
     reports: Vec<Submission>,
 ) {
     let id = job.queued.id();
+    if reports.is_empty() && shared.spool.settle_soon(id, &fates) {
+        return;
+    }
     let mut pause = Duration::from_millis(200);
     loop {
         match shared.spool.settle(id, fates.clone(), reports.clone()).await {
@@ -331,7 +381,7 @@ fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize
         .collect()
 }
 
-fn report(
+pub(super) fn report(
     shared: &Shared,
     table: &RouteTable,
     now: Timestamp,
@@ -377,6 +427,10 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
                 let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
                 info!(%queue_id, target, %route, host = problem.host, reason, code, "deferred");
                 debug!(%queue_id, target, %recipient, why = %problem, "deferred");
+                if problem.trouble.is_unwelcome() {
+                    let labels = ByReason { route: route.clone(), reason };
+                    shared.metrics.unwelcome.get_or_create(&labels).inc();
+                }
                 Verdict::deferred
             }
             Outcome::Failed { status: [class, subject, detail], problem } => {
@@ -391,7 +445,7 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     }
 }
 
-fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
+pub(super) fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
     match queued.state(target) {
         Fate::Waiting(waiting) => waiting,
         // The spool hands out waiting recipients only; anything else counts as new.
@@ -401,6 +455,6 @@ fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
     }
 }
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -20,6 +20,8 @@ pub struct Lanes {
     running: usize,
     /// Bytes held by jobs in line and running.
     memory: u64,
+    /// Nothing starts any more.
+    closed: bool,
     config: Config,
 }
 
@@ -34,7 +36,7 @@ struct Lane {
 
 impl Lanes {
     pub fn new(config: Config) -> Self {
-        Self { lanes: HashMap::new(), ready: VecDeque::new(), running: 0, memory: 0, config }
+        Self { lanes: HashMap::new(), ready: VecDeque::new(), running: 0, memory: 0, closed: false, config }
     }
 
     /// Puts a job in line; gives it back when the line is too long, with the time after which to try
@@ -57,7 +59,7 @@ impl Lanes {
 
     /// The next job that may run, destinations by turns.
     pub fn next(&mut self) -> Option<(Destination, Job)> {
-        if self.running >= self.config.concurrency {
+        if self.closed || self.running >= self.config.concurrency {
             return None;
         }
         let destination = self.ready.pop_front()?;
@@ -73,9 +75,14 @@ impl Lanes {
         Some((destination, job))
     }
 
+    /// Nothing starts from now on; what runs comes to its end.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
     /// A job ended. When its destination did not say a word, those in line have had their turn too.
     pub fn done(&mut self, done: Done) -> Vec<(Job, Problem)> {
-        let Done { lane: Some(destination), memory, silence } = done else { return Vec::new() };
+        let Done { lane: destination, memory, silence } = done;
         self.running -= 1;
         self.memory -= memory;
         let Some(lane) = self.lanes.get_mut(&destination) else { return Vec::new() };

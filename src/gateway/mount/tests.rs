@@ -4,6 +4,7 @@ use super::*;
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Revision};
 use crate::gateway::listeners::Listeners;
+use crate::loops::Dealer;
 use crate::policy::testing;
 
 /// A publication of a bundle without rules; `hostname` is what changes.
@@ -62,8 +63,12 @@ async fn a_publication_that_is_handed_over_runs_before_the_mount_has_it_and_neve
     let folder = std::env::temp_dir().join(format!("postern-mount-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let mount = Arc::new(Mount::new(folder.clone(), folder.clone(), "gw-0".to_owned()));
-    let live =
-        Live::new("gw-0".to_owned(), "i".to_owned(), Listeners::new(Vec::new(), "gw".to_owned()), None);
+    let live = Live::new(
+        "gw-0".to_owned(),
+        "i".to_owned(),
+        Listeners::new(Vec::new(), "gw".to_owned(), Dealer::default()),
+        None,
+    );
 
     publication(1, "one").mount(&folder);
     mount.refresh(&live).await;

@@ -64,7 +64,7 @@ impl Behaviour {
     }
 }
 
-/// `command`: the beginning of a command line, or `CONNECT` (before the greeting), `CONTENT` (after
+/// `command`: the beginning of a command line, `BLANK` (a line with nothing in it), or `CONNECT` (before the greeting), `CONTENT` (after
 /// the first octets of content), `END` (after the final dot).
 #[derive(Clone)]
 pub struct Step {
@@ -77,6 +77,8 @@ pub struct Step {
 pub enum Action {
     /// Says this instead (CRLF is added).
     Say(String),
+    /// Says what this makes of the line.
+    Do(Arc<dyn Fn(&str) -> String + Send + Sync>),
     /// Says this and hangs up.
     SayAndClose(String),
     Close,
@@ -261,6 +263,10 @@ impl Line<'_> {
                     Answer::Close
                 }
             }
+            Action::Do(make) => match self.say(&make(moment)).await {
+                Some(()) => Answer::Done,
+                None => Answer::Close,
+            },
             Action::SayAndClose(text) => {
                 self.say(&text).await;
                 Answer::Close
@@ -295,7 +301,8 @@ async fn session(stream: TcpStream, connection: usize, seen: &Seen, script: &Mut
     loop {
         let command = String::from_utf8_lossy(&line.until(b"\r\n").await?).trim_end().to_owned();
         seen.commands.lock().unwrap().push(command.clone());
-        let scripted = line.scripted(&command).await;
+        let moment = if command.is_empty() { "BLANK" } else { &command };
+        let scripted = line.scripted(moment).await;
         match scripted {
             Answer::Close => return None,
             Answer::Done => continue,

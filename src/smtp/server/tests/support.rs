@@ -140,6 +140,7 @@ pub fn config(settings: Settings, tls: TlsMode) -> ListenerConfig {
         tls,
         certificate: Arc::new(LiveCertificate::self_signed("gw.example").unwrap()),
         settings: Arc::new(ArcSwap::from_pointee(settings)),
+        loops: Default::default(),
         connections: Arc::new(Connections::default()),
     }
 }

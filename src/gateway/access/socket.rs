@@ -1,5 +1,5 @@
-//! The unix socket in the spool's folder, for `postern quarantine` on the same machine or in the same pod. Only
-//! the owner of the process may connect.
+//! The unix socket in the spool's folder, for `postern queue` and `postern quarantine` on the same machine or in
+//! the same pod. Only the owner of the process may connect.
 
 use std::io;
 use std::os::fd::AsRawFd;

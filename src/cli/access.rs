@@ -1,4 +1,4 @@
-//! The way to held mail: the socket of the gateway that runs on a folder, the admin address of one with its
+//! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a folder, the admin address of one with its
 //! token, or the folder itself when no gateway has it. The same API behind all three.
 
 use std::io;
@@ -23,19 +23,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Place;
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, Sequence, segment};
 use crate::cli::folder::Folder;
 use crate::cli::standalone::record::Record;
-use crate::delivery::{self, Allowance, Own, RouteTable};
+use crate::delivery::{self, Allowance, Own, Pauses, RouteTable};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::{self as opened, Actor, Refusal, socket};
 use crate::gateway::budget::Budget;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
 use crate::gateway::live::Running;
-use crate::gateway::quarantine::http::{self, Refusal};
-use crate::gateway::quarantine::{Actor, Desk, Metrics, Parts, Policies, socket};
+use crate::gateway::quarantine::{self, Desk, Parts, Policies};
+use crate::gateway::queue::{self, Queue};
 use crate::policy::compile;
 use crate::spool::{self, OpenError, Spool};
 
@@ -45,6 +45,32 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(90);
 /// A message is at most this large.
 const LARGEST: usize = 1 << 30;
+
+/// Where the mail is.
+#[derive(clap::Args)]
+pub struct Place {
+    /// State folder of a standalone gateway, or the spool folder of a gateway pod. Goes through the gateway
+    /// that runs on it, if one does
+    #[arg(long, value_name = "DIR", default_value_os_t = super::standalone::default_state(), global = true)]
+    state: PathBuf,
+    /// Address of a standalone gateway's admin port, with --token
+    #[arg(long, value_name = "http://HOST:PORT", value_parser = base, requires = "token", global = true)]
+    gateway: Option<SocketAddr>,
+    /// The file `token` of its state folder
+    #[arg(long, value_name = "FILE", global = true)]
+    token: Option<PathBuf>,
+    /// When no gateway runs: judge a release by this folder of YAML instead of what the gateway ran last
+    #[arg(long, value_name = "DIR", global = true)]
+    config: Option<PathBuf>,
+    /// When no gateway runs and the folder has several: the one meant, as NAME or NAMESPACE/NAME
+    #[arg(long, value_name = "NAME", global = true)]
+    gateway_name: Option<String>,
+}
+
+fn base(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    address.parse().map_err(|_| "expected http://ADDRESS:PORT, the admin address of the gateway".to_owned())
+}
 
 pub enum Access {
     Socket(PathBuf),
@@ -81,18 +107,32 @@ impl Access {
         // What a release decides is noted where the gateway's own decisions are.
         let mut unread = Registry::default();
         let decisions = Decisions::open(folder, Limits::default(), Matches::default(), &mut unread);
+        let acceptance = Acceptance {
+            spool: spool.clone(),
+            allowance: Allowance::default(),
+            metrics: delivery::Metrics::default(),
+        };
+        let routes = match &policies {
+            Policies::Fixed(running) => Some(Arc::clone(&running.routes)),
+            Policies::Live(_) | Policies::Nobody(_) => None,
+        };
+        let queue = Queue::open(
+            &acceptance,
+            Box::new(move || routes.clone()),
+            Pauses::default(),
+            queue::Metrics::default(),
+        )?;
         let desk = Desk::new(Parts {
-            acceptance: Acceptance {
-                spool: spool.clone(),
-                allowance: Allowance::default(),
-                metrics: delivery::Metrics::default(),
-            },
+            acceptance,
             judge: Judge::new(Budget::of_this_machine(), decisions.clone()),
             policies,
-            metrics: Metrics::default(),
+            metrics: quarantine::Metrics::default(),
         });
         let uid = rustix::process::getuid().as_raw();
-        let pages = http::routes(desk.clone(), Actor::Uid(uid));
+        let pages = opened::of_actor(
+            quarantine::http::api(desk.clone()).merge(queue::http::api(queue)),
+            Actor::Uid(uid),
+        );
         Ok(Access::Folder { spool, desk, pages, decisions })
     }
 
