@@ -98,7 +98,12 @@ pub fn smime(signers: &[document::SmimeSigner], materials: &Materials) -> edit::
             Ok(signer) => {
                 let signer = Arc::new(signer);
                 // The first that names an address signs for it, as policy assumes.
-                for address in addresses.iter().filter(|address| found.get(address).is_none()).cloned().collect::<Vec<_>>() {
+                for address in addresses
+                    .iter()
+                    .filter(|address| found.get(address).is_none())
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
                     found.insert(address, Arc::clone(&signer));
                 }
             }

@@ -107,7 +107,8 @@ pub fn certificates(mapping: &CertificateMapping, entries: &[Entry]) -> Vec<Foun
         // Servers write `userCertificate;binary` whether or not it was asked for so.
         let plain = |name: &str| name.split(';').next().unwrap_or_default().to_ascii_lowercase();
         let wanted = plain(&mapping.certificate);
-        let values = entry.binary.iter().filter(|(name, _)| plain(name) == wanted).flat_map(|(_, values)| values);
+        let values =
+            entry.binary.iter().filter(|(name, _)| plain(name) == wanted).flat_map(|(_, values)| values);
         found.extend(
             values.map(|der| FoundCertificate { addresses: addresses.clone(), der: STANDARD.encode(der) }),
         );

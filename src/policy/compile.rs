@@ -20,8 +20,8 @@ use crate::bundle::document::{
 use crate::bundle::{Bundle, Revision};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::Envelope;
-use crate::mail::message::Message;
 use crate::mail::envelope::RouteName;
+use crate::mail::message::Message;
 
 /// A compiled bundle.
 #[derive(Debug)]

@@ -79,7 +79,9 @@ fn of_directory(
     let Some(directory) = directory else { return false };
     let ldap = directory.spec.ldap.as_ref();
     if ldap.is_none_or(|ldap| ldap.mapping.certificates.is_none()) {
-        let message = format!("Directory {wanted} does not say where certificates are: set its ldap.mapping.certificates");
+        let message = format!(
+            "Directory {wanted} does not say where certificates are: set its ldap.mapping.certificates"
+        );
         findings.push(Problem::reference(path, Reason::NoCertificates, message));
         return false;
     }
@@ -129,9 +131,10 @@ pub fn signers(pass: &Pass<'_>, smime: Option<&Smime>, findings: &mut Findings) 
             Ok(signer) => found.push(signer),
             Err(mut problem) => {
                 let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.smime_signers);
-                let kept = last
-                    .filter(|last| last.certificate.chain.name == object.name)
-                    .find(|last| !pass.resources.secrets.contains_key(&object) && pass.published(&last.certificate.key).is_some());
+                let kept = last.filter(|last| last.certificate.chain.name == object.name).find(|last| {
+                    !pass.resources.secrets.contains_key(&object)
+                        && pass.published(&last.certificate.key).is_some()
+                });
                 problem.message += match kept {
                     Some(_) => "; the one that was there before stays in use",
                     None => "; nothing is signed with it",
@@ -159,7 +162,8 @@ fn signer(
     if let Some(Err(why)) = facts.and_then(|facts| facts.pair.clone()) {
         return Err(problem(format!("Secret {object} cannot sign: {why}")));
     }
-    let text = facts.and_then(|facts| facts.certificates.get("tls.crt")).map(String::as_str).unwrap_or_default();
+    let text =
+        facts.and_then(|facts| facts.certificates.get("tls.crt")).map(String::as_str).unwrap_or_default();
     let first = Pem::iter_from_buffer(text.as_bytes()).next().and_then(Result::ok);
     let first = first.ok_or_else(|| problem(format!("Secret {object} holds no certificate")))?;
     let unreadable = || problem(format!("Secret {object}: its certificate cannot be read"));
@@ -167,7 +171,8 @@ fn signer(
     let (not_before, not_after) = validity(&certificate).ok_or_else(unreadable)?;
     let addresses: Vec<String> = addresses(&certificate).into_iter().collect();
     if addresses.is_empty() {
-        let message = format!("Secret {object}: its certificate is for no e-mail address, so it signs for nobody");
+        let message =
+            format!("Secret {object}: its certificate is for no e-mail address, so it signs for nobody");
         findings.push(problem(message).warning());
     }
     Ok(SmimeSigner { addresses, certificate: Certificate { chain, key }, not_before, not_after })

@@ -205,3 +205,22 @@ fn r036_client_networks_follow_the_spf_record_and_stay_when_it_says_nothing_or_n
     assert!(message.contains("not answered since") && message.contains("stay in force"), "{message}");
     assert_eq!(code(&gateway), "250");
 }
+
+#[test]
+fn r035_without_clients_nobody_relays_and_the_status_says_what_to_add() {
+    let inbox = Inbox::start();
+    let site = Site::new("r035", inbox.address);
+    for (clients, expected) in
+        [("{}", "550"), ("{cidrs: [192.0.2.0/24]}", "550"), ("{cidrs: [127.0.0.1/32]}", "250")]
+    {
+        site.gateway(&format!("  clients: {clients}\n"));
+        let gateway = site.start();
+        let reply = send(gateway.smtp, OWN, &[PARTNER], &message("x"));
+        assert!(reply.starts_with(expected), "{clients}: {reply}");
+        if clients == "{}" {
+            assert!(reply.starts_with("550 5.7.1"), "{reply}");
+            assert!(gateway.wait_condition(GATEWAY, "AcceptsMail", "False").contains("cidrs"));
+        }
+        gateway.stop();
+    }
+}

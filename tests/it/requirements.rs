@@ -11,6 +11,7 @@ mod matching;
 mod precedence;
 mod quarantine;
 mod scope;
+mod sealing;
 mod trust;
 
 use std::collections::BTreeMap;

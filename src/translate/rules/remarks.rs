@@ -44,7 +44,9 @@ fn disabled(pass: &Pass<'_>, smime: Smime, findings: &mut Findings) {
         (false, false) => return,
         (true, false) => ("no certificates of recipients, so nothing can be encrypted", "certificatesFrom"),
         (false, true) => ("no certificates of senders, so nothing can be signed", "signingFrom"),
-        (true, true) => ("no certificates, so nothing can be encrypted or signed", "certificatesFrom and signingFrom"),
+        (true, true) => {
+            ("no certificates, so nothing can be encrypted or signed", "certificatesFrom and signingFrom")
+        }
     };
     let then = match smime.bounce_if_unable {
         true => "mail is refused (bounceIfUnable)",
@@ -92,14 +94,11 @@ fn signatures(pass: &Pass<'_>, modify: &Modify, findings: &mut Findings) {
         (modify.smime.is_some(), "encryption.smime"),
         (modify.headers.iter().any(is_signed), "headers"),
         (
-            modify
-                .add_recipients
-                .iter()
-                .any(|a| {
-                    a.subject_prefix.is_some()
-                        || a.remove_attachments.is_some()
-                        || a.headers.iter().any(is_signed)
-                }),
+            modify.add_recipients.iter().any(|a| {
+                a.subject_prefix.is_some()
+                    || a.remove_attachments.is_some()
+                    || a.headers.iter().any(is_signed)
+            }),
             "addRecipients",
         ),
     ]

@@ -8,7 +8,8 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _,
+    RSA_PKCS1_SHA256,
 };
 use cms::cert::x509::Certificate;
 use cms::cert::x509::der::{Decode, Encode};
@@ -101,8 +102,12 @@ impl Key {
     fn names(&self) -> KeyNames {
         match self {
             Key::Rsa(_) => KeyNames { word: "sha-256", hash: SHA_256, algorithm: RSA, null: true },
-            Key::P256(_) => KeyNames { word: "sha-256", hash: SHA_256, algorithm: ECDSA_SHA_256, null: false },
-            Key::P384(_) => KeyNames { word: "sha-384", hash: SHA_384, algorithm: ECDSA_SHA_384, null: false },
+            Key::P256(_) => {
+                KeyNames { word: "sha-256", hash: SHA_256, algorithm: ECDSA_SHA_256, null: false }
+            }
+            Key::P384(_) => {
+                KeyNames { word: "sha-384", hash: SHA_384, algorithm: ECDSA_SHA_384, null: false }
+            }
         }
     }
 
@@ -122,7 +127,9 @@ impl Key {
                 key.sign(&RSA_PKCS1_SHA256, &random, bytes, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
-            Key::P256(key) | Key::P384(key) => Ok(key.sign(&random, bytes).map_err(failed)?.as_ref().to_vec()),
+            Key::P256(key) | Key::P384(key) => {
+                Ok(key.sign(&random, bytes).map_err(failed)?.as_ref().to_vec())
+            }
         }
     }
 }
@@ -152,7 +159,12 @@ impl Signer {
     }
 
     /// The ContentInfo of a SignedData over `content`; `enclosed`: which is in it.
-    fn signed_data(&self, content: &[u8], enclosed: bool, now: Timestamp) -> Result<Vec<u8>, CertificateError> {
+    fn signed_data(
+        &self,
+        content: &[u8],
+        enclosed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<u8>, CertificateError> {
         let KeyNames { word: _, hash, algorithm, null } = self.key.names();
         let der = |text: &str| oid(text).to_der().map_err(failed);
         let null = if null { &[0x05, 0x00][..] } else { &[] };
@@ -380,10 +392,14 @@ fn declare(tree: &Tree<'_>, part: usize, name: &str, splices: &mut Splices) {
     let this = &tree.parts[part];
     let field = format!("Content-Transfer-Encoding: {name}\r\n");
     let header = &tree.bytes[this.span.start..this.body];
-    let mut known = Message::read(header).all("content-transfer-encoding").map(|field| {
-        let at = this.span.start + field.offset;
-        at..at + field.length
-    }).collect::<Vec<_>>().into_iter();
+    let mut known = Message::read(header)
+        .all("content-transfer-encoding")
+        .map(|field| {
+            let at = this.span.start + field.offset;
+            at..at + field.length
+        })
+        .collect::<Vec<_>>()
+        .into_iter();
     match known.next() {
         Some(range) => splices.replace(range, field),
         None => splices.replace(this.span.start..this.span.start, field),
