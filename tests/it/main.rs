@@ -16,6 +16,7 @@ mod logins;
 mod mounted;
 mod power;
 mod probe;
+mod published;
 mod quarantine;
 mod queue;
 mod relayed;

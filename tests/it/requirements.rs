@@ -13,6 +13,7 @@ mod names;
 mod precedence;
 mod quarantine;
 mod scope;
+mod sealing;
 mod trust;
 
 use std::collections::BTreeMap;

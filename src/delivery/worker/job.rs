@@ -212,7 +212,7 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, table).await {
         Ok(prepared) => prepared,
         Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
