@@ -13,17 +13,23 @@
 pub mod attempt;
 pub mod bounce;
 pub mod client;
+pub mod dane;
 pub mod dns;
 pub mod edits;
+pub mod files;
 pub mod metrics;
 pub mod outcome;
 pub mod pauses;
 pub mod plan;
+pub mod protect;
 pub mod retry;
 pub mod routes;
 pub mod settle;
 pub mod sign;
+pub mod sts;
+pub mod tlsrpt;
 pub mod wake;
+pub mod web;
 pub mod worker;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub mod admission;
 pub mod budget;
 pub mod control;
 pub mod decisions;
-pub mod files;
+pub use crate::delivery::files;
 pub mod gauges;
 pub mod inspect;
 pub mod intake;

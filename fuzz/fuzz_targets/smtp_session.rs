@@ -74,7 +74,8 @@ static CONFIG: LazyLock<Arc<ListenerConfig>> = LazyLock::new(|| {
         name: "fuzz".into(),
         addr: "127.0.0.1:0".parse().unwrap(),
         tls: TlsMode::Optional,
-        certificate: Arc::new(LiveCertificate::self_signed("gw.example").unwrap()),
+        proxy_from: Vec::new(),
+        certificate: Arc::new(LiveCertificate::self_signed("gw.example", None).unwrap()),
         settings: Arc::new(ArcSwap::from_pointee(Settings::new("gw.example"))),
         connections: Arc::new(Connections::default()),
     })

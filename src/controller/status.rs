@@ -318,15 +318,14 @@ fn accepts_mail(bundle: Option<&Bundle>) -> Verdict {
     let kind = ConditionType::AcceptsMail;
     match bundle {
         None => Verdict::new(kind, State::Unknown, Reason::Pending, "nothing is published yet"),
-        Some(bundle) if bundle.gateway.clients.is_empty() && !bundle.gateway.spf_clients.is_empty() => {
+        Some(bundle) if !bundle.gateway.has_clients() && !bundle.gateway.spf_clients.is_empty() => {
             Verdict::new(kind, State::False, Reason::NoClients, text::NO_RANGES)
         }
-        Some(bundle) if bundle.gateway.clients.is_empty() => {
+        Some(bundle) if !bundle.gateway.has_clients() => {
             Verdict::new(kind, State::False, Reason::NoClients, text::NO_CLIENTS)
         }
         Some(bundle) => {
-            let count = bundle.gateway.clients.len();
-            let message = format!("{count} {} may relay", if count == 1 { "network" } else { "networks" });
+            let message = format!("{} may relay", text::clients(&bundle.gateway));
             Verdict::new(kind, State::True, Reason::AcceptsMail, message)
         }
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::client::auth::Credentials;
 use super::client::tls::Tls;
+use super::dns::Servers;
 use super::outcome::{Problem, Trouble};
 use super::sign::Signers;
 use crate::bundle::document::{
-    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls,
+    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls, TlsReports,
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
@@ -40,7 +41,11 @@ pub struct RouteTable {
     pub notices_from: Mailbox,
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
-    pub dns_servers: Vec<SocketAddr>,
+    pub dns: Servers,
+    /// Whether, and how, domains are told about TLS.
+    pub tls_reports: Option<TlsReports>,
+    /// Where the world sees this gateway's mail come from, if that is said.
+    pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
     listening: Vec<SocketAddr>,
@@ -115,7 +120,13 @@ impl RouteTable {
             notices_from: notices_from(gateway, &hostname),
             notices_via,
             hostname,
-            dns_servers: gateway.dns_servers.clone(),
+            dns: Servers {
+                addresses: gateway.dns_servers.clone(),
+                dnssec: gateway.dnssec,
+                anchors: gateway.dns_anchors.clone(),
+            },
+            tls_reports: gateway.tls_reports.clone(),
+            public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
             listening: own.listening.clone(),
             normal,

@@ -6,6 +6,7 @@ mod job;
 mod lanes;
 mod paused;
 mod places;
+mod upkeep;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::client::Timeouts;
 use super::metrics::Metrics;
 use super::pauses::Pauses;
 use super::plan::MX_PORT;
+use super::protect::Protection;
 use super::routes::Routes;
 use super::wake::{self, Situation};
 use crate::loops::Dealer;
@@ -73,6 +75,7 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     /// Wakes mail whose way out opens.
     waker: JoinHandle<()>,
 }
@@ -89,32 +92,29 @@ impl Worker {
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
-        let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
+        let protection = Protection::open(spool.dir());
+        let outside = Outside { timeouts: config.timeouts, protection, ..Outside::default() };
         let situation = Situation::now(&*routes, &pauses);
         let waker = wake::watch(spool.clone(), Arc::clone(&routes), pauses.clone(), situation, stop.clone());
         let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
         let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
-        let crew = Crew {
-            shared: Arc::new(shared),
-            lanes,
-            loops,
-            runners: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        };
+        let shared = Arc::new(shared);
+        let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
+        let crew = Crew { shared, lanes, loops, runners: TaskTracker::new(), cut: CancellationToken::new() };
         // Beside the first runners: to send one out wakes no other thread.
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
         drop(turn);
-        Self { stop, task, waker }
+        Self { stop, task, waker, upkeep }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        for task in [self.waker, self.task] {
+        for task in [self.waker, self.task, self.upkeep] {
             if let Err(error) = task.await {
                 warn!(%error, "delivery ended badly");
             }

@@ -269,7 +269,10 @@ impl<'a> Pass<'a> {
             bundle.gateway.shared_limits.iter().flat_map(|shared| [&shared.username, &shared.password]);
         let shared = shared.flatten();
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
-        let named: BTreeSet<&Material> = pairs.chain(of_routes).chain(signing).chain(shared).collect();
+        let passwords = bundle.gateway.users.iter().map(|user| &user.password);
+        let clients = passwords.chain(bundle.gateway.mutual_tls.iter().map(|authority| &authority.ca));
+        let named: BTreeSet<&Material> =
+            pairs.chain(of_routes).chain(signing).chain(shared).chain(clients).collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,7 @@ use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
 use crate::delivery::outcome::{Stage, Trouble};
+use crate::delivery::protect::Demand;
 
 /// A session between transactions.
 pub struct Session {
@@ -35,6 +36,8 @@ pub struct Terms<'a> {
     /// The next hop's name, for its certificate.
     pub host: &'a str,
     pub tls: &'a Tls,
+    /// What a certificate must be besides what the route says (DANE, MTA-STS).
+    pub demand: &'a Demand,
     /// No clear text, whatever happens.
     pub require_tls: bool,
     /// Logged in with, or no session at all.
@@ -125,13 +128,15 @@ async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Tr
 }
 
 async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, String), Trouble> {
-    let name = terms.tls.server_name.as_deref().unwrap_or(terms.host);
+    let name = terms.tls.server_name.as_deref().or(terms.demand.sni()).unwrap_or(terms.host);
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| Trouble::Handshake(format!("{name:?} is not a name that a certificate can carry")))?;
     let connector = TlsConnector::from(Arc::clone(&terms.tls.config));
     match timeout(terms.timeouts.hello, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => {
             let (_, connection) = stream.get_ref();
+            let chain = connection.peer_certificates().unwrap_or_default();
+            terms.demand.check(chain).map_err(|why| terms.demand.unfit(&why))?;
             let version = connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default();
             let suite = connection.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()));
             let facts = format!("{} with cipher {}", version.replace('_', "."), suite.unwrap_or_default());
@@ -170,6 +175,11 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
 }
 
 impl Session {
+    /// The chain that the peer showed, its own certificate first; none in clear text.
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.wire.certificates()
+    }
+
     /// The login that the route has (spec R16). Without it there is no session.
     async fn log_in(mut self, credentials: &Arc<Credentials>, terms: &Terms<'_>) -> Result<Self, Trouble> {
         let login = match self.tls.is_some() && terms.tls.verifies_peer {

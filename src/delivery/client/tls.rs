@@ -135,6 +135,22 @@ impl Tls {
         Ok(Self { require: true, verifies_peer: true, demands, config, identity, ..self.clone() })
     }
 
+    /// Why a chain would be refused if every demand were made for `host`; `None`: it would not.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], host: &str) -> Option<String> {
+        let refused = |why: &str| Some(Cause::Other(why.to_owned()).to_string());
+        let Some((server, others)) = chain.split_first() else { return refused("there is none") };
+        let Ok(name) = ServerName::try_from(host) else { return refused("it is for no host name") };
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        match Verifier::new(&provider, self.own.to_vec(), true, true) {
+            // What the server stapled is not at hand any more, so its absence is not held against it.
+            Ok(verifier) => match verifier.check(server, others, &name, b"unknown", UnixTime::now()) {
+                Ok(()) => None,
+                Err(cause) => Some(cause.to_string()),
+            },
+            Err(error) => refused(&error.to_string()),
+        }
+    }
+
     /// TLS when the peer has it, any certificate, no demand (spec R21).
     pub fn opportunistic() -> Self {
         static SHARED: OnceLock<Tls> = OnceLock::new();
@@ -196,7 +212,7 @@ fn client_config(
 }
 
 /// The system's roots, read once: an image does not change while it runs.
-fn system_roots() -> &'static RootCertStore {
+pub(in crate::delivery) fn system_roots() -> &'static RootCertStore {
     static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();

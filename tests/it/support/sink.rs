@@ -407,6 +407,9 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+/// A server's configuration with the chain it shows, its own certificate first.
+pub type Shown = (Arc<ServerConfig>, Vec<CertificateDer<'static>>);
+
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -423,6 +426,14 @@ impl Authority {
     /// A server's certificate for these names (host names or addresses).
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.server_with(names, |_| {})
+    }
+
+    /// The same with the authority's own certificate in the chain, for TLSA records that name it.
+    pub fn server_with_chain(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Shown {
+        let (params, key) = leaf(names, change);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = vec![certificate.der().clone(), self.issuer.der().clone()];
+        (config(chain.clone(), &key), chain)
     }
 
     pub fn server_with(
