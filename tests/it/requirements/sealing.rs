@@ -273,6 +273,8 @@ fn r104_smime_that_is_off_is_told_and_the_rule_follows_its_switch() {
         let reply = send(gateway.smtp, OWN, &[PARTNER], &message("x"));
         reply.starts_with("550 5.7.5").then_some(())
     });
-    let message_of = gateway.wait_condition("RoutingRule/default/seal", "SMIMEDisabled", "True");
-    assert!(message_of.contains("mail is refused"), "{message_of}");
+    wait_for("the status says so", Duration::from_secs(10), || {
+        let told = gateway.wait_condition("RoutingRule/default/seal", "SMIMEDisabled", "True");
+        told.contains("mail is refused").then_some(())
+    });
 }
