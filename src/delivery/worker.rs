@@ -95,13 +95,7 @@ impl Worker {
         let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let shared = Arc::new(shared);
         let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
-        let crew = Crew {
-            shared,
-            lanes,
-            loops,
-            runners: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        };
+        let crew = Crew { shared, lanes, loops, runners: TaskTracker::new(), cut: CancellationToken::new() };
         // Beside the first runners: to send one out wakes no other thread.
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));

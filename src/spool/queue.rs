@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tokio::task;
 
 use super::entry::{Entry, Fate};
+use super::handout::{Found, find};
 use super::id::QueueId;
 use super::shared::Shared;
-use super::handout::{Found, find};
 use super::{Spool, Summary};
 
 /// A message as it stands, without its content.

@@ -9,9 +9,11 @@ mod containers;
 mod edits;
 mod inbound;
 mod matching;
+mod names;
 mod precedence;
 mod quarantine;
 mod scope;
+mod sealing;
 mod trust;
 
 use std::collections::BTreeMap;
