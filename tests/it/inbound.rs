@@ -24,7 +24,7 @@ fn with_app(name: &str, relay: &Inbox) -> Site {
 }
 
 #[test]
-fn swaks_and_curl_log_in() {
+fn r036_swaks_curl_and_gnu_sasl_log_in() {
     let relay = Inbox::start();
     let site = with_app("real-clients", &relay);
     let gateway = site.start();
@@ -58,6 +58,23 @@ fn swaks_and_curl_log_in() {
     assert!(!good && said.contains("535 5.7.8"), "{said}");
     let (good, said) = swaks(&["--auth", "PLAIN", "--auth-password", "pencil"]);
     assert!(!good && !said.contains("235 "), "{said}");
+
+    // GNU SASL checks our half of SCRAM too.
+    for (password, expected) in [("pencil", "server trusted"), ("wrong", "535 5.7.8")] {
+        let output = Command::new("gsasl")
+            .args(["--client", "--smtp", "--no-cb", "--x509-ca-file=", "--mechanism=SCRAM-SHA-256"])
+            .args([
+                &format!("--connect={host}:{port}"),
+                "--authentication-id=app",
+                &format!("--password={password}"),
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .expect("gsasl is there: run `make deps`");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(expected), "{said}");
+    }
 
     let mail = site.folder.write("mail.eml", &message("curl"));
     let output = Command::new("curl")

@@ -28,6 +28,7 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "swaks": "swaks",
     "haproxy": "haproxy",
+    "gsasl": "gsasl",
     "smtp-sink": "postfix",
     "dkimverify": "python3-dkim",
     "dovecot": "dovecot-core",
