@@ -48,7 +48,7 @@ fn signed_zones() {
                 "@ IN MX 10 mx\nmx IN A 127.0.0.1\n_25._tcp.mx IN TLSA {right}\n\
                  alias IN CNAME @\n\
                  wrong IN MX 10 other\nother IN A 127.0.0.1\n_25._tcp.other IN TLSA {wrong}\n\
-                 null IN MX 0 .\nnone IN TXT x\nplain IN MX 10 bare\nbare IN A 127.0.0.3\n"
+                 null IN MX 0 .\nnone IN TXT x\nplain IN MX 10 bare\nbare IN A 127.0.0.3\n_mta-sts.bare IN TXT x\nz.bare IN TXT x\n"
             ),
             signing: Signing::Signed,
         },
