@@ -219,7 +219,7 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, table).await {
         Ok(prepared) => prepared,
         Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
@@ -410,6 +410,9 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     let route = shared.metrics.route(label);
     let queue_id = job.queued.id();
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
+        if let (Outcome::Later(problem) | Outcome::Failed { problem, .. }, Some(label)) = (outcome, label) {
+            shared.routes.troubled(label, &problem.trouble);
+        }
         let recipient = &job.entry().targets[target].recipient.mailbox;
         // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {
