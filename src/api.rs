@@ -24,6 +24,7 @@ pub mod route;
 pub mod routing_rule;
 pub mod schema;
 pub mod scope;
+pub mod smime;
 pub mod status;
 pub mod tls_reports;
 pub mod units;

@@ -14,6 +14,7 @@ mod route;
 mod rule;
 pub mod segment;
 mod shared;
+mod smime;
 
 pub use ack::{Ack, Nack, NackReason};
 pub use document::Bundle;

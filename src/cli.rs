@@ -143,7 +143,18 @@ async fn asked_to_end() {
 
 /// The runtime of the long-running commands.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    more_files();
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Each connection is a file. The usual soft limit of 1024 is there for programs that use `select`.
+fn more_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The machine's own name, as the kernel knows it.

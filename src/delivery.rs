@@ -42,6 +42,9 @@ mod sink;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+#[path = "../tests/it/support/web.rs"]
+mod webserver;
+#[cfg(test)]
 pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;

@@ -413,7 +413,8 @@ pub const TOO_MANY_ADDED: Check = Check {
         "'too many added recipients: %d (maximum 100); use a group address'.format([size(self)])",
     ),
 };
-pub const SMIME_ENCRYPT: Check = check("self.encrypt", "smime does nothing without encrypt: true");
+pub const SMIME_EMPTY: Check =
+    check("self.encrypt || self.sign", "smime does nothing without encrypt: true or sign: true");
 
 /// What [`TOO_MANY_ADDED`] says.
 pub fn too_many_added(count: usize) -> String {
@@ -427,8 +428,8 @@ pub const SCANNER_URL: Check = check(
     "not an address of a web server, such as http://rspamd:11333",
 );
 pub const CERTIFICATES_ONE_OF: Check = check(
-    "has(self.configMapRef) != has(self.secretRef)",
-    "exactly one of configMapRef and secretRef must be given",
+    "[has(self.configMapRef), has(self.secretRef), has(self.directoryRef)].exists_one(given, given)",
+    "exactly one of configMapRef, secretRef and directoryRef must be given",
 );
 
 // AddressList, Directory
@@ -463,6 +464,8 @@ pub const LDAP_FILTER: Check = check(
 );
 /// The name of an attribute; for the schema.
 pub const ATTRIBUTE_FORM: &str = r"^[A-Za-z0-9][A-Za-z0-9.-]*$";
+/// The same with options, such as `userCertificate;binary`.
+pub const OPTIONS_FORM: &str = r"^[A-Za-z0-9][A-Za-z0-9.-]*(;[A-Za-z0-9-]+)*$";
 
 /// Whether [`LDAP_URL`] holds.
 pub fn is_ldap_url(text: &str) -> bool {

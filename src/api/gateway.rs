@@ -9,8 +9,9 @@ use super::checks;
 use super::clients::{ClientUser, MutualTls, ProxyProtocol};
 use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
-use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
+use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
+pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::status::GatewayStatus;
 use super::tls_reports::TlsReports;
 use super::units::Quantity;
@@ -119,7 +120,7 @@ pub struct OutboundGatewaySpec {
     /// own address is a user in `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_ref: Option<DirectoryRef>,
-    /// Certificates of recipients, for rules that encrypt with S/MIME.
+    /// Certificates for rules that encrypt or sign with S/MIME. Without it such rules can do neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smime: Option<Smime>,
     /// Passed on to the pods.
@@ -426,28 +427,4 @@ pub struct Rspamd {
     /// Base address of a normal worker, such as `http://rspamd:11333`.
     #[schemars(length(min = 1, max = 1024), transform = cel(&[checks::SCANNER_URL]))]
     pub url: String,
-}
-
-/// S/MIME.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Smime {
-    /// PEM bundles with certificates of recipients. A certificate is for the e-mail addresses among its
-    /// subject alternative names; of several, the one that is valid longest is used.
-    #[schemars(length(min = 1, max = 32), transform = atomic)]
-    pub certificates_from: Vec<CertificatesFrom>,
-}
-
-/// Exactly one of `configMapRef` and `secretRef`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::CERTIFICATES_ONE_OF]))]
-pub struct CertificatesFrom {
-    /// A key of a ConfigMap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_ref: Option<ConfigMapKeyRef>,
-    /// A key of a Secret. It is used only if it has the label `postern.dev/use: "true"`, or if its type is
-    /// kubernetes.io/tls or kubernetes.io/basic-auth.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretKeyRef>,
 }

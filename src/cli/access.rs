@@ -108,7 +108,10 @@ impl Access {
                 match timeout(CONNECT, socket::connect(&folder)).await {
                     Ok(Ok(_)) => Ok(Access::Socket(folder)),
                     Ok(Err(error)) => {
-                        bail!("no gateway answers on {}: {error}; start it, or leave out --state", folder.display())
+                        bail!(
+                            "no gateway answers on {}: {error}; start it, or leave out --state",
+                            folder.display()
+                        )
                     }
                     Err(_) => bail!("the gateway on {} does not answer", folder.display()),
                 }

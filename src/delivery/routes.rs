@@ -17,6 +17,7 @@ use crate::bundle::document::{
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::edit;
 use crate::mail::envelope::{RouteName, Via};
 
 /// Where the current table comes from.
@@ -51,6 +52,8 @@ pub struct RouteTable {
     pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
+    /// Sign with S/MIME for senders.
+    pub smime: edit::Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
@@ -131,6 +134,7 @@ impl RouteTable {
             tls_reports: gateway.tls_reports.clone(),
             public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
+            smime: super::sign::smime(&gateway.smime_signers, materials),
             listening: own.listening.clone(),
             normal,
             routes,
@@ -182,6 +186,11 @@ impl RouteTable {
             Normal::Named(_) => None,
         };
         self.routes.keys().cloned().map(Label::Named).chain(normal)
+    }
+
+    /// The routes that cannot be used, and why; nothing secret is in it.
+    pub fn broken(&self) -> impl Iterator<Item = (&RouteName, &str)> {
+        self.routes.iter().filter_map(|(name, route)| Some((name, route.as_ref().err()?.as_str())))
     }
 
     /// The schedule of a way out, also of one that is broken now.

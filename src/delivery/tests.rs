@@ -6,9 +6,14 @@ mod edits;
 mod fairness;
 mod logins;
 mod mail_hosts;
-mod probes;
+mod mutual;
+mod names;
+mod never_weaker;
 mod notify;
+mod probes;
+mod protection;
 mod signing;
+mod tls_reports;
 mod waking;
 mod workers;
 

@@ -175,6 +175,9 @@ impl Live {
             listening: self.listeners.addresses(&found.bundle.gateway),
         };
         let routes = RouteTable::build(&found.bundle, &found.materials, &own);
+        for (route, why) in routes.broken() {
+            tracing::warn!(%route, why, "a route cannot be used: its mail waits");
+        }
         self.listeners
             .apply(&found.bundle.gateway, &found.materials)
             .await

@@ -177,6 +177,8 @@ fn draft(
         rspamd: scanner
             .and_then(|rspamd| findings.ok(web_address("spec.contentScanners.rspamd.url", &rspamd.url))),
         smime: super::smime::certificates(pass, smime.as_ref(), findings),
+        smime_signers: super::smime::signers(pass, smime.as_ref(), findings),
+        smime_cipher: super::smime::cipher(smime.as_ref()),
         ..Gateway::new(origin(gateway))
     }
 }

@@ -28,8 +28,7 @@ impl Driver {
         let in_time =
             |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
         let routes = self.press.last_good.iter().flat_map(|good| &good.bundle.routes);
-        let routes: HashMap<&ObjectId, &Route> =
-            routes.map(|route| (&route.origin.object, route)).collect();
+        let routes: HashMap<&ObjectId, &Route> = routes.map(|route| (&route.origin.object, route)).collect();
         let tests = self.acks.tests();
         let mut held_back = false;
         let mut changes = Vec::new();

@@ -15,8 +15,8 @@ use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
 use crate::delivery::outcome::{Stage, Trouble};
-use crate::smtp::reply::Reply;
 use crate::delivery::protect::Demand;
+use crate::smtp::reply::Reply;
 
 /// A session between transactions.
 pub struct Session {

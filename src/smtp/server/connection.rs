@@ -228,8 +228,9 @@ impl<H: Handler> Talk<H> {
             Action::Mail { sender, size } => self.mail(sender, size).await,
             Action::Rcpt(recipient) => self.rcpt(recipient).await,
             Action::Data => self.data(stream).await,
-            Action::Chunk { size, last } => self.chunk(size, last, stream).await,
-            Action::NoChunk { size, reply } => self.no_chunk(size, &reply, stream).await,
+            // Boxed: rare enough not to make every command's future as large.
+            Action::Chunk { size, last } => Box::pin(self.chunk(size, last, stream)).await,
+            Action::NoChunk { size, reply } => Box::pin(self.no_chunk(size, &reply, stream)).await,
             Action::LogIn { mechanism, initial } => {
                 let (client, rate) = (self.peer.address.ip(), self.settings.limits.failed_logins);
                 let logins = self.config.connections.logins();
@@ -242,7 +243,7 @@ impl<H: Handler> Talk<H> {
                 self.config.connections.logins().count(Try::Succeeded);
                 self.say(&reply)
             }
-            Action::LoginFailed(action) => self.login_failed(*action, stream).await,
+            Action::LoginFailed(action) => Box::pin(self.login_failed(*action, stream)).await,
         }
     }
 
