@@ -11,7 +11,7 @@ use crate::delivery::probe::advice::at;
 /// Columns of a terminal that nobody has made larger.
 const WIDTH: usize = 100;
 /// Where the text of a stage begins.
-const TEXT: usize = 36;
+const TEXT: usize = 38;
 
 pub fn json(answer: &Answer) -> String {
     let mut text = serde_json::to_string_pretty(answer).expect("these have string keys only");
@@ -29,7 +29,9 @@ pub fn text(answer: &Answer, now: Timestamp) -> String {
     }
     if answer.hosts.len() > 1 {
         let passed = answer.hosts.iter().filter(|host| host.passed()).count();
-        let _ = writeln!(text, "\n{passed} of {} hosts passed. {}", answer.hosts.len(), overall(answer));
+        text.push('\n');
+        let said = format!("{passed} of {} hosts passed. {}", answer.hosts.len(), overall(answer));
+        paragraph(&mut text, "", "", &said);
     }
     text
 }
