@@ -6,6 +6,7 @@
 pub mod action;
 pub mod address_list;
 pub mod checks;
+pub mod clients;
 pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
@@ -25,6 +26,7 @@ pub mod schema;
 pub mod scope;
 pub mod smime;
 pub mod status;
+pub mod tls_reports;
 pub mod units;
 pub mod yaml;
 

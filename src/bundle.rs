@@ -8,6 +8,7 @@ mod clients;
 pub mod document;
 pub mod manifest;
 pub mod material;
+pub mod probe;
 pub mod push;
 mod route;
 mod rule;

@@ -13,17 +13,24 @@
 pub mod attempt;
 pub mod bounce;
 pub mod client;
+pub mod dane;
 pub mod dns;
 pub mod edits;
+pub mod files;
 pub mod metrics;
 pub mod outcome;
 pub mod pauses;
 pub mod plan;
+pub mod probe;
+pub mod protect;
 pub mod retry;
 pub mod routes;
 pub mod settle;
 pub mod sign;
+pub mod sts;
+pub mod tlsrpt;
 pub mod wake;
+pub mod web;
 pub mod worker;
 
 #[cfg(test)]
@@ -34,6 +41,9 @@ pub(crate) mod authority;
 mod sink;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "../tests/it/support/web.rs"]
+mod webserver;
 #[cfg(test)]
 pub(crate) use sink::nobody;
 

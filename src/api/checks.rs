@@ -46,6 +46,12 @@ pub const DNS_SERVER: Check = check(
     r"isIP(self) || self.matches(r'^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$')",
     "not an IP address, or IP address and port such as 192.0.2.53:53 or [2001:db8::53]:53",
 );
+pub const ANCHORS_NEED_DNSSEC: Check =
+    check("!has(self.trustAnchors) || self.dnssec", "trustAnchors mean nothing without dnssec: true");
+pub const TRUST_ANCHOR: Check = check(
+    r"self.matches(r'^[^ ]+ ([0-9]+ )?IN DNSKEY (256|257) 3 (8|10|13|14|15) [A-Za-z0-9+/ ]+=*$')",
+    "not a DNSKEY record such as `example.net. IN DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9x…`",
+);
 pub const ADDRESS: Check = check(r"self.matches(r'^.+@[^@\s]+$')", "not an e-mail address");
 pub const PATTERN: Check = check(
     "''.matches(self) in [true, false]",
@@ -63,8 +69,9 @@ pub const GATEWAY_NAME: Check = check(
 pub const CLUSTER_POLICY: Check = check(
     "!(has(self.service) && has(self.service.externalTrafficPolicy) && self.service.externalTrafficPolicy == 'Cluster' \
      && has(self.clients) && ((has(self.clients.cidrs) && size(self.clients.cidrs) > 0) \
-     || (has(self.clients.spfDomains) && size(self.clients.spfDomains) > 0)))",
-    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs and clients.spfDomains cannot work: use Local",
+     || (has(self.clients.spfDomains) && size(self.clients.spfDomains) > 0)) \
+     && !(has(self.listeners) && self.listeners.all(l, has(l.proxyProtocol))))",
+    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs and clients.spfDomains cannot work: use Local, or set proxyProtocol on every listener",
 );
 pub const PORT_NAME: Check = check(
     r"self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && self.matches('[a-z]')",
@@ -76,6 +83,10 @@ pub const LISTENER_PORT: Check = check(
 );
 pub const LISTENER_PORTS: Check =
     check("self.all(a, self.exists_one(b, a.port == b.port))", "two listeners have the same port");
+/// A name to log in with; for the schema.
+pub const LOGIN_FORM: &str = r"^[^\s\x00-\x1F\x7F]+$";
+/// An address, `@domain` or `<>`; for the schema.
+pub const SENDER_FORM: &str = r"^(<>|[^\x00-\x1F\x7F]*@[^@\s]+)$";
 pub const DEFAULT_ROUTE_ONE_OF: Check =
     check("has(self.host) != has(self.name)", "defaultRoute takes exactly one of host and name");
 pub const DEFAULT_ROUTE_PORT: Check =
@@ -181,6 +192,10 @@ pub const AUTH_NEEDS_HOSTS: Check = check(
 pub const RETRY_ORDER: Check = check(
     "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
     "retry.initial must not be longer than retry.max",
+);
+pub const PROBE_INTERVAL: Check = check(
+    "!has(self.interval) || (duration(self.interval) >= duration('10s') && duration(self.interval) <= duration('168h'))",
+    "probe.interval must be between 10s and 168h; to have no tests, set probe.mode: Disabled",
 );
 pub const EGRESS_ADDRESSES: Check = check(
     "self.sources.all(a, self.sources.exists_one(b, a.address == b.address))",

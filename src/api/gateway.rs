@@ -6,12 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::clients::{ClientUser, MutualTls, ProxyProtocol};
 use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
-pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::schema::{atomic, by_name, cel, each, each_len};
+pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::status::GatewayStatus;
+use super::tls_reports::TlsReports;
 use super::units::Quantity;
 
 /// A set of gateway pods with one address for mail clients.
@@ -86,6 +88,12 @@ pub struct OutboundGatewaySpec {
     /// Name resolution for delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Daily reports to the domains that ask for them in DNS (`_smtp._tls`, RFC 8460): how many sessions with
+    /// their mail servers were protected as they should have been, and why others were not. They go out by the
+    /// way of `notices`, and are signed where a key of `dkim` fits the domain of the From address. Each pod
+    /// reports what it saw. Default: no reports, and nothing is counted for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_reports: Option<TlsReports>,
     /// Keys to sign messages with (DKIM): those that a rule changed, and those that the gateway writes
     /// itself. The best fitting domain of the From address is used; subdomains are covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -131,7 +139,13 @@ fn replicas() -> i32 {
 }
 
 fn listeners() -> Vec<Listener> {
-    vec![Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate_ref: None }]
+    vec![Listener {
+        name: "smtp".to_owned(),
+        port: 25,
+        tls: ListenerTls::Optional,
+        certificate_ref: None,
+        proxy_protocol: None,
+    }]
 }
 
 impl Default for OutboundGatewaySpec {
@@ -150,6 +164,7 @@ impl Default for OutboundGatewaySpec {
             public_addresses: Vec::new(),
             notices: None,
             dns: None,
+            tls_reports: None,
             dkim: Vec::new(),
             archive: None,
             allowed_external_targets: Vec::new(),
@@ -193,6 +208,9 @@ pub struct Listener {
     /// self-signed certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_ref: Option<SecretRef>,
+    /// Load balancers in front of this listener that send the address of their client ahead of its mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -212,6 +230,14 @@ pub struct Clients {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
     pub cidrs: Vec<String>,
+    /// Clients that log in (SMTP AUTH), from wherever they come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), transform = by_name)]
+    pub users: Vec<ClientUser>,
+    /// Clients that show a certificate of an authority, from wherever they come. Clients that are allowed for
+    /// another reason need none.
+    #[serde(rename = "mutualTLS", default, skip_serializing_if = "Option::is_none")]
+    pub mutual_tls: Option<MutualTls>,
     /// Domains whose SPF records name networks that may relay, such as `_spf.google.com`; includes are followed.
     /// The networks are kept fresh. An answer that is empty, far too wide, or lacks more than half of what was there
     /// is not taken over: the condition ClientRangesHeld says so, and the networks of before stay.
@@ -304,6 +330,11 @@ pub struct Limits {
     /// Open connections of one client address to one pod.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_client: u32,
+    /// Messages that one client (a login, else an address) may hand to one pod within a minute. More get 450
+    /// 4.7.1 and come again later. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub messages_per_minute_per_client: Option<u32>,
 }
 
 impl Default for Limits {
@@ -313,6 +344,7 @@ impl Default for Limits {
             recipients: 1000,
             connections: 2000,
             connections_per_client: 100,
+            messages_per_minute_per_client: None,
         }
     }
 }
@@ -331,12 +363,25 @@ pub struct Notices {
 
 /// Name resolution for delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::ANCHORS_NEED_DNSSEC]))]
 pub struct Dns {
     /// Resolvers by IP address, with a port if it is not 53 (`192.0.2.53:5353`, `[2001:db8::53]:5353`);
     /// default: those of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
     pub servers: Vec<String>,
+    /// Validate answers with DNSSEC, and use DANE (RFC 7672): a mail server whose certificate is published in
+    /// signed DNS (TLSA) gets mail only under that certificate; otherwise mail waits. Forged answers are never
+    /// believed. The resolvers must pass DNSSEC records on; most do. Names that are only known inside the cluster
+    /// (`.local`, `.internal`, `.svc`, or without a dot) are not validated.
+    #[serde(default)]
+    pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root that IANA publishes, for signed zones that are not
+    /// reached from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 1500), transform = each(&[checks::TRUST_ANCHOR]))]
+    pub trust_anchors: Vec<String>,
 }
 
 /// A DKIM signing key (RFC 6376, RFC 8463).

@@ -35,6 +35,15 @@ pub struct ClientAuthority {
     pub subjects: Vec<String>,
 }
 
+/// Reports about TLS to the domains that ask for them (RFC 8460).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsReports {
+    /// What the organisation is called.
+    pub organization: String,
+    /// How its administrators are reached: an address or a web page.
+    pub contact: String,
+}
+
 /// A Redis-compatible server where the pods of a gateway count together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedLimits {

@@ -134,6 +134,12 @@ pub struct Gateway {
     /// Names and TLSA records count only as far as DNSSEC proves them, and DANE is used (RFC 7672).
     #[serde(default)]
     pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root.
+    #[serde(default)]
+    pub dns_anchors: Vec<String>,
+    /// Domains that ask for reports about TLS get them, signed where a key fits; `None`: nothing is counted.
+    #[serde(default)]
+    pub tls_reports: Option<TlsReports>,
     /// The addresses that the world sees this gateway's mail come from.
     #[serde(default)]
     pub public_addresses: Vec<IpAddr>,
@@ -183,6 +189,8 @@ impl Gateway {
             notices: Notices::default(),
             dns_servers: Vec::new(),
             dnssec: false,
+            dns_anchors: Vec::new(),
+            tls_reports: None,
             public_addresses: Vec::new(),
             shared_limits: None,
             dkim: Vec::new(),
@@ -194,6 +202,13 @@ impl Gateway {
             smime_signers: Vec::new(),
             smime_cipher: SmimeCipher::default(),
         }
+    }
+}
+
+impl Gateway {
+    /// Whether anybody may hand over mail.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty() || !self.users.is_empty() || self.mutual_tls.is_some()
     }
 }
 
@@ -223,7 +238,7 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// `None`: a self-signed certificate made at start.
     pub certificate: Option<Certificate>,
-    /// Load balancers whose PROXY header (version 2) says who the client is; from nobody else is one read.
+    /// Load balancers whose PROXY header says who the client is; from nobody else is one read.
     #[serde(default)]
     pub proxy_from: Vec<IpNet>,
 }

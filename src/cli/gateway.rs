@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::delivery::Pauses;
 use crate::gateway::decisions::Matches;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
@@ -51,6 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         pod: args.pod,
         hostname: super::host_name(),
         matches: Matches::default(),
+        pauses: Pauses::default(),
     };
     super::runtime()?.block_on(async {
         let gateway = Gateway::start(options).await?;

@@ -3,13 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use jiff::Timestamp;
+
 use super::client::Timeouts;
 use super::client::connect::{self, Session, Terms};
 use super::client::pool::{Key, Pool};
 use super::client::transaction::{Answers, Letter};
-use super::dns::{Dns, LookupError, Names};
+use super::dns::{Dns, LookupError};
 use super::outcome::{Outcome, Problem, Receipt, Stage, Tally, Trouble, too_many_recipients};
 use super::plan::{Hop, Plan};
+use super::protect::{self, Approach, Protected, Protection};
 use super::routes::{RouteTable, is_local};
 use crate::mail::envelope::Recipient;
 
@@ -23,6 +26,7 @@ const MAX_ADDRESSES: usize = 6;
 pub struct Outside {
     pub dns: Dns,
     pub pool: Pool,
+    pub protection: Protection,
     pub timeouts: Timeouts,
 }
 
@@ -42,14 +46,15 @@ pub async fn attempt(
             let batch: Vec<usize> = open.drain(..open.len().min(MAX_RECIPIENTS)).collect();
             let to: Vec<&Recipient> = batch.iter().map(|&at| recipients[at]).collect();
             match at_host(outside, table, plan, hop, letter, &to).await {
-                Ok(Answered { answers, tls, dsn }) => {
+                Ok(Answered { answers, tls, protected, dsn }) => {
                     // "Too many recipients" after some were taken: the rest has a turn of its own now.
                     let progress = answers.iter().any(Result::is_ok);
                     for (&at, answer) in batch.iter().zip(answers) {
                         match answer {
                             Ok(reply) => {
                                 let (host, tls) = (hop.host.clone(), tls.clone());
-                                state[at].1 = Some(Outcome::Delivered(Receipt { host, reply, tls, dsn }));
+                                state[at].1 =
+                                    Some(Outcome::Delivered(Receipt { host, reply, tls, protected, dsn }));
                             }
                             Err(Trouble::Refused(stage, reply))
                                 if progress && too_many_recipients(stage, &reply) =>
@@ -95,6 +100,7 @@ fn note(state: &mut (Tally, Option<Outcome>), plan: &Plan, problem: Problem) {
 struct Answered {
     answers: Answers,
     tls: Option<String>,
+    protected: Protected,
     dsn: bool,
 }
 
@@ -107,12 +113,20 @@ async fn at_host(
     letter: &Letter<'_>,
     to: &[&Recipient],
 ) -> Result<Answered, Vec<Problem>> {
+    let alone = |trouble| vec![Problem::at(&hop.host, trouble)];
+    let now = Timestamp::now();
+    let approach = protect::approach(outside, table, hop, letter, now).await.map_err(alone)?;
+    let demand = &approach.demand;
+    let protected = |answered: Answered| {
+        let protected = demand.protected(&plan.route.tls, answered.tls.is_some());
+        Answered { protected, ..answered }
+    };
     let key = Key {
         host: hop.host.clone(),
         port: hop.port,
         hostname: table.hostname.clone(),
-        tls: plan.route.tls.identity,
-        require_tls: plan.require_tls,
+        tls: demand.identity(&plan.route.tls),
+        require_tls: plan.require_tls || demand.requires_tls(),
         auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
         home: crate::loops::here(),
     };
@@ -121,13 +135,11 @@ async fn at_host(
             // The host closed it meanwhile, which says nothing about this message.
             Err(Trouble::Closed(Stage::Mail)) => {}
             Err(Trouble::Refused(Stage::Mail, reply)) if reply.code == 421 => {}
-            result => return result.map_err(|trouble| vec![Problem::at(&hop.host, trouble)]),
+            result => return result.map(protected).map_err(alone),
         }
     }
-    let session = open(outside, table, plan, hop, letter.sender.require_tls).await?;
-    transact(outside, &key, session, letter, to)
-        .await
-        .map_err(|trouble| vec![Problem::at(&hop.host, trouble)])
+    let session = open(outside, table, plan, hop, &approach, now).await?;
+    transact(outside, &key, session, letter, to).await.map(protected).map_err(alone)
 }
 
 async fn transact(
@@ -147,7 +159,7 @@ async fn transact(
         Err(_) => session.quit().await,
         Ok(_) => outside.pool.give(key.clone(), session).await,
     }
-    result.map(|answers| Answered { answers, tls, dsn })
+    result.map(|answers| Answered { answers, tls, protected: Protected::None, dsn })
 }
 
 /// A new session with a host: its addresses one after the other.
@@ -156,59 +168,81 @@ async fn open(
     table: &RouteTable,
     plan: &Plan,
     hop: &Hop,
-    strict: bool,
+    approach: &Approach,
+    now: Timestamp,
 ) -> Result<Session, Vec<Problem>> {
     let problem = |trouble| Problem::at(&hop.host, trouble);
-    if strict && hop.by_mx {
-        // RFC 8689 section 4.2.1: whoever answers for DNS could have named this host.
-        let why = "its name comes from DNS records that nothing protects".to_owned();
-        return Err(vec![problem(Trouble::RequireTls(why))]);
-    }
-    let addresses = addresses(outside, table, hop).await.map_err(|trouble| vec![problem(trouble)])?;
+    let Approach { demand, addresses: known, applied } = approach;
+    let addresses = to_try(outside, table, hop, known.clone()).await;
+    let addresses = addresses.map_err(|trouble| vec![problem(trouble)])?;
+    // The same certificates were read before; what they could not do then they cannot do now.
+    let tls = demand.tls(&plan.route.tls);
+    let tls = tls.map_err(|error| vec![problem(Trouble::Handshake(error.to_string()))])?;
     let terms = Terms {
         hostname: &table.hostname,
         host: &hop.host,
-        tls: &plan.route.tls,
-        require_tls: plan.require_tls,
+        tls: &tls,
+        demand,
+        require_tls: plan.require_tls || demand.requires_tls(),
         auth: plan.route.auth.as_ref(),
         timeouts: outside.timeouts,
+        watch: None,
     };
+    let reports = &outside.protection.reports;
     let mut problems = Vec::new();
     for ip in addresses {
         match connect::open(SocketAddr::new(ip, hop.port), terms).await {
-            Ok(session) => return Ok(session),
+            Ok(session) => {
+                reports.session(table, hop, applied, (&session, &tls), ip, now);
+                return Ok(session);
+            }
             // A stranger's domain names this very machine, where nothing takes mail.
             Err(Trouble::Unreachable(_)) if hop.by_mx && is_local(ip) => {
                 problems.push(problem(Trouble::LoopsBack(hop.host.clone())));
             }
-            Err(trouble @ (Trouble::StartTlsMissing | Trouble::Certificate(_))) if strict => {
-                let why = match trouble {
-                    Trouble::Certificate(why) => why,
-                    _ => "it offers no encryption (STARTTLS)".to_owned(),
-                };
-                problems.push(problem(Trouble::RequireTls(why)));
+            Err(trouble) => {
+                reports.trouble(table, hop, applied, &trouble, ip, now);
+                problems.push(problem(demand.trouble(trouble)));
             }
-            Err(trouble) => problems.push(problem(trouble)),
         }
     }
     Err(problems)
 }
 
+/// The addresses of a host that are tried, in this order; `known` if somebody had to ask before.
+pub(super) async fn to_try(
+    outside: &Outside,
+    table: &RouteTable,
+    hop: &Hop,
+    known: Option<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, Trouble> {
+    let found = match known {
+        Some(known) => known,
+        None => addresses(outside, table, hop).await?,
+    };
+    usable(hop, found)
+}
+
 async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {
-    let missing = if hop.by_mx { Trouble::MxWithoutAddress } else { Trouble::NoAddress };
     if let Ok(ip) = hop.host.parse::<IpAddr>() {
-        return if hop.by_mx && is_nowhere(ip) { Err(missing) } else { Ok(vec![ip]) };
+        return Ok(vec![ip]);
     }
-    let names = if hop.by_mx { Names::Complete } else { hop.names };
-    match outside.dns.addresses(&table.dns_servers, &hop.host, names).await {
-        Ok(mut addresses) => {
-            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger.
-            addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
-            addresses.truncate(MAX_ADDRESSES);
-            if addresses.is_empty() { Err(missing) } else { Ok(addresses) }
-        }
-        Err(LookupError::NoSuchName | LookupError::NoRecord) => Err(missing),
-        Err(LookupError::Unanswered(why)) => Err(Trouble::Unreachable(format!("no address: {why}"))),
+    match outside.dns.hosts(&table.dns, &hop.host, hop.names).await {
+        Ok(found) => Ok(found.what),
+        Err(LookupError::NoSuchName | LookupError::NoRecord) => Ok(Vec::new()),
+        Err(error) => Err(Trouble::Unreachable(format!("no address: {error}"))),
+    }
+}
+
+/// The addresses that are tried; those that are no mail host of anybody (RFC 6890) are not, when a stranger
+/// gave them.
+fn usable(hop: &Hop, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Trouble> {
+    addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
+    addresses.truncate(MAX_ADDRESSES);
+    match addresses.is_empty() {
+        false => Ok(addresses),
+        true if hop.by_mx => Err(Trouble::MxWithoutAddress),
+        true => Err(Trouble::NoAddress),
     }
 }
 

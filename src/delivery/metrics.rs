@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::protect::Protected;
 use super::routes::Label;
 
 /// Routes with a label of their own; further ones share `other`.
@@ -59,12 +60,41 @@ pub struct ByNote {
     pub note: &'static str,
 }
 
+/// How deliveries were protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Protection {
+    dane,
+    sts,
+    verified,
+    unverified,
+    none,
+}
+
+impl From<Protected> for Protection {
+    fn from(protected: Protected) -> Self {
+        match protected {
+            Protected::Dane => Protection::dane,
+            Protected::Sts => Protection::sts,
+            Protected::Verified => Protection::verified,
+            Protected::Unverified => Protection::unverified,
+            Protected::None => Protection::none,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByProtection {
+    pub protection: Protection,
+}
+
 /// A cheap handle; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     routes: Arc<Mutex<BTreeSet<String>>>,
     pub deliveries: Family<ByResult, Counter>,
     pub plaintext: Family<ByRoute, Counter>,
+    pub protection: Family<ByProtection, Counter>,
     /// Recipients whose mail waits because a next hop does not let the gateway in.
     pub unwelcome: Family<ByReason, Counter>,
     pub attempts: Family<ByRoute, Counter>,
@@ -73,6 +103,7 @@ pub struct Metrics {
     pub reports: Family<ByKind, Counter>,
     pub reports_suppressed: Counter,
     pub bounces_suppressed: Counter,
+    pub double_bounces: Counter,
     pub edits: Family<ByNote, Counter>,
 }
 
@@ -84,6 +115,7 @@ impl Default for Metrics {
             routes: Arc::default(),
             deliveries: Family::default(),
             plaintext: Family::default(),
+            protection: Family::default(),
             unwelcome: Family::default(),
             attempts: Family::default(),
             in_flight: Gauge::default(),
@@ -91,6 +123,7 @@ impl Default for Metrics {
             reports: Family::default(),
             reports_suppressed: Counter::default(),
             bounces_suppressed: Counter::default(),
+            double_bounces: Counter::default(),
             edits: Family::default(),
         }
     }
@@ -107,6 +140,11 @@ impl Metrics {
             "postern_plaintext_deliveries",
             "Recipients whose message left in clear text because the next hop had no TLS",
             self.plaintext.clone(),
+        );
+        registry.register(
+            "postern_delivery_protection",
+            "Recipients delivered to, by what protected the transport",
+            self.protection.clone(),
         );
         registry.register(
             "postern_auth_deferrals",
@@ -130,6 +168,11 @@ impl Metrics {
             "postern_bounces_suppressed",
             "Recipients whose failure was not told to the sender because a rule says so",
             self.bounces_suppressed.clone(),
+        );
+        registry.register(
+            "postern_double_bounces",
+            "Recipients of delivery reports and of other mail with a null sender whose delivery failed",
+            self.double_bounces.clone(),
         );
         registry.register(
             "postern_edit_notes",

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::client::auth::Mechanisms;
+use super::protect::Protected;
 use crate::bundle::document::{AuthMechanism, OnTlsFailure};
 use crate::mail::edit::EditError;
 use crate::mail::envelope::RouteName;
@@ -89,12 +90,21 @@ pub enum Trouble {
     NeedsUtf8,
     /// The host takes at most this many octets.
     TooLarge(u64),
+    /// The domain's own policy (DANE, MTA-STS) is not met; why. Such mail waits (spec R94).
+    Unprotected(Guard, String),
     /// The sender demands REQUIRETLS (RFC 8689) and this host cannot give it; why.
     RequireTls(String),
     /// The message cannot be changed as a rule wants it.
     Unchangeable(EditError),
     /// Changing the message ended badly.
     EditFailed,
+}
+
+/// Whose demand on a host it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    Dane,
+    Sts,
 }
 
 /// A trouble and the host that had it.
@@ -140,7 +150,7 @@ impl Trouble {
             Trouble::Refused(stage, reply) => refused(*stage, reply),
             Trouble::StartTlsMissing => tls([5, 7, 4]),
             Trouble::Certificate(_) => tls([5, 7, 5]),
-            Trouble::Handshake(_) => OtherHostOrLater,
+            Trouble::Handshake(_) | Trouble::Unprotected(..) => OtherHostOrLater,
             // A login and a certificate are an administrator's to repair, here or there: mail waits for that.
             Trouble::ClientCertificate(_)
             | Trouble::AuthNotOffered
@@ -182,6 +192,8 @@ impl Trouble {
             Trouble::StartTlsMissing => "StartTlsMissing",
             Trouble::Certificate(_) => "CertificateRefused",
             Trouble::Handshake(_) => "HandshakeFailed",
+            Trouble::Unprotected(Guard::Dane, _) => "DaneUnmet",
+            Trouble::Unprotected(Guard::Sts, _) => "StsUnmet",
             Trouble::ClientCertificate(_) => "ClientCertificateRefused",
             Trouble::AuthNotOffered => "AuthNotOffered",
             Trouble::AuthMechanismMissing { .. } => "AuthMechanismMissing",
@@ -272,6 +284,7 @@ pub struct Receipt {
     pub reply: Reply,
     /// Protocol and cipher suite; `None`: clear text.
     pub tls: Option<String>,
+    pub protected: Protected,
     /// Whether the next hop took over the sender's wishes for reports (RFC 3461).
     pub dsn: bool,
 }
@@ -289,6 +302,8 @@ impl Tally {
         match problem.trouble.meaning(on_tls_failure) {
             Meaning::Later => return Some(Outcome::Later(problem)),
             Meaning::Fail(status) => return Some(Outcome::Failed { status, problem }),
+            // A host that said something tells an administrator more than an address where nobody is.
+            Meaning::OtherHostOrLater if self.later.is_some() && problem.trouble.is_silence() => {}
             Meaning::OtherHostOrLater => self.later = Some(problem),
             Meaning::OtherHostOrFail(status) => self.fail = Some((status, problem)),
         }
@@ -358,6 +373,14 @@ impl fmt::Display for Problem {
                 write!(f, "The mail server {host} could not prove its identity. {why}")
             }
             Trouble::Handshake(why) => write!(f, "Encryption with the mail server {host} failed: {why}"),
+            Trouble::Unprotected(Guard::Dane, why) => write!(
+                f,
+                "The domain demands protected transport (DANE) and the mail server {host} does not give it: {why}"
+            ),
+            Trouble::Unprotected(Guard::Sts, why) => write!(
+                f,
+                "The domain demands protected transport (MTA-STS) and the mail server {host} does not give it: {why}"
+            ),
             Trouble::ClientCertificate(alert) => {
                 write!(
                     f,

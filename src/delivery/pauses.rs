@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -42,15 +42,32 @@ pub type Closures = BTreeMap<Closed, Pause>;
 
 /// A cheap handle; clones share one set.
 #[derive(Debug, Clone, Default)]
-pub struct Pauses(Arc<ArcSwap<Closures>>);
+pub struct Pauses(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    current: ArcSwap<Closures>,
+    /// Opened again, and nobody has looked after the mail that waits for it yet.
+    opened: Mutex<Closures>,
+}
 
 impl Pauses {
     pub fn current(&self) -> Arc<Closures> {
-        self.0.load_full()
+        self.0.current.load_full()
     }
 
     pub fn set(&self, closures: Closures) {
-        self.0.store(Arc::new(closures));
+        // Whoever looks in between sees both, and wakes rather one too many.
+        let mut opened = self.0.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.0.current.swap(Arc::new(closures));
+        let now = self.0.current.load();
+        let gone = before.iter().filter(|(closed, _)| !now.contains_key(closed));
+        opened.extend(gone.map(|(closed, pause)| (closed.clone(), pause.clone())));
+    }
+
+    /// What was opened again since the last call, however short it was closed.
+    pub(super) fn take_opened(&self) -> Closures {
+        std::mem::take(&mut *self.0.opened.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::client::auth::Credentials;
 use super::client::tls::Tls;
+use super::dns::Servers;
 use super::outcome::{Problem, Trouble};
 use super::sign::Signers;
 use crate::bundle::document::{
-    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls,
+    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls, TlsReports,
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
@@ -22,6 +23,9 @@ use crate::mail::envelope::{RouteName, Via};
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
     fn current(&self) -> Arc<RouteTable>;
+
+    /// An attempt over this way out had trouble; whoever watches over routes may want to know.
+    fn troubled(&self, _way: &Label, _trouble: &Trouble) {}
 }
 
 /// What the gateway knows of itself when a table is made.
@@ -41,7 +45,11 @@ pub struct RouteTable {
     pub notices_from: Mailbox,
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
-    pub dns_servers: Vec<SocketAddr>,
+    pub dns: Servers,
+    /// Whether, and how, domains are told about TLS.
+    pub tls_reports: Option<TlsReports>,
+    /// Where the world sees this gateway's mail come from, if that is said.
+    pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
     /// Sign with S/MIME for senders.
@@ -118,7 +126,13 @@ impl RouteTable {
             notices_from: notices_from(gateway, &hostname),
             notices_via,
             hostname,
-            dns_servers: gateway.dns_servers.clone(),
+            dns: Servers {
+                addresses: gateway.dns_servers.clone(),
+                dnssec: gateway.dnssec,
+                anchors: gateway.dns_anchors.clone(),
+            },
+            tls_reports: gateway.tls_reports.clone(),
+            public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
             smime: super::sign::smime(&gateway.smime_signers, materials),
             listening: own.listening.clone(),
@@ -172,6 +186,11 @@ impl RouteTable {
             Normal::Named(_) => None,
         };
         self.routes.keys().cloned().map(Label::Named).chain(normal)
+    }
+
+    /// The routes that cannot be used, and why; nothing secret is in it.
+    pub fn broken(&self) -> impl Iterator<Item = (&RouteName, &str)> {
+        self.routes.iter().filter_map(|(name, route)| Some((name, route.as_ref().err()?.as_str())))
     }
 
     /// The schedule of a way out, also of one that is broken now.

@@ -3,9 +3,18 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod fairness;
 mod logins;
 mod mail_hosts;
+mod mutual;
+mod names;
+mod never_weaker;
+mod notify;
+mod probes;
+mod protection;
 mod signing;
+mod tls_reports;
+mod waking;
 mod workers;
 
 use std::sync::Arc;

@@ -83,10 +83,13 @@ pub async fn watch(
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
         }
+        // Before the look at what is closed now: what is opened in between comes with the next round.
+        let opened = pauses.take_opened();
         let now = Situation::now(&*routes, &pauses);
-        if Arc::ptr_eq(&now.table, &then.table) && Arc::ptr_eq(&now.closures, &then.closures) {
+        if opened.is_empty() && Arc::ptr_eq(&now.table, &then.table) {
             continue;
         }
+        then.closures = Arc::new(opened);
         if now.opens_any(&then) {
             let woken = tokio::select! {
                 woken = walk(&spool, PER_SECOND, |target| now.opens(&then, target)) => woken,
@@ -105,7 +108,7 @@ pub async fn walk(spool: &Spool, per_second: u32, wanted: impl Fn(&Target) -> bo
     let start = Timestamp::now();
     let (mut after, mut woken) = (None::<QueueId>, 0);
     loop {
-        let page = spool.waiting(after, PAGE);
+        let page = spool.page(after, PAGE);
         let Some(last) = page.last() else { return woken };
         after = Some(last.id);
         // What is due anyway needs no waking.

@@ -5,6 +5,7 @@
 mod job;
 mod lanes;
 mod paused;
+mod upkeep;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::client::Timeouts;
 use super::metrics::Metrics;
 use super::pauses::Pauses;
 use super::plan::MX_PORT;
+use super::protect::Protection;
 use super::routes::Routes;
 use super::wake::{self, Situation};
 use crate::loops::Dealer;
@@ -66,6 +68,7 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
     /// Wakes mail whose way out opens.
     waker: JoinHandle<()>,
 }
@@ -82,32 +85,29 @@ impl Worker {
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
-        let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
+        let protection = Protection::open(spool.dir());
+        let outside = Outside { timeouts: config.timeouts, protection, ..Outside::default() };
         let situation = Situation::now(&*routes, &pauses);
         let waker = wake::watch(spool.clone(), Arc::clone(&routes), pauses.clone(), situation, stop.clone());
         let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
         let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
-        let crew = Crew {
-            shared: Arc::new(shared),
-            lanes,
-            loops,
-            runners: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        };
+        let shared = Arc::new(shared);
+        let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
+        let crew = Crew { shared, lanes, loops, runners: TaskTracker::new(), cut: CancellationToken::new() };
         // Beside the first runners: to send one out wakes no other thread.
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
         drop(turn);
-        Self { stop, task, waker }
+        Self { stop, task, waker, upkeep }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        for task in [self.waker, self.task] {
+        for task in [self.waker, self.task, self.upkeep] {
             if let Err(error) = task.await {
                 warn!(%error, "delivery ended badly");
             }
@@ -125,6 +125,11 @@ struct Crew {
     cut: CancellationToken,
 }
 
+/// Messages taken from the spool at once: enough to read a backlog in long strides, few enough that other
+/// destinations do not wait for them.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
+
 /// The feeder: brings what is due to the lanes and sends out runners.
 async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
     let shared = &crew.shared;
@@ -135,8 +140,9 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
         crew.set_out();
         tokio::select! {
             () = stop.cancelled() => break,
-            due = shared.spool.next_due() => {
-                for job in Job::group(&shared.routes.current(), due) {
+            due = shared.spool.take_due(BATCH, BATCH_BYTES) => {
+                let table = shared.routes.current();
+                for job in due.into_iter().flat_map(|due| Job::group(&table, due)) {
                     let back = crew.lanes().push(job);
                     if let Some((job, by)) = back {
                         job.postpone(&shared.spool, by);

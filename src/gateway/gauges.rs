@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::delivery::Pauses;
 use crate::delivery::pauses::Closed;
 use crate::gateway::live::Live;
+use crate::smtp::server::Try;
 use crate::spool::Spool;
 
 pub struct Gauges {
@@ -36,12 +38,18 @@ impl Collector for Gauges {
         let gauges = [
             ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
             ("postern_queue_recipients", "Recipients that wait for their delivery", stats.recipients),
+            ("postern_held_recipients", "Recipients in quarantine", stats.held_recipients),
             ("postern_queue_paused_routes", "Routes whose delivery is paused", routes),
             ("postern_queue_paused_domains", "Recipient domains whose delivery is paused", domains),
             ("postern_held_messages", "Accepted messages with a recipient in quarantine", stats.held),
             ("postern_queue_bytes", "Bytes of accepted messages that wait or are held", stats.bytes_live),
             ("postern_spool_disk_bytes", "Bytes that the spool takes on its disk", stats.bytes_on_disk),
             ("postern_spool_free_bytes", "Bytes that the spool may still take", self.spool.free()),
+            (
+                "postern_spool_failing",
+                "1 while the spool's disk cannot be written, and the pod is not ready",
+                u64::from(!self.spool.disk_works()),
+            ),
             ("postern_policy_sequence", "Sequence of the policy that runs; 0 without one", sequence),
             ("postern_sessions", "SMTP sessions that are open", sessions),
         ];
@@ -63,10 +71,18 @@ impl Collector for Gauges {
             ("postern_spool_syncs", "Times the spool synced its log to the disk", stats.syncs),
             ("postern_spool_failures", "Times the spool's disk refused or failed", stats.failures),
             ("postern_spool_damaged", "Damaged places found in the spool and set aside", stats.damaged),
+            ("postern_spool_rewritten", "Segments of the spool rewritten to free the disk", stats.rewritten),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let (name, help) =
+            ("postern_logins", "Logins of clients by what came of them: success, failure, held_off");
+        let mut logins = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for what in Try::ALL {
+            let counter = ConstCounter::new(self.live.listeners().logins().counted(what));
+            counter.encode(logins.encode_family(&[("result", what.word())])?)?;
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ mod closures;
 mod filter;
 pub mod http;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use crate::gateway::access::Actor;
 use crate::mail::dsn::{self, Action};
 use crate::spool::{Claim, ClaimError, CommitError, Content, Entry, Fate, QueueId, Spool, Standing};
 
-pub use closures::{ClosuresError, FILE, PauseRow};
+pub use closures::{ClosuresError, FILE, PauseRow, rows as pause_rows};
 pub use filter::{Filter, FilterError, State};
 pub use rows::{Acted, Detail, Page, RecipientRow, Row};
 
@@ -154,7 +156,7 @@ impl Queue {
                 messages.push(rows::row(situation.as_ref(), &one.standing));
                 if messages.len() == limit {
                     let last = Some(one.standing.id);
-                    let more = self.0.spool.waiting(last, 1).first().is_some();
+                    let more = self.0.spool.page(last, 1).first().is_some();
                     return Page {
                         messages,
                         next: last.filter(|_| more).map(|id| id.to_string()),
@@ -178,7 +180,7 @@ impl Queue {
         step: usize,
         now: Timestamp,
     ) -> (Vec<Chosen>, Option<QueueId>, usize) {
-        let page = self.0.spool.waiting(after, step);
+        let page = self.0.spool.page(after, step);
         let next = page.last().filter(|_| page.len() == step).map(|last| last.id);
         let seen = page.len();
         let ids = page.iter().filter(|one| filter.may_fit(one, now)).map(|one| one.id).collect();
@@ -192,7 +194,7 @@ impl Queue {
     }
 
     async fn one(&self, id: QueueId) -> Result<Standing, QueueError> {
-        let waits = self.0.spool.waiting_summary(id).is_some();
+        let waits = self.0.spool.summary(id).is_some();
         let standing = if waits { self.0.spool.standings(vec![id]).await.pop() } else { None };
         Ok(standing.ok_or(ClaimError::NotWaiting(id))?)
     }

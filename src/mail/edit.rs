@@ -260,7 +260,8 @@ fn apply<'a>(
     let head = (new_head != content[..at]).then_some(new_head);
     let mut edited = Edited { content, at, head, notes };
 
-    let signer = edits.iter().find_map(|e| if let Edit::SmimeSign { address } = e { Some(address) } else { None });
+    let signer =
+        edits.iter().find_map(|e| if let Edit::SmimeSign { address } = e { Some(address) } else { None });
     match (signer, signing) {
         (None, _) => {}
         (Some(_), None) => edited.notes.push(Note::SignedOnItsWay),

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use tokio::task;
 
 use super::entry::{Entry, Fate};
+use super::handout::{Found, find};
 use super::id::QueueId;
 use super::shared::Shared;
-use super::{Message, Spool, Summary, read_message};
+use super::{Spool, Summary};
 
 /// A message as it stands, without its content.
 #[derive(Debug, Clone)]
@@ -34,17 +35,8 @@ impl Standing {
 
 impl Spool {
     /// Messages that wait for their delivery, behind this one, oldest first, at most `limit`.
-    pub fn waiting(&self, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
-        self.inner.shared.index().waiting(after, limit)
-    }
-
-    pub fn waiting_len(&self) -> usize {
-        self.inner.shared.index().waiting_len()
-    }
-
-    /// One of them.
-    pub fn waiting_summary(&self, id: QueueId) -> Option<Summary> {
-        self.inner.shared.index().waiting_one(id)
+    pub fn page(&self, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
+        self.inner.shared.index().page(after, limit)
     }
 
     /// How these messages stand; those that are finished or cannot be read are left out (and told in the log).
@@ -77,20 +69,9 @@ impl Spool {
 }
 
 fn standing(shared: &Shared, id: QueueId) -> io::Result<Option<Standing>> {
-    loop {
-        let place = {
-            let index = shared.index();
-            if let Some(standing) = index.standing(id, None) {
-                return Ok(Some(standing));
-            }
-            index.place(id)
-        };
-        let Some(place) = place else { return Ok(None) };
-        match read_message(shared, id, place) {
-            Ok(Message { entry, .. }) => return Ok(shared.index().standing(id, Some(&Arc::new(entry)))),
-            // It may have moved while we read.
-            Err(_) if shared.index().place(id) != Some(place) => {}
-            Err(error) => return Err(error),
-        }
+    if let Some(standing) = shared.index().standing(id, None) {
+        return Ok(Some(standing));
     }
+    let Some(Found { entry, .. }) = find(shared, id)? else { return Ok(None) };
+    Ok(shared.index().standing(id, Some(&entry)))
 }

@@ -329,6 +329,7 @@ pub fn unattached(resources: &Resources) -> Unattached {
 
 /// What the objects name, so that a caller knows what to read.
 pub fn references(resources: &Resources) -> References {
+    use crate::api::clients::MutualTls;
     use crate::api::refs::SourceKind;
     let mut found = References::default();
     for gateway in &resources.gateways {
@@ -343,6 +344,17 @@ pub fn references(resources: &Resources) -> References {
         found.secrets.extend(logins.map(|login| ObjectKey::new(&namespace, &login.name)));
         for key in &gateway.spec.dkim {
             found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
+        }
+        if let Some(clients) = &gateway.spec.clients {
+            let passwords = clients.users.iter().map(|user| &user.password_ref.name);
+            found.secrets.extend(passwords.map(|name| ObjectKey::new(&namespace, name)));
+            if let Some(MutualTls { ca_ref, .. }) = &clients.mutual_tls {
+                let key = ObjectKey::new(&namespace, &ca_ref.name);
+                match ca_ref.kind {
+                    SourceKind::ConfigMap => found.config_maps.insert(key),
+                    SourceKind::Secret => found.secrets.insert(key),
+                };
+            }
         }
         for from in gateway.spec.smime.iter().flat_map(|smime| &smime.certificates_from) {
             let config_map = from.config_map_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,8 @@ use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
 use crate::delivery::outcome::{Stage, Trouble};
+use crate::delivery::protect::Demand;
+use crate::smtp::reply::Reply;
 
 /// A session between transactions.
 pub struct Session {
@@ -35,11 +37,38 @@ pub struct Terms<'a> {
     /// The next hop's name, for its certificate.
     pub host: &'a str,
     pub tls: &'a Tls,
+    /// What a certificate must be besides what the route says (DANE, MTA-STS).
+    pub demand: &'a Demand,
     /// No clear text, whatever happens.
     pub require_tls: bool,
     /// Logged in with, or no session at all.
     pub auth: Option<&'a Arc<Credentials>>,
     pub timeouts: Timeouts,
+    /// Hears how far the session comes; `None` for mail.
+    pub watch: Option<&'a dyn Watch>,
+}
+
+/// Who tests a next hop and wants to know how far a session came.
+pub trait Watch: std::fmt::Debug + Sync {
+    fn reached(&self, milestone: Milestone<'_>);
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Milestone<'a> {
+    Connected,
+    Greeted(&'a Reply),
+    /// The 250 after EHLO, each of them.
+    Hello(&'a Reply),
+    /// TLS stands, with protocol and cipher suite.
+    Encrypted(&'a str),
+}
+
+impl Terms<'_> {
+    fn reached(&self, milestone: Milestone<'_>) {
+        if let Some(watch) = self.watch {
+            watch.reached(milestone);
+        }
+    }
 }
 
 /// Opens a session. Clear text is used only if nothing demands TLS, and then also when TLS is offered
@@ -117,6 +146,7 @@ async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Tr
         Ok(Ok(stream)) => {
             // Commands are small and each waits for its reply.
             stream.set_nodelay(true).ok();
+            terms.reached(Milestone::Connected);
             Ok(stream)
         }
         Ok(Err(error)) => Err(Trouble::Unreachable(format!("{address}: {error}"))),
@@ -125,16 +155,19 @@ async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Tr
 }
 
 async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, String), Trouble> {
-    let name = terms.tls.server_name.as_deref().unwrap_or(terms.host);
+    let name = terms.tls.server_name.as_deref().or(terms.demand.sni()).unwrap_or(terms.host);
     let name = ServerName::try_from(name.to_owned())
         .map_err(|_| Trouble::Handshake(format!("{name:?} is not a name that a certificate can carry")))?;
     let connector = TlsConnector::from(Arc::clone(&terms.tls.config));
     match timeout(terms.timeouts.hello, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => {
             let (_, connection) = stream.get_ref();
+            let chain = connection.peer_certificates().unwrap_or_default();
+            terms.demand.check(chain).map_err(|why| terms.demand.unfit(&why))?;
             let version = connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default();
             let suite = connection.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()));
             let facts = format!("{} with cipher {}", version.replace('_', "."), suite.unwrap_or_default());
+            terms.reached(Milestone::Encrypted(&facts));
             Ok((Stream::Tls(Box::new(stream)), facts))
         }
         Ok(Err(error)) => Err(match tls::refusal(&error) {
@@ -150,7 +183,11 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
 
 async fn greeting(wire: &mut Wire, terms: &Terms<'_>) -> Result<(), Trouble> {
     let reply = wire.reply(Stage::Greeting, terms.timeouts.greeting).await?;
-    if reply.code == 220 { Ok(()) } else { Err(Trouble::Refused(Stage::Greeting, reply)) }
+    if reply.code != 220 {
+        return Err(Trouble::Refused(Stage::Greeting, reply));
+    }
+    terms.reached(Milestone::Greeted(&reply));
+    Ok(())
 }
 
 /// EHLO; HELO for a host that does not know it (RFC 5321 section 3.2).
@@ -159,6 +196,7 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
     wire.send(format!("EHLO {}\r\n", terms.hostname).as_bytes(), Stage::Ehlo, limit).await?;
     let reply = wire.reply(Stage::Ehlo, limit).await?;
     if reply.code == 250 {
+        terms.reached(Milestone::Hello(&reply));
         return Ok(Extensions::parse(&reply.text));
     }
     if !matches!(reply.code, 500 | 501 | 502 | 504 | 550) {
@@ -170,6 +208,11 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
 }
 
 impl Session {
+    /// The chain that the peer showed, its own certificate first; none in clear text.
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.wire.certificates()
+    }
+
     /// The login that the route has (spec R16). Without it there is no session.
     async fn log_in(mut self, credentials: &Arc<Credentials>, terms: &Terms<'_>) -> Result<Self, Trouble> {
         let login = match self.tls.is_some() && terms.tls.verifies_peer {
@@ -189,6 +232,11 @@ impl Session {
                 Err(trouble)
             }
         }
+    }
+
+    /// A login, by who has seen for itself that the peer is verified: a test.
+    pub async fn try_login(&mut self, credentials: &Arc<Credentials>) -> Result<(), Trouble> {
+        auth::login(&mut self.wire, self.extensions.auth, credentials, self.timeouts.hello).await
     }
 
     /// Says goodbye, briefly.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,6 +35,13 @@ pub struct Wire {
 impl Wire {
     pub fn new(stream: Stream) -> Self {
         Self { stream, ahead: Vec::new() }
+    }
+
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        match &self.stream {
+            Stream::Plain(_) => Vec::new(),
+            Stream::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec(),
+        }
     }
 
     /// The stream alone; whatever was read ahead is forgotten.

@@ -12,6 +12,7 @@ use crate::mail::envelope::{BodyType, Notify, Ret, Sender};
 
 const MESSAGE: &[u8] = b"Received: x\r\nSubject: s\r\n\r\n.dot\r\n..two\r\nbody\r\n";
 
+#[derive(Debug)]
 pub struct Tried {
     pub outcomes: Vec<Outcome>,
 }

@@ -16,9 +16,13 @@ use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
 
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +49,7 @@ impl Routes for Live {
 pub(super) struct Running {
     pub(super) spool: Spool,
     routes: Arc<Live>,
-    pauses: Pauses,
+    pub(super) pauses: Pauses,
     pub(super) metrics: Metrics,
     worker: Worker,
     folder: Folder,
@@ -108,7 +112,7 @@ pub(super) fn target(address: &str) -> Target {
 const CONTENT: &str = "Received: x\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";
 
 impl Running {
-    async fn submit(&self, sender: Option<&str>, targets: Vec<Target>) {
+    pub(super) async fn submit(&self, sender: Option<&str>, targets: Vec<Target>) {
         let entry = Entry {
             sender: Sender { mailbox: sender.map(|s| s.parse().unwrap()), ..Sender::default() },
             received_at: Timestamp::now(),
@@ -123,7 +127,12 @@ impl Running {
         self.spool.commit(vec![Submission { id, entry, content }]).await.unwrap();
     }
 
-    async fn send(&self, address: &str) {
+    /// A new table of routes.
+    pub(super) fn route(&self, table: RouteTable) {
+        self.routes.0.store(Arc::new(table));
+    }
+
+    pub(super) async fn send(&self, address: &str) {
         self.submit(Some("app@solarmora.com"), vec![target(address)]).await;
     }
 
@@ -138,7 +147,7 @@ impl Running {
         panic!("still in the spool: {:?}", self.spool.list());
     }
 
-    async fn until(&self, what: &str, mut reached: impl FnMut(&Spool) -> bool) {
+    pub(super) async fn until(&self, what: &str, mut reached: impl FnMut(&Spool) -> bool) {
         for _ in 0..4000 {
             if reached(&self.spool) {
                 return;
@@ -148,13 +157,13 @@ impl Running {
         panic!("never {what}: {:?}", self.spool.list());
     }
 
-    async fn stop(self) -> Folder {
+    pub(super) async fn stop(self) -> Folder {
         self.worker.shutdown().await;
         self.spool.close().await;
         self.folder
     }
 
-    fn metrics(&self) -> String {
+    pub(super) fn metrics(&self) -> String {
         let mut registry = Registry::default();
         self.metrics.register(&mut registry);
         let mut text = String::new();

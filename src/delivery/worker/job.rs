@@ -13,7 +13,9 @@ use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
-use crate::delivery::metrics::{ByKind, ByNote, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::metrics::{
+    ByKind, ByNote, ByProtection, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict,
+};
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
 use crate::delivery::pauses::Pauses;
 use crate::delivery::plan;
@@ -223,17 +225,6 @@ async fn outcomes(
     };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
-    // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
-    let route = match entry.sender.require_tls.then(|| route.tls.verified()) {
-        Some(Ok(tls)) => Arc::new(Route { tls, ..Route::clone(&route) }),
-        // The same certificates were read before; what they could not do then they cannot do now.
-        Some(Err(error)) => {
-            let problem = Problem::new(Trouble::RequireTls(error.to_string()));
-            return (Some(label), all(outcome_of(problem, &route)));
-        }
-        None => route,
-    };
-
     // The route may have become one by MX since the recipients were grouped.
     let mut outcomes: Vec<Option<Outcome>> = vec![None; job.targets.len()];
     while let Some(start) = outcomes.iter().position(Option::is_none) {
@@ -285,9 +276,12 @@ async fn conclude(
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
     let mut settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
-    let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    let failed = || settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    if entry.sender.mailbox.is_none() {
+        shared.metrics.double_bounces.inc_by(failed().count() as u64);
+    }
     // R85: nobody is told, so it is counted.
-    let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
+    let silent = failed().filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
     shared.metrics.bounces_suppressed.inc_by(silent as u64);
     open_meanwhile(shared, table, entry, &mut settled.fates, now);
     let about = About { entry, content: content.bytes() };
@@ -409,10 +403,15 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     let route = shared.metrics.route(label);
     let queue_id = job.queued.id();
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
+        if let (Outcome::Later(problem) | Outcome::Failed { problem, .. }, Some(label)) = (outcome, label) {
+            shared.routes.troubled(label, &problem.trouble);
+        }
         let recipient = &job.entry().targets[target].recipient.mailbox;
         // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {
             Outcome::Delivered(receipt) => {
+                let protection = receipt.protected.into();
+                shared.metrics.protection.get_or_create(&ByProtection { protection }).inc();
                 if receipt.tls.is_none() {
                     shared.metrics.plaintext.get_or_create(&ByRoute { route: route.clone() }).inc();
                 }

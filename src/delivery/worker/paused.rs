@@ -18,6 +18,9 @@ use crate::spool::{Content, Fate};
 /// When paused mail is looked at again if nobody ends the pause, a quarter more or less by chance.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
+/// The same when the pauses changed a moment ago.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Sends those recipients of a job back whose way is paused; gives the job back with the others.
 pub async fn set_aside(shared: &Shared, table: &RouteTable, content: &Content, mut job: Job) -> Option<Job> {
     let closures = shared.pauses.current();
@@ -59,6 +62,12 @@ pub async fn set_aside(shared: &Shared, table: &RouteTable, content: &Content, m
         );
         let times: Vec<_> = same.iter().map(|((target, _), _)| (*target, again)).collect();
         shared.spool.release(job.queued.id(), &times);
+        // Opened while we looked: whoever wakes its mail may have been here already.
+        let current = shared.pauses.current();
+        if !Arc::ptr_eq(&current, &closures) {
+            let targets: Vec<usize> = times.iter().map(|(target, _)| *target).collect();
+            shared.spool.retime(job.queued.id(), &targets, job::later(now, SOON), true);
+        }
         if !news.is_empty() {
             let (fates, before): (Vec<_>, Vec<_>) =
                 news.into_iter().map(|(fate, before)| (fate, before.clone())).unzip();

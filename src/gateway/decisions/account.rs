@@ -46,7 +46,7 @@ pub struct Explained {
 #[serde(rename_all = "camelCase")]
 pub struct SenderFate {
     pub address: Option<String>,
-    /// `envelope`, `from` (the envelope sender is null) or `nobody`.
+    /// `authenticated` (a login or a certificate), `envelope`, `from` (the envelope sender is null) or `nobody`.
     pub source: String,
     pub account_type: String,
     pub unit: String,
@@ -439,6 +439,7 @@ fn sender(trace: &SenderTrace) -> SenderFate {
     SenderFate {
         address: address.as_ref().map(Mailbox::to_string),
         source: match source {
+            SenderSource::Authenticated => "authenticated",
             SenderSource::Envelope => "envelope",
             SenderSource::From => "from",
             SenderSource::Nobody => "nobody",

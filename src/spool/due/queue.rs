@@ -1,14 +1,15 @@
-//! The index as people ask for it: pages of what waits, times that somebody changes by hand.
+//! The index as people ask for it: pages of what waits, times that somebody changes by hand, counts.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Index, Warm};
+use super::{Index, State, summary};
 use crate::spool::entry::{Entry, Fate};
 use crate::spool::hold::ClaimError;
 use crate::spool::id::QueueId;
+use crate::spool::items::nanos;
 use crate::spool::{Standing, Summary};
 
 /// Recipients, counted as they come and go.
@@ -31,22 +32,22 @@ impl Tally {
         }
     }
 
-    /// A recipient's fate became another one.
-    pub fn turn(&mut self, before: &Fate, after: &Fate) {
+    /// A recipient that had no final outcome stands otherwise now.
+    pub fn turn(&mut self, before: &State, after: &Fate) {
         self.leave(before);
         self.stand(after);
     }
 
     /// Its message is gone without a fate.
-    pub fn lose(&mut self, fate: &Fate) {
-        self.leave(fate);
-        self.lost += u64::from(!fate.is_final());
+    pub fn lose(&mut self, state: &State) {
+        self.leave(state);
+        self.lost += u64::from(!state.is_final());
     }
 
     /// As if it had never come.
-    pub fn forget(&mut self, fate: &Fate) {
-        self.leave(fate);
-        self.entered -= u64::from(!fate.is_final());
+    pub fn forget(&mut self, state: &State) {
+        self.leave(state);
+        self.entered -= u64::from(!state.is_final());
     }
 
     /// Start-up has read what there is: all before was another process.
@@ -65,41 +66,30 @@ impl Tally {
         }
     }
 
-    fn leave(&mut self, fate: &Fate) {
-        match fate {
-            Fate::Waiting(_) => self.waiting -= 1,
-            Fate::Held(_) => self.held -= 1,
-            Fate::Delivered | Fate::Failed | Fate::Released => {}
-        }
+    fn leave(&mut self, state: &State) {
+        self.waiting -= u64::from(state.is_waiting());
+        self.held -= u64::from(state.is_held());
     }
 }
 
 impl Index {
     /// Messages that wait, behind this one, oldest first, at most `limit`.
-    pub fn waiting(&self, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
+    pub fn page(&self, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let ids = self.waiting.range((from, Bound::Unbounded)).take(limit);
-        ids.filter_map(|id| Some(self.items.get(id)?.summary(*id))).collect()
+        let ids = self.queued.range((from, Bound::Unbounded)).take(limit);
+        ids.filter_map(|id| self.items.by_id(*id).map(summary)).collect()
     }
 
-    pub fn waiting_len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    pub fn waiting_one(&self, id: QueueId) -> Option<Summary> {
-        self.waiting.contains(&id).then(|| self.items.get(&id).map(|item| item.summary(id))).flatten()
-    }
-
-    /// How a message stands; `entry` is for when it is not in memory; without it there is no answer then.
+    /// How a message stands; `entry` is for when it is not in memory: without it there is no answer then.
     pub fn standing(&self, id: QueueId, entry: Option<&Arc<Entry>>) -> Option<Standing> {
-        let item = self.items.get(&id)?;
-        let warm = item.warm.as_ref().map(|Warm { entry, .. }| entry);
-        let in_flight = item.states.iter().enumerate().filter(|(_, state)| state.in_flight);
+        let item = self.items.by_id(id)?;
+        let warm = item.warm.as_ref().map(|warm| &warm.entry);
+        let in_flight = item.states().iter().enumerate().filter(|(_, state)| state.in_flight);
         Some(Standing {
             id,
             size: item.size,
             entry: Arc::clone(warm.or(entry)?),
-            fates: item.states.iter().map(|state| state.fate.clone()).collect(),
+            fates: item.fates(),
             in_flight: in_flight.map(|(target, _)| target).collect(),
         })
     }
@@ -107,43 +97,41 @@ impl Index {
     /// Makes recipients due at this time, those that wait and are not being attempted. With `sooner` only
     /// those that would be due later. Returns how many.
     pub fn retime(&mut self, id: QueueId, targets: &[usize], at: Timestamp, sooner: bool) -> usize {
-        let Some(item) = self.items.get_mut(&id) else { return 0 };
-        let mut changed = 0;
-        for target in targets {
-            let Some(state) = item.states.get_mut(*target).filter(|state| !state.in_flight) else { continue };
-            if let Fate::Waiting(waiting) = &mut state.fate
-                && (!sooner || at < waiting.next_attempt)
-            {
-                waiting.next_attempt = at;
-                changed += 1;
+        let Some(slot) = self.items.find(id) else { return 0 };
+        self.change(slot, |item, _| {
+            let mut changed = 0;
+            for target in targets {
+                let Some(state) = item.states_mut().get_mut(*target) else { continue };
+                if state.is_waiting() && !state.in_flight && (!sooner || nanos(at) < state.at()) {
+                    state.postpone(at);
+                    changed += 1;
+                }
             }
-        }
-        self.schedule(id);
-        changed
+            changed
+        })
     }
 
     /// Takes waiting recipients of a message into hand, those of `wanted` that nobody attempts just now.
     pub fn take_waiting(&mut self, id: QueueId, wanted: &[usize]) -> Result<Vec<usize>, ClaimError> {
-        let item = self.items.get_mut(&id).ok_or(ClaimError::NotWaiting(id))?;
-        let (mut taken, mut busy) = (Vec::new(), false);
-        for target in wanted {
-            let Some(state) = item.states.get_mut(*target) else { continue };
-            match state.fate {
-                Fate::Waiting(_) if state.in_flight => busy = true,
-                Fate::Waiting(_) => {
-                    state.in_flight = true;
-                    taken.push(*target);
+        let slot = self.items.find(id).ok_or(ClaimError::NotWaiting(id))?;
+        let (taken, busy) = self.change(slot, |item, _| {
+            let (mut taken, mut busy) = (Vec::new(), false);
+            for target in wanted {
+                match item.states_mut().get_mut(*target).filter(|state| state.is_waiting()) {
+                    Some(state) if state.in_flight => busy = true,
+                    Some(state) => {
+                        state.in_flight = true;
+                        taken.push(*target);
+                    }
+                    None => {}
                 }
-                Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => {}
             }
-        }
+            (taken, busy)
+        });
         match (taken.is_empty(), busy) {
             (true, true) => Err(ClaimError::Busy(id)),
             (true, false) => Err(ClaimError::NotWaiting(id)),
-            (false, _) => {
-                self.schedule(id);
-                Ok(taken)
-            }
+            (false, _) => Ok(taken),
         }
     }
 }
