@@ -81,6 +81,13 @@ async fn with_every_kind() -> Sim {
     for id in ids {
         spool.settle(id, vec![(0, retry_at(1, in_an_hour()))], vec![]).await.expect("settled");
     }
+    // What comes after a sync proves that what lies before it was durable: it is no torn tail.
+    for n in 0..2 {
+        let mail = submission(&spool, 1, &bytes(n, 10));
+        let id = mail.id;
+        spool.commit(vec![mail]).await.expect("committed");
+        spool.settle(id, vec![(0, Fate::Delivered)], vec![]).await.expect("settled");
+    }
     spool.close().await;
     let (name, _, at, _) = records(&sim, record::FATES).swap_remove(3);
     sim.tamper(&name, |bytes| bytes[at as usize + 50] ^= 1);
