@@ -6,6 +6,7 @@
 pub mod action;
 pub mod address_list;
 pub mod checks;
+pub mod clients;
 pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
@@ -23,6 +24,7 @@ pub mod route;
 pub mod routing_rule;
 pub mod schema;
 pub mod scope;
+pub mod smime;
 pub mod status;
 pub mod tls_reports;
 pub mod units;

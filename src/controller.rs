@@ -10,6 +10,7 @@ pub mod build;
 pub mod control;
 pub mod leader;
 pub mod metrics;
+pub mod probes;
 pub mod publish;
 pub mod reconcile;
 pub mod rollout;

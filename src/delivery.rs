@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod pauses;
 pub mod plan;
+pub mod probe;
 pub mod protect;
 pub mod retry;
 pub mod routes;
@@ -40,6 +41,9 @@ pub(crate) mod authority;
 mod sink;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "../tests/it/support/web.rs"]
+mod webserver;
 #[cfg(test)]
 pub(crate) use sink::nobody;
 

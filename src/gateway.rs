@@ -16,6 +16,7 @@ pub mod judge;
 pub mod listeners;
 pub mod live;
 pub mod mount;
+pub mod probe;
 pub mod quarantine;
 pub mod queue;
 pub mod received;

@@ -9,6 +9,7 @@
 //! it and makes mail wait (design decision 6). One bad object never changes what another one becomes.
 
 pub mod address_lists;
+mod clients;
 mod conflicts;
 pub mod directory;
 mod egress;

@@ -53,7 +53,13 @@ impl Load {
     pub fn run_at(&self, bench: &Bench, server: &Server, rate: u32) -> Result<Run, String> {
         let mut counter = count_syscalls(server.pid());
         let said = Command::new(&bench.loadgen)
-            .args(["bench", "--target", &format!("127.0.0.1:{RELAY}"), "--listen", &format!("127.0.0.1:{SINK}")])
+            .args([
+                "bench",
+                "--target",
+                &format!("127.0.0.1:{RELAY}"),
+                "--listen",
+                &format!("127.0.0.1:{SINK}"),
+            ])
             .args(["--connections", &self.sessions.to_string(), "--size", self.size])
             .args(["--messages", &self.messages.to_string(), "--server-pid", &server.pid().to_string()])
             .args(["--rate", &rate.to_string(), "--timeout", "300", "--json", "-"])

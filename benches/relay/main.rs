@@ -1,6 +1,7 @@
 //! How fast a whole gateway relays, beside a real Postfix in the same run, on the same disk, every 250 durable
 //! in both. `cargo bench --bench relay` measures small and large messages; `-- slow`, `-- tls`, `-- memory`
-//! or `-- all` choose others, `-- --runs N` (3) how often; each figure is the median.
+//! or `-- all` choose others, `-- --runs N` (3) how often; each figure is the median. `-- soak 30 7000` runs half
+//! an hour at 7,000 messages a second while the next hop comes and goes.
 //!
 //! The load generator, Postfix's configuration and the library that slows syncs are the project's bench folder,
 //! by default `../shared/bench`; `POSTERN_BENCH_KIT` names another. Needs root and Debian's postfix.
@@ -8,6 +9,7 @@
 mod load;
 mod memory;
 mod peers;
+mod soak;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let mut suites: Vec<String> = Vec::new();
     let mut runs = 3;
+    let mut soak = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -78,20 +81,32 @@ fn run() -> Result<(), String> {
                 let number = arguments.next().and_then(|n| n.parse().ok());
                 runs = number.filter(|n| *n > 0).ok_or("--runs needs a number")?;
             }
+            "soak" => {
+                let mut number = || arguments.next().and_then(|n| n.parse::<u32>().ok());
+                soak = Some(number().zip(number()).ok_or("soak needs minutes and messages a second")?);
+            }
             suite if ["throughput", "slow", "tls", "memory", "all"].contains(&suite) => {
                 suites.push(suite.to_owned());
             }
-            other => return Err(format!("{other}: not throughput, slow, tls, memory or all")),
+            other => {
+                return Err(format!("{other}: not throughput, slow, tls, memory, all or soak MINUTES RATE"));
+            }
         }
     }
-    if suites.is_empty() {
+    if suites.is_empty() && soak.is_none() {
         suites.push("throughput".to_owned());
     }
     let wants = |suite: &str| suites.iter().any(|s| s == suite || s == "all");
     let bench = Bench::prepare(runs)?;
     if wants("throughput") {
         let postern = PathBuf::from(env!("CARGO_BIN_EXE_postern"));
-        table(&bench, "every 250 durable, this disk", &THROUGHPUT, &Peer::Postern(postern), &Peer::Postfix(""))?;
+        table(
+            &bench,
+            "every 250 durable, this disk",
+            &THROUGHPUT,
+            &Peer::Postern(postern),
+            &Peer::Postfix(""),
+        )?;
     }
     if wants("slow") {
         let postern = Peer::Slow(bench.dynamic()?);
@@ -103,6 +118,9 @@ fn run() -> Result<(), String> {
     if wants("tls") {
         tls::measure(&bench)?;
     }
+    if let Some((minutes, rate)) = soak {
+        soak::measure(&bench, u64::from(minutes), rate)?;
+    }
     Ok(())
 }
 
@@ -111,10 +129,14 @@ impl Bench {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let kit = std::env::var_os("POSTERN_BENCH_KIT").map_or(here.join("../shared/bench"), PathBuf::from);
         let kit = kit.canonicalize().map_err(|error| {
-            format!("{}: {error}; POSTERN_BENCH_KIT names the folder with loadgen/ and scripts/", kit.display())
+            format!(
+                "{}: {error}; POSTERN_BENCH_KIT names the folder with loadgen/ and scripts/",
+                kit.display()
+            )
         })?;
         // Postfix drops its rights and must still reach its folders, so they cannot lie under /root.
-        let root = std::env::var_os("POSTERN_BENCH_DIR").map_or("/var/tmp/postern-bench".into(), PathBuf::from);
+        let root =
+            std::env::var_os("POSTERN_BENCH_DIR").map_or("/var/tmp/postern-bench".into(), PathBuf::from);
         std::fs::create_dir_all(&root).map_err(|error| format!("{}: {error}", root.display()))?;
         let target = root.join("loadgen");
         let build = ["build", "--quiet", "--release", "--target-dir"];
@@ -163,8 +185,19 @@ fn table(bench: &Bench, what: &str, cases: &[Case], postern: &Peer, postfix: &Pe
     println!("\nRelay, {what}; median of {}", bench.runs);
     println!(
         "{:>8} {:>5} | {:>10} {:>10} {:>7} {:>6} | {:>15} {:>17} | {:>15} {:>15} | {:>13} | {:>11} | {:>8}",
-        "sessions", "size", "Postern/s", "Postfix/s", "ratio", "bar", "accept p50 p99", "end to end p50 p99",
-        "CPU us/message", "CPU s/1000", "PSS MiB", "syncs/msg", "syscalls"
+        "sessions",
+        "size",
+        "Postern/s",
+        "Postfix/s",
+        "ratio",
+        "bar",
+        "accept p50 p99",
+        "end to end p50 p99",
+        "CPU us/message",
+        "CPU s/1000",
+        "PSS MiB",
+        "syncs/msg",
+        "syscalls"
     );
     for case in cases {
         let mut ours = Vec::new();
@@ -181,13 +214,24 @@ fn table(bench: &Bench, what: &str, cases: &[Case], postern: &Peer, postfix: &Pe
         let (our_cpu, their_cpu) = (of(&ours, |r| r.cpu_us), of(&theirs, |r| r.cpu_us));
         println!(
             "{:>8} {:>5} | {:>10.0} {:>10.0} {:>6.1}x {:>5.0}x | {:>6.2} {:>5.1} ms {:>8.2} {:>5.1} ms | {:>6.0} {:>8.0} {:>6.3} {:>8.3} | {:>6.0} {:>6.0} | {:>5.3} {:>5.2} | {:>8.1}",
-            case.sessions, case.size,
-            of(&ours, Run::rate), of(&theirs, Run::rate), ratio, case.bar,
-            of(&ours, |r| r.accept.0), of(&ours, |r| r.accept.1),
-            of(&ours, |r| r.end_to_end.0), of(&ours, |r| r.end_to_end.1),
-            our_cpu, their_cpu, our_cpu / 1000.0, their_cpu / 1000.0,
-            of(&ours, |r| r.pss), of(&theirs, |r| r.pss),
-            of(&ours, Run::syncs), of(&theirs, Run::syncs),
+            case.sessions,
+            case.size,
+            of(&ours, Run::rate),
+            of(&theirs, Run::rate),
+            ratio,
+            case.bar,
+            of(&ours, |r| r.accept.0),
+            of(&ours, |r| r.accept.1),
+            of(&ours, |r| r.end_to_end.0),
+            of(&ours, |r| r.end_to_end.1),
+            our_cpu,
+            their_cpu,
+            our_cpu / 1000.0,
+            their_cpu / 1000.0,
+            of(&ours, |r| r.pss),
+            of(&theirs, |r| r.pss),
+            of(&ours, Run::syncs),
+            of(&theirs, Run::syncs),
             of(&ours, |r| r.syscalls),
         );
         if ratio < case.bar {

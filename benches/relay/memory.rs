@@ -86,7 +86,8 @@ impl Group {
 
     fn peak(&self) -> f64 {
         let read = |file: &str| fs::read_to_string(self.0.join(file)).ok()?.trim().parse::<f64>().ok();
-        read("memory.peak").or_else(|| read("memory.max_usage_in_bytes")).unwrap_or(f64::NAN) / f64::from(1 << 20)
+        read("memory.peak").or_else(|| read("memory.max_usage_in_bytes")).unwrap_or(f64::NAN)
+            / f64::from(1 << 20)
     }
 }
 
@@ -108,11 +109,24 @@ fn large(bench: &Bench) -> Result<(), String> {
     server.wait()?;
     let said = Command::new(&bench.loadgen)
         .args(["bench", "--target", "127.0.0.1:2501", "--listen", "127.0.0.1:2502", "--connections", "200"])
-        .args(["--size", "50m", "--messages", "200", "--retry", "--retry-delay-ms", "2000", "--timeout", "500"])
+        .args([
+            "--size",
+            "50m",
+            "--messages",
+            "200",
+            "--retry",
+            "--retry-delay-ms",
+            "2000",
+            "--timeout",
+            "500",
+        ])
         .args(["--drain", "60", "--server-pid", &server.pid().to_string()])
         .output()
         .map_err(|error| error.to_string())?;
-    println!("\n50 MiB over 200 sessions with a limit of 512 MiB (peak of the group, page cache included: {:.0} MiB)", group.peak());
+    println!(
+        "\n50 MiB over 200 sessions with a limit of 512 MiB (peak of the group, page cache included: {:.0} MiB)",
+        group.peak()
+    );
     print!("{}", String::from_utf8_lossy(&said.stdout));
     println!("452 or other refusals by the gateway's own count:\n{}", counted());
     Ok(())
@@ -149,7 +163,10 @@ fn office(bench: &Bench) -> Result<(), String> {
         beside
     })?;
     sink.end();
-    println!("\n5 MiB office files at 20/s beside small mail at 200/s, limit 512 MiB, peak {:.0} MiB", group.peak());
+    println!(
+        "\n5 MiB office files at 20/s beside small mail at 200/s, limit 512 MiB, peak {:.0} MiB",
+        group.peak()
+    );
     println!("  office files taken {}, refused {}", sent.into_inner(), refused.into_inner());
     println!(
         "  accept of small mail p50 {:.2} ms p99 {:.1} ms; without the files p50 {:.2} ms p99 {:.1} ms",
@@ -196,11 +213,17 @@ impl Sink {
 /// A message with a document of five mebibytes that holds no forbidden word.
 fn office_mail() -> Vec<u8> {
     use zip::write::SimpleFileOptions;
-    let mut text = String::from("<?xml version=\"1.0\"?><w:document xmlns:w=\"http://schemas.openxmlformats.org/wordprocessingml/2006/main\"><w:body>");
+    let mut text = String::from(
+        "<?xml version=\"1.0\"?><w:document xmlns:w=\"http://schemas.openxmlformats.org/wordprocessingml/2006/main\"><w:body>",
+    );
     let mut n = 0u64;
     while text.len() < 5 << 20 {
         n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        text += &format!("<w:p><w:r><w:t>Item {} of the report about harbour {}.</w:t></w:r></w:p>", n >> 40, n >> 52);
+        text += &format!(
+            "<w:p><w:r><w:t>Item {} of the report about harbour {}.</w:t></w:r></w:p>",
+            n >> 40,
+            n >> 52
+        );
     }
     text += "</w:body></w:document>";
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));

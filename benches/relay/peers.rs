@@ -110,7 +110,8 @@ impl Server {
             .output()
             .map_err(|error| format!("{}: {error}", script.display()))?;
         let pid = String::from_utf8_lossy(&started.stdout).trim().parse();
-        let pid = pid.map_err(|_| "Postfix did not start; this needs root and Debian's postfix".to_owned())?;
+        let pid =
+            pid.map_err(|_| "Postfix did not start; this needs root and Debian's postfix".to_owned())?;
         Ok(Self { name: "postfix", pid, kind: Kind::Postfix { script, root } })
     }
 
@@ -151,8 +152,7 @@ impl Drop for Server {
                 let _ = child.wait();
             }
             Kind::Postfix { script, root } => {
-                let _ =
-                    Command::new(script).args(["stop", "postfix", ""]).env("PERF_ROOT", root).status();
+                let _ = Command::new(script).args(["stop", "postfix", ""]).env("PERF_ROOT", root).status();
             }
         }
         sleep(Duration::from_millis(300));

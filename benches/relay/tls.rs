@@ -26,7 +26,8 @@ const SECONDS: u64 = 5;
 type Rate = (f64, f64);
 
 pub fn measure(bench: &Bench) -> Result<(), String> {
-    let key = rcgen::generate_simple_self_signed(["gw.bench.example".to_owned()]).map_err(|e| e.to_string())?;
+    let key =
+        rcgen::generate_simple_self_signed(["gw.bench.example".to_owned()]).map_err(|e| e.to_string())?;
     let (chain, secret) = (key.cert.pem(), key.signing_key.serialize_pem());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     println!("\nTLS 1.3, ECDSA P-256, {CLIENTS} clients, a connection for each; median of {}", bench.runs);

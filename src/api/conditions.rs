@@ -36,6 +36,8 @@ words! {
         Programmed,
         /// Every serving pod decides its next transaction by this generation.
         Ready,
+        /// Routes: the hosts pass the TLS test on the terms of the route.
+        TLSVerified,
         /// Gateways: some client may relay.
         AcceptsMail,
         /// Gateways: the SPF records of its domains let mail come from every address it leaves by.
@@ -129,6 +131,20 @@ words! {
         ConfigRejected,
         LastGoodInForce,
         Disabled,
+        // TLSVerified
+        Verified,
+        Unauthenticated,
+        ResolveFailed,
+        ConnectFailed,
+        EhloFailed,
+        StartTlsNotOffered,
+        HandshakeFailed,
+        CertUntrusted,
+        CertNameMismatch,
+        CertExpired,
+        AuthFailed,
+        ProbeDisabled,
+        NotTestedYet,
         // AcceptsMail, MailDeferred, Stalled
         NoClients,
         RuleBroken,

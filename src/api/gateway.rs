@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::clients::{ClientUser, MutualTls, ProxyProtocol};
 use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
-use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
+use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
+pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::status::GatewayStatus;
 use super::tls_reports::TlsReports;
 use super::units::Quantity;
@@ -118,7 +120,7 @@ pub struct OutboundGatewaySpec {
     /// own address is a user in `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_ref: Option<DirectoryRef>,
-    /// Certificates of recipients, for rules that encrypt with S/MIME.
+    /// Certificates for rules that encrypt or sign with S/MIME. Without it such rules can do neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smime: Option<Smime>,
     /// Passed on to the pods.
@@ -137,7 +139,13 @@ fn replicas() -> i32 {
 }
 
 fn listeners() -> Vec<Listener> {
-    vec![Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate_ref: None }]
+    vec![Listener {
+        name: "smtp".to_owned(),
+        port: 25,
+        tls: ListenerTls::Optional,
+        certificate_ref: None,
+        proxy_protocol: None,
+    }]
 }
 
 impl Default for OutboundGatewaySpec {
@@ -200,6 +208,9 @@ pub struct Listener {
     /// self-signed certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_ref: Option<SecretRef>,
+    /// Load balancers in front of this listener that send the address of their client ahead of its mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -219,6 +230,14 @@ pub struct Clients {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
     pub cidrs: Vec<String>,
+    /// Clients that log in (SMTP AUTH), from wherever they come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), transform = by_name)]
+    pub users: Vec<ClientUser>,
+    /// Clients that show a certificate of an authority, from wherever they come. Clients that are allowed for
+    /// another reason need none.
+    #[serde(rename = "mutualTLS", default, skip_serializing_if = "Option::is_none")]
+    pub mutual_tls: Option<MutualTls>,
     /// Domains whose SPF records name networks that may relay, such as `_spf.google.com`; includes are followed.
     /// The networks are kept fresh. An answer that is empty, far too wide, or lacks more than half of what was there
     /// is not taken over: the condition ClientRangesHeld says so, and the networks of before stay.
@@ -311,6 +330,11 @@ pub struct Limits {
     /// Open connections of one client address to one pod.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_client: u32,
+    /// Messages that one client (a login, else an address) may hand to one pod within a minute. More get 450
+    /// 4.7.1 and come again later. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub messages_per_minute_per_client: Option<u32>,
 }
 
 impl Default for Limits {
@@ -320,6 +344,7 @@ impl Default for Limits {
             recipients: 1000,
             connections: 2000,
             connections_per_client: 100,
+            messages_per_minute_per_client: None,
         }
     }
 }
@@ -402,28 +427,4 @@ pub struct Rspamd {
     /// Base address of a normal worker, such as `http://rspamd:11333`.
     #[schemars(length(min = 1, max = 1024), transform = cel(&[checks::SCANNER_URL]))]
     pub url: String,
-}
-
-/// S/MIME.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Smime {
-    /// PEM bundles with certificates of recipients. A certificate is for the e-mail addresses among its
-    /// subject alternative names; of several, the one that is valid longest is used.
-    #[schemars(length(min = 1, max = 32), transform = atomic)]
-    pub certificates_from: Vec<CertificatesFrom>,
-}
-
-/// Exactly one of `configMapRef` and `secretRef`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::CERTIFICATES_ONE_OF]))]
-pub struct CertificatesFrom {
-    /// A key of a ConfigMap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_ref: Option<ConfigMapKeyRef>,
-    /// A key of a Secret. It is used only if it has the label `postern.dev/use: "true"`, or if its type is
-    /// kubernetes.io/tls or kubernetes.io/basic-auth.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretKeyRef>,
 }

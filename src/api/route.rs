@@ -9,7 +9,7 @@ use super::egress::{Egress, RouteLimits};
 use super::login::{RouteAuth, TlsVersion};
 use super::refs::{GatewayRef, KeyRef, SecretRef};
 use super::schema::{atomic, cel};
-use super::status::ObjectStatus;
+use super::status::RouteStatus;
 use super::units::GoDuration;
 
 /// A way out: the hosts that take mail next.
@@ -21,7 +21,7 @@ use super::units::GoDuration;
     namespaced,
     shortname = "obr",
     category = "postern",
-    status = "ObjectStatus",
+    status = "RouteStatus",
     derive = "PartialEq",
     doc = "An OutboundRoute is a way out: the hosts that take mail next, how the connection to them is protected, and how long delivery is tried. Rules and gateways refer to it by name."
 )]
@@ -79,6 +79,10 @@ pub struct OutboundRouteSpec {
     /// better: Bounce returns it to its sender, Defer keeps trying.
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
+    /// Tests of the hosts without mail, from every pod: after a change, after a failed delivery, and now and then.
+    /// The condition TLSVerified says what they found.
+    #[serde(default)]
+    pub probe: Probe,
 }
 
 /// A next host.
@@ -191,4 +195,23 @@ pub struct Retry {
     /// When the sender hears, once, that mail is late; default 4h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warn_after: Option<GoDuration>,
+}
+
+/// Tests of the hosts without mail.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = cel(&[checks::PROBE_INTERVAL]))]
+pub struct Probe {
+    /// Scheduled tests the hosts; Disabled never connects to them but for mail, and TLSVerified is Unknown.
+    #[serde(default)]
+    pub mode: ProbeMode,
+    /// Time between two tests from one pod, a little more or less; default 15m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<GoDuration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ProbeMode {
+    #[default]
+    Scheduled,
+    Disabled,
 }

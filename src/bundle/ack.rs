@@ -8,7 +8,7 @@ use super::manifest::{Revision, Sequence};
 
 /// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
 /// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
-/// that is so already.
+/// that is so already. With `&tested=K` news is also that the count of tests is not K.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -22,6 +22,9 @@ pub struct Ack {
     pub formats: Vec<u32>,
     /// The newest bundle this pod refused, if that is newer than what runs.
     pub refused: Option<Nack>,
+    /// How many results of tests of routes were new so far: see [`super::probe::Probes`].
+    #[serde(default)]
+    pub tested: u64,
     /// Messages in this pod's spool that still have a recipient to serve.
     pub queued: u64,
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use super::clients::*;
@@ -12,6 +11,7 @@ use super::material::Material;
 pub use super::route::*;
 pub use super::rule::*;
 pub use super::shared::*;
+pub use super::smime::*;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
 
@@ -164,6 +164,11 @@ pub struct Gateway {
     /// Certificates of recipients for S/MIME.
     #[serde(default)]
     pub smime: Vec<SmimeCertificate>,
+    /// Who signs with S/MIME: of two for one address, the first.
+    #[serde(default)]
+    pub smime_signers: Vec<SmimeSigner>,
+    #[serde(default)]
+    pub smime_cipher: SmimeCipher,
 }
 
 impl Gateway {
@@ -194,7 +199,16 @@ impl Gateway {
             default_route_spam_headers: false,
             rspamd: None,
             smime: Vec::new(),
+            smime_signers: Vec::new(),
+            smime_cipher: SmimeCipher::default(),
         }
+    }
+}
+
+impl Gateway {
+    /// Whether anybody may hand over mail.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty() || !self.users.is_empty() || self.mutual_tls.is_some()
     }
 }
 
@@ -216,19 +230,6 @@ pub struct Archive {
     pub include_rejected: bool,
 }
 
-/// A recipient's certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SmimeCertificate {
-    /// Folded, as [`Mailbox::folded`] gives it.
-    pub address: String,
-    /// X.509 in DER, base64.
-    pub der: String,
-    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
-    pub not_before: Timestamp,
-    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
-    pub not_after: Timestamp,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     pub name: String,
@@ -237,7 +238,7 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// `None`: a self-signed certificate made at start.
     pub certificate: Option<Certificate>,
-    /// Load balancers whose PROXY header (version 2) says who the client is; from nobody else is one read.
+    /// Load balancers whose PROXY header says who the client is; from nobody else is one read.
     #[serde(default)]
     pub proxy_from: Vec<IpNet>,
 }

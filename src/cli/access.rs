@@ -1,5 +1,6 @@
-//! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a folder, the admin address of one with its
-//! token, or the folder itself when no gateway has it. The same API behind all three.
+//! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a
+//! folder, the admin address of one with its token, or the folder itself when no gateway has it. The same API
+//! behind all three.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ use crate::gateway::access::{self as opened, Actor, Refusal, socket};
 use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
-use crate::gateway::live::Running;
+use crate::gateway::live;
 use crate::gateway::quarantine::{self, Desk, Parts, Policies};
 use crate::gateway::queue::{self, Queue};
 use crate::policy::compile;
@@ -67,9 +68,15 @@ pub struct Place {
     gateway_name: Option<String>,
 }
 
-fn base(text: &str) -> Result<SocketAddr, String> {
+pub fn base(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     address.parse().map_err(|_| "expected http://ADDRESS:PORT, the admin address of the gateway".to_owned())
+}
+
+/// Where a gateway runs.
+pub enum Running<'a> {
+    On(&'a Path),
+    At(SocketAddr, &'a Path),
 }
 
 pub enum Access {
@@ -90,6 +97,30 @@ impl Access {
             Ok(Ok(_)) => Ok(Access::Socket(folder)),
             Ok(Err(error)) => Self::on_folder(place, &folder, &error).await,
             Err(_) => bail!("the gateway on {} does not answer", folder.display()),
+        }
+    }
+
+    /// A gateway that runs, by its folder or by its address and token file.
+    pub async fn running(at: Running<'_>) -> anyhow::Result<Self> {
+        match at {
+            Running::On(state) => {
+                let folder = spool_folder(state)?;
+                match timeout(CONNECT, socket::connect(&folder)).await {
+                    Ok(Ok(_)) => Ok(Access::Socket(folder)),
+                    Ok(Err(error)) => {
+                        bail!(
+                            "no gateway answers on {}: {error}; start it, or leave out --state",
+                            folder.display()
+                        )
+                    }
+                    Err(_) => bail!("the gateway on {} does not answer", folder.display()),
+                }
+            }
+            Running::At(address, file) => {
+                let token = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read the token file {}", file.display()))?;
+                Ok(Access::Address { address, token: token.trim().to_owned() })
+            }
         }
     }
 
@@ -247,10 +278,10 @@ fn policies(place: &Place) -> anyhow::Result<Policies> {
     Ok(Policies::Fixed(Arc::new(running)))
 }
 
-fn running(bundle: &Arc<Bundle>, revision: Revision, materials: &Materials) -> anyhow::Result<Running> {
+fn running(bundle: &Arc<Bundle>, revision: Revision, materials: &Materials) -> anyhow::Result<live::Running> {
     let policy = compile(bundle, &revision)?;
     let own = Own { machine: crate::cli::host_name(), listening: Vec::new() };
-    Ok(Running {
+    Ok(live::Running {
         sequence: Sequence::default(),
         revision,
         bundle: Arc::clone(bundle),

@@ -7,7 +7,7 @@ mod statuses;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,13 +19,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::material::MaterialVersion;
-use crate::bundle::{Bundle, Materials};
+use crate::bundle::{Bundle, Materials, Sequence};
 use crate::cli::folder::{Folder, Unusable};
-use crate::directory;
 use crate::delivery::Pauses;
+use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
+use crate::gateway::probe::Prober;
 use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
 use crate::published;
@@ -36,6 +37,8 @@ use statuses::Statuses;
 const QUIET: Duration = Duration::from_millis(20);
 /// Without any event we look this often: file systems without events exist.
 const TICK: Duration = Duration::from_secs(2);
+/// No policy is newer.
+const NEVER: Sequence = Sequence(u64::MAX);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -80,14 +83,18 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let matches = Matches::default();
     let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
+    let prober = Arc::new(OnceLock::<Prober>::new());
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
+        let prober = Arc::clone(&prober);
         let pauses = pauses.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
+            let routes = prober.get().map(Prober::all).unwrap_or_default();
+            page["routes"] = serde_json::to_value(routes).unwrap_or_default();
             let paused = queue::pause_rows(&pauses.current());
             page["paused"] = serde_json::to_value(paused).unwrap_or_default();
             async move { Json(page) }
@@ -107,6 +114,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pauses,
     };
     let gateway = Gateway::start(options).await?;
+    let prober = prober.get_or_init(|| gateway.prober().clone()).clone();
     let stop = CancellationToken::new();
     let follower = Follower {
         record: Record::read(&args.state),
@@ -118,6 +126,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         state: args.state,
         name: args.gateway,
         live: Arc::clone(gateway.live()),
+        prober,
         page,
         bundle,
     };
@@ -134,6 +143,7 @@ struct Follower {
     state: PathBuf,
     name: Option<String>,
     live: Arc<Live>,
+    prober: Prober,
     record: Record,
     /// Certificates and CA files of every look so far: the last good form may need what the folder no longer has.
     materials: Materials,
@@ -158,8 +168,10 @@ impl Follower {
         let asking = Arc::clone(&self.published).run(move |_| told.notify_one(), stop.clone());
         let looking = async {
             loop {
+                let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
+                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested)) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,
@@ -228,7 +240,8 @@ impl Follower {
     }
 
     fn show(&mut self) {
-        let page = self.statuses.page(&self.live.ack(0), self.record.bundle(), Timestamp::now());
+        let (ack, tests) = (self.live.ack(0), self.prober.all());
+        let page = self.statuses.page(&ack, self.record.bundle(), &tests, Timestamp::now());
         let news = self.page.send_if_modified(|shown| {
             let news = *shown != page;
             *shown = page.clone();

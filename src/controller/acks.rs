@@ -15,8 +15,10 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use self::line::{Caller, Line, LineError};
+use super::probes::Collected;
 use super::rollout::Pod;
 use super::world::Bell;
+use crate::bundle::probe::Probes;
 use crate::bundle::{Ack, Push, Sequence};
 use crate::translate::ObjectKey;
 
@@ -37,6 +39,8 @@ pub struct Acks {
     /// The newest publication, for pods that can take it at once.
     pushes: watch::Sender<Bytes>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
+    /// What tests of routes found there.
+    tests: Arc<Mutex<Collected>>,
     polls: HashMap<String, (String, AbortHandle)>,
     tasks: JoinSet<()>,
 }
@@ -50,6 +54,7 @@ impl Acks {
             published: watch::Sender::new(Sequence::default()),
             pushes: watch::Sender::new(Bytes::new()),
             heard: Arc::default(),
+            tests: Arc::default(),
             polls: HashMap::new(),
             tasks: JoinSet::new(),
         }
@@ -67,6 +72,7 @@ impl Acks {
             stays
         });
         self.lock().retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        self.tests().retain(|uid| pods.iter().any(|pod| pod.uid == uid));
         for (uid, address) in wanted {
             if !self.polls.contains_key(uid) {
                 let line = Line {
@@ -79,6 +85,7 @@ impl Acks {
                     uid: uid.to_owned(),
                     published: self.published.subscribe(),
                     heard: self.heard.clone(),
+                    tests: self.tests.clone(),
                     bell: self.bell.clone(),
                 };
                 let pushes = self.pushes.subscribe();
@@ -107,6 +114,11 @@ impl Acks {
         self.lock().clone()
     }
 
+    /// What tests of routes found, by the uid of the pod. Not to be held for long.
+    pub fn tests(&self) -> std::sync::MutexGuard<'_, Collected> {
+        self.tests.lock().expect("no code panics while it holds this lock")
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Ack>> {
         self.heard.lock().expect("no code panics while it holds this lock")
     }
@@ -129,6 +141,7 @@ struct Poll {
     uid: String,
     published: watch::Receiver<Sequence>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
+    tests: Arc<Mutex<Collected>>,
     bell: Arc<Bell>,
 }
 
@@ -164,7 +177,7 @@ impl Poll {
             *answers += 1;
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
-            known = format!("&after={after}&refused={refused}");
+            known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
             let last = self
                 .heard
                 .lock()
@@ -172,6 +185,39 @@ impl Poll {
                 .insert(self.uid.clone(), ack.clone());
             if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
                 self.bell.cluster();
+            }
+            if self.collect(&mut caller, &ack).await? {
+                self.bell.cluster();
+            }
+        }
+    }
+
+    /// Asks for results of tests that are new since the last time. Whether there were any.
+    async fn collect(&self, caller: &mut Caller, ack: &Ack) -> Result<bool, LineError> {
+        let tests = || self.tests.lock().expect("no code panics while it holds this lock");
+        let mut after = tests().known(&self.uid, &ack.instance);
+        if after == ack.tested {
+            return Ok(false);
+        }
+        loop {
+            let answer = match caller.get(&format!("/probes?after={after}"), ANSWER).await {
+                Ok(answer) => serde_json::from_slice::<Probes>(&answer).map_err(|error| error.to_string()),
+                // The connection is as good as before; acknowledgements must not suffer.
+                Err(error @ (LineError::Status(_) | LineError::Unreadable(_))) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            match answer {
+                Ok(probes) => {
+                    after = probes.tested;
+                    if !tests().absorb(&self.uid, probes, ack.tested) {
+                        return Ok(true);
+                    }
+                }
+                Err(error) => {
+                    debug!(gateway = %self.line.gateway, pod = self.uid, error, "its tests cannot be read");
+                    tests().give_up(&self.uid, &ack.instance, ack.tested);
+                    return Ok(false);
+                }
             }
         }
     }

@@ -173,12 +173,8 @@ async fn open(
 ) -> Result<Session, Vec<Problem>> {
     let problem = |trouble| Problem::at(&hop.host, trouble);
     let Approach { demand, addresses: known, applied } = approach;
-    let addresses = match known {
-        Some(known) => Ok(known.clone()),
-        None => addresses(outside, table, hop).await,
-    };
-    let addresses =
-        addresses.and_then(|found| usable(hop, found)).map_err(|trouble| vec![problem(trouble)])?;
+    let addresses = to_try(outside, table, hop, known.clone()).await;
+    let addresses = addresses.map_err(|trouble| vec![problem(trouble)])?;
     // The same certificates were read before; what they could not do then they cannot do now.
     let tls = demand.tls(&plan.route.tls);
     let tls = tls.map_err(|error| vec![problem(Trouble::Handshake(error.to_string()))])?;
@@ -190,6 +186,7 @@ async fn open(
         require_tls: plan.require_tls || demand.requires_tls(),
         auth: plan.route.auth.as_ref(),
         timeouts: outside.timeouts,
+        watch: None,
     };
     let reports = &outside.protection.reports;
     let mut problems = Vec::new();
@@ -210,6 +207,20 @@ async fn open(
         }
     }
     Err(problems)
+}
+
+/// The addresses of a host that are tried, in this order; `known` if somebody had to ask before.
+pub(super) async fn to_try(
+    outside: &Outside,
+    table: &RouteTable,
+    hop: &Hop,
+    known: Option<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, Trouble> {
+    let found = match known {
+        Some(known) => known,
+        None => addresses(outside, table, hop).await?,
+    };
+    usable(hop, found)
 }
 
 async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {

@@ -199,4 +199,4 @@ fn usable(record: &TLSA) -> Option<Association> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

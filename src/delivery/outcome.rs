@@ -164,6 +164,8 @@ impl Trouble {
             Trouble::RequireTls(_) => OtherHostOrFail([5, 7, 30]),
             Trouble::Unchangeable(EditError::Certificate(_)) => Fail([5, 7, 5]),
             Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => Fail([5, 6, 0]),
+            // Its Secret may come back; unsigned it never leaves.
+            Trouble::Unchangeable(EditError::NoSigningKey) => Later,
             Trouble::EditFailed => Later,
         }
     }
@@ -203,6 +205,7 @@ impl Trouble {
             Trouble::RequireTls(_) => "RequireTls",
             Trouble::Unchangeable(EditError::Certificate(_)) => "CannotEncrypt",
             Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => "CannotChange",
+            Trouble::Unchangeable(EditError::NoSigningKey) => "CannotSign",
             Trouble::EditFailed => "EditFailed",
         }
     }
@@ -417,6 +420,9 @@ impl fmt::Display for Problem {
             }
             Trouble::Unchangeable(EditError::Certificate(why)) => {
                 write!(f, "Cannot encrypt for the recipient: no valid certificate ({why})")
+            }
+            Trouble::Unchangeable(EditError::NoSigningKey) => {
+                f.write_str("The message is to be signed (S/MIME), and the key for its sender is not here")
             }
             Trouble::Unchangeable(why) => {
                 write!(f, "A rule of the organisation changes this message, which is not possible: {why}")

@@ -17,11 +17,15 @@ use crate::bundle::document::{
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::edit;
 use crate::mail::envelope::{RouteName, Via};
 
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
     fn current(&self) -> Arc<RouteTable>;
+
+    /// An attempt over this way out had trouble; whoever watches over routes may want to know.
+    fn troubled(&self, _way: &Label, _trouble: &Trouble) {}
 }
 
 /// What the gateway knows of itself when a table is made.
@@ -48,6 +52,8 @@ pub struct RouteTable {
     pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
+    /// Sign with S/MIME for senders.
+    pub smime: edit::Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
@@ -128,6 +134,7 @@ impl RouteTable {
             tls_reports: gateway.tls_reports.clone(),
             public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
+            smime: super::sign::smime(&gateway.smime_signers, materials),
             listening: own.listening.clone(),
             normal,
             routes,

@@ -7,9 +7,13 @@ mod fairness;
 mod logins;
 mod mail_hosts;
 mod mutual;
+mod names;
 mod never_weaker;
 mod notify;
+mod probes;
+mod protection;
 mod signing;
+mod tls_reports;
 mod waking;
 mod workers;
 

@@ -302,6 +302,15 @@ impl Reports {
         self.changed.store(true, Ordering::Relaxed);
     }
 
+    /// Of which days there are counts for which domains.
+    #[cfg(test)]
+    pub fn days_and_domains(&self) -> Vec<(String, String)> {
+        let days = self.days();
+        let all =
+            days.iter().flat_map(|(day, domains)| domains.keys().map(|name| (day.to_string(), name.clone())));
+        all.collect()
+    }
+
     fn days(&self) -> MutexGuard<'_, Days> {
         self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,6 +353,3 @@ pub fn file(folder: &Path) -> PathBuf {
 fn date(now: Timestamp) -> Date {
     now.to_zoned(TimeZone::UTC).date()
 }
-
-#[cfg(test)]
-mod tests;

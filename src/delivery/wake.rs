@@ -20,10 +20,9 @@ use crate::spool::{QueueId, Spool, Standing, Target};
 pub const PER_SECOND: u32 = 500;
 /// How often it is looked whether something changed.
 const LOOK: Duration = Duration::from_millis(250);
-/// Messages whose envelopes are read at a time.
-const PAGE: usize = 256;
-/// A page that has nothing to read may be longer.
-const BREATH: Duration = Duration::from_millis(1);
+/// Messages that are looked at together, and those whose envelopes are read at a time.
+const PAGE: usize = 16_384;
+const READ: usize = 256;
 
 /// What decides whether mail can leave, at one moment.
 #[derive(Clone)]
@@ -108,21 +107,19 @@ pub async fn walk(spool: &Spool, per_second: u32, wanted: impl Fn(&Target) -> bo
     let start = Timestamp::now();
     let (mut after, mut woken) = (None::<QueueId>, 0);
     loop {
-        let page = spool.page(after, PAGE);
+        let page = spool.page(after, PAGE).await;
         let Some(last) = page.last() else { return woken };
         after = Some(last.id);
         // What is due anyway needs no waking.
         let late = page.iter().filter(|one| one.next_attempt.is_some_and(|at| at > start));
         let late: Vec<QueueId> = late.map(|one| one.id).collect();
-        if late.is_empty() {
-            tokio::time::sleep(BREATH).await;
-            continue;
-        }
-        for Standing { id, entry, .. } in spool.standings(late).await {
-            let targets: Vec<usize> =
-                (0..entry.targets.len()).filter(|&target| wanted(&entry.targets[target])).collect();
-            let at = turn(start, woken, per_second, rand::random());
-            woken += u32::from(!targets.is_empty() && spool.retime(id, &targets, at, true) > 0);
+        for some in late.chunks(READ) {
+            for Standing { id, entry, .. } in spool.standings(some.to_vec()).await {
+                let targets: Vec<usize> =
+                    (0..entry.targets.len()).filter(|&target| wanted(&entry.targets[target])).collect();
+                let at = turn(start, woken, per_second, rand::random());
+                woken += u32::from(!targets.is_empty() && spool.retime(id, &targets, at, true) > 0);
+            }
         }
     }
 }

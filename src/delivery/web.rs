@@ -2,6 +2,7 @@
 //! policies of MTA-STS and for reports about TLS.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -96,12 +97,11 @@ impl Web {
             let response = sender.send_request(request).await.map_err(http)?;
             read(response, limit).await
         };
+        let mut answer = pin!(answer);
         tokio::select! {
-            answer = answer => answer,
-            ended = connection => Err(match ended {
-                Ok(()) => WebError::Http("it hung up".to_owned()),
-                Err(error) => http(error),
-            }),
+            answer = &mut answer => answer,
+            // What came before the end is still to be read; if that is not all, reading says so.
+            _ = connection => answer.await,
         }
     }
 }

@@ -5,11 +5,13 @@
 mod job;
 mod lanes;
 mod paused;
+mod places;
 mod upkeep;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,9 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Attempts that run at the same time.
     pub concurrency: usize,
+    /// Attempts beyond that which have taken longer than `patience`: a host that is down takes a while.
+    pub slow: usize,
+    pub patience: Duration,
     /// Attempts that run at the same time to one destination (a route, or a domain's mail hosts).
     pub per_destination: usize,
     /// Messages that stand in line in memory for one destination; more go back to the spool a while.
@@ -54,6 +59,8 @@ impl Default for Config {
         Self {
             timeouts: Timeouts::default(),
             concurrency: 1000,
+            slow: 4000,
+            patience: Duration::from_secs(3),
             per_destination: 20,
             waiting: 2000,
             memory: 64 << 20,
@@ -95,13 +102,7 @@ impl Worker {
         let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let shared = Arc::new(shared);
         let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
-        let crew = Crew {
-            shared,
-            lanes,
-            loops,
-            runners: TaskTracker::new(),
-            cut: CancellationToken::new(),
-        };
+        let crew = Crew { shared, lanes, loops, runners: TaskTracker::new(), cut: CancellationToken::new() };
         // Beside the first runners: to send one out wakes no other thread.
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
@@ -144,6 +145,7 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         crew.set_out();
+        let rouse = crew.lanes().next_rouse();
         tokio::select! {
             () = stop.cancelled() => break,
             due = shared.spool.take_due(BATCH, BATCH_BYTES) => {
@@ -155,6 +157,7 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
                     }
                 }
             }
+            () = sleep_until(rouse) => {}
             Some(_) = goodbyes.join_next() => {}
             _ = sweep.tick() => for session in shared.outside.pool.sweep(false) {
                 goodbyes.spawn(session.quit());
@@ -185,7 +188,7 @@ impl Crew {
     /// A runner for each job that may start now.
     fn set_out(self: &Arc<Self>) {
         loop {
-            let Some((lane, job)) = self.lanes().next() else { return };
+            let Some((lane, job)) = self.lanes().next(Timestamp::now()) else { return };
             let turn = self.loops.deal();
             let handle = turn.handle();
             let (crew, cut) = (Arc::clone(self), self.cut.clone());
@@ -200,12 +203,14 @@ impl Crew {
     /// One job after the other, as long as there is one that may run.
     async fn run(self: &Arc<Self>, mut lane: Destination, mut job: Job) {
         loop {
-            let place = Place { crew: self };
+            let started = job.started;
+            let place = Place { crew: self, started };
             let done = job::run(&self.shared, lane, job).await;
             std::mem::forget(place);
             let (passed_over, next) = {
                 let mut lanes = self.lanes();
-                (lanes.done(done), lanes.next())
+                lanes.leave(started);
+                (lanes.done(done), lanes.next(Timestamp::now()))
             };
             // Those in line behind it would only wait for the same silence.
             for (job, problem) in passed_over {
@@ -220,9 +225,21 @@ impl Crew {
     }
 }
 
+async fn sleep_until(then: Option<Timestamp>) {
+    match then {
+        Some(then) => {
+            let by = Duration::try_from(then.duration_since(Timestamp::now())).unwrap_or_default();
+            // The timer's grain is a millisecond: a little late rather than again and again too early.
+            tokio::time::sleep(by + Duration::from_millis(1)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// A place among the runners, while its job runs.
 struct Place<'a> {
     crew: &'a Crew,
+    started: Timestamp,
 }
 
 impl Drop for Place<'_> {
@@ -230,6 +247,7 @@ impl Drop for Place<'_> {
         if std::thread::panicking() {
             warn!("an attempt ended badly; its message is tried again after a restart");
         }
-        self.crew.lanes().lost();
+        // In its own line it stays taken: whatever broke there shall not break at full speed.
+        self.crew.lanes().leave(self.started);
     }
 }

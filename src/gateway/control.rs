@@ -22,6 +22,7 @@ use crate::bundle::{Ack, Push, Sequence};
 use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::probe::Prober;
 use crate::gateway::queue::Queue;
 use crate::spool::Spool;
 
@@ -44,6 +45,8 @@ struct Known {
     /// The refused sequence it has seen.
     #[serde(default)]
     refused: u64,
+    /// The count of tests of routes it has seen.
+    tested: Option<u64>,
     /// The sequence it has published: confirms to the pod that what it runs is the newest.
     published: Option<u64>,
 }
@@ -52,9 +55,9 @@ pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
 }
 
-/// What runs, how often each of its rules matched here since the start, and what is paused. In standalone mode the page of the
-/// objects shows the same counts.
-pub fn status(live: Arc<Live>, matches: Matches, queue: Queue) -> Router {
+/// What runs, how often each of its rules matched here since the start, what is paused, and what tests of its
+/// routes found. In standalone mode the page of the objects shows the same.
+pub fn status(live: Arc<Live>, matches: Matches, queue: Queue, prober: Prober) -> Router {
     let page = move || {
         let running = live.current();
         let rules = running.as_ref().map(|running| matches.of(&running.bundle)).unwrap_or_default();
@@ -63,6 +66,7 @@ pub fn status(live: Arc<Live>, matches: Matches, queue: Queue) -> Router {
             "revision": running.as_ref().map(|running| running.revision.as_str()),
             "rules": rules,
             "paused": queue.paused(),
+            "routes": prober.all(),
         });
         async move { Json(page) }
     };
@@ -87,7 +91,7 @@ async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<A
         shared.live.confirm(Sequence(published));
     }
     if let Some(after) = known.after {
-        let news = shared.live.news(Sequence(after), Sequence(known.refused));
+        let news = shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested);
         let _ = tokio::time::timeout(LONGEST_POLL, news).await;
     }
     Json(shared.live.ack(shared.spool.len() as u64))

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::delivery::Pauses;
 use crate::delivery::pauses::Closed;
 use crate::gateway::live::Live;
+use crate::smtp::server::Try;
 use crate::spool::Spool;
 
 pub struct Gauges {
@@ -74,6 +76,13 @@ impl Collector for Gauges {
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let (name, help) =
+            ("postern_logins", "Logins of clients by what came of them: success, failure, held_off");
+        let mut logins = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for what in Try::ALL {
+            let counter = ConstCounter::new(self.live.listeners().logins().counted(what));
+            counter.encode(logins.encode_family(&[("result", what.word())])?)?;
         }
         Ok(())
     }

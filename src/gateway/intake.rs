@@ -1,9 +1,10 @@
 //! A mail's way in: one transaction from MAIL to the reply after the data. One policy snapshot is taken at
 //! MAIL and kept to the end (design decision 13); 250 is said when the spool has it on disk.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -11,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::gateway::acceptance::{self, Acceptance, Before, Message, Verdict};
-use crate::gateway::admission;
+use crate::gateway::admission::{self, Client};
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::decisions::Occasion;
 use crate::gateway::inspect::{Arrived, Findings, Inspector};
@@ -21,14 +22,22 @@ use crate::gateway::mount::Mount;
 use crate::gateway::quarantine;
 use crate::gateway::received;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
+use crate::mail::rate::Rate;
 use crate::policy::settle::{Settlement, settle};
 use crate::policy::{Decision, Delivery};
+use crate::smtp::rate::Buckets;
 use crate::smtp::reply::Reply;
+use crate::smtp::server::client as client_address;
 use crate::smtp::{Handler, Mail, Peer};
 use crate::spool::{CommitError, Content, ContentWriter, Facts, QueueId, Spool};
 
 /// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
 const IN_MEMORY: u64 = 256 << 10;
+
+/// Clients whose rates are remembered at the same time; about 6 MiB.
+const CLIENTS: usize = 50_000;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The gateway as the SMTP server sees it. Cheap to clone.
 #[derive(Clone)]
@@ -54,13 +63,24 @@ struct Shared {
     acceptance: Acceptance,
     draining: AtomicBool,
     hostname: String,
+    /// What clients have handed in lately.
+    rates: Mutex<Buckets<Source>>,
     metrics: Metrics,
+}
+
+/// Whose messages are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Source {
+    Login(Arc<str>),
+    Address(IpAddr),
 }
 
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
     recipients: Family<[(&'static str, &'static str); 1], Counter>,
     no_room: Family<[(&'static str, &'static str); 1], Counter>,
+    denied: Family<[(&'static str, &'static str); 1], Counter>,
+    limited: Counter,
     /// Held messages are counted with what becomes of them.
     quarantine: quarantine::Metrics,
 }
@@ -70,9 +90,22 @@ impl Metrics {
         let metrics = Self {
             replies: Family::default(),
             recipients: Family::default(),
+            denied: Family::default(),
+            limited: Counter::default(),
             no_room: Family::default(),
             quarantine,
         };
+        registry.register(
+            "postern_relay_denied",
+            "Recipients refused whatever the rules say, by why: client (not allowed), login (bound to other senders), \
+             sender (not of this organisation)",
+            metrics.denied.clone(),
+        );
+        registry.register(
+            "postern_rate_limited",
+            "Transactions refused because their client handed in too many messages within a minute",
+            metrics.limited.clone(),
+        );
         registry.register(
             "postern_messages",
             "Messages by what was answered after the data: accepted, rejected, deferred, refused",
@@ -142,6 +175,7 @@ impl Intake {
             acceptance,
             draining: AtomicBool::new(false),
             hostname,
+            rates: Mutex::new(Buckets::new(CLIENTS)),
             metrics: Metrics::register(quarantine, registry),
         }))
     }
@@ -153,6 +187,22 @@ impl Intake {
     /// From now on every new transaction is answered 421.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts a message of a client; the refusal when it hands in too many (spec R160).
+    fn counted(&self, running: &Running, peer: &Peer) -> Result<(), Reply> {
+        let gateway = &running.bundle.gateway;
+        let Some(limit) = gateway.limits.messages_per_minute_per_client else { return Ok(()) };
+        let source = match &peer.login {
+            Some(login) => Source::Login(Arc::clone(login)),
+            None => Source::Address(client_address(peer.address.ip())),
+        };
+        // Counting cannot panic half way.
+        let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(source, &Rate::whole(limit, MINUTE), Timestamp::now()).map_err(|_| {
+            self.0.metrics.limited.inc();
+            Reply::new(450, [4, 7, 1], format!("Rate limit exceeded ({limit} per minute)"))
+        })
     }
 
     fn not_serving(&self) -> Option<Reply> {
@@ -186,8 +236,9 @@ impl Handler for Intake {
             return Err(reply);
         }
         let running = self.0.live.current().expect("not_serving looked");
+        self.counted(&running, peer)?;
         Ok(Incoming {
-            client_allowed: admission::client_allowed(&running.bundle.gateway, peer.address.ip()),
+            client_listed: admission::client_allowed(&running.bundle.gateway, peer.address.ip()),
             shared: Arc::clone(&self.0),
             running,
             peer: peer.clone(),
@@ -203,7 +254,8 @@ pub struct Incoming {
     shared: Arc<Shared>,
     running: Arc<Running>,
     peer: Peer,
-    client_allowed: bool,
+    /// Its address is in one of the gateway's networks.
+    client_listed: bool,
     declared: Option<u64>,
     envelope: Envelope,
     arriving: Option<Arriving>,
@@ -221,7 +273,10 @@ struct Arriving {
 impl Mail for Incoming {
     async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Reply> {
         let gateway = &self.running.bundle.gateway;
-        admission::rcpt(gateway, self.client_allowed, self.envelope.sender.mailbox.as_ref())?;
+        admission::rcpt(gateway, self.client(), self.envelope.sender.mailbox.as_ref()).map_err(|denied| {
+            self.shared.metrics.denied.get_or_create(&[("reason", denied.word())]).inc();
+            denied.reply()
+        })?;
         self.envelope.recipients.push(recipient);
         Ok(())
     }
@@ -308,6 +363,13 @@ impl Incoming {
         self.running.bundle.gateway.hostname.as_deref().unwrap_or(&self.shared.hostname)
     }
 
+    /// Why this client may hand over mail, and as whom.
+    fn client(&self) -> Client<'_> {
+        let Peer { login, certificate, .. } = &self.peer;
+        let gateway = &self.running.bundle.gateway;
+        admission::client(gateway, self.client_listed, login.as_deref(), certificate.as_deref())
+    }
+
     fn answer(&self, result: &'static str, reply: Reply) -> Reply {
         self.shared.metrics.count(result);
         reply
@@ -320,7 +382,14 @@ impl Incoming {
         let arrived =
             Arrived { id: &id, client, helo: &self.peer.helo, envelope: &self.envelope, content, received };
         let (needs, gateway) = (self.running.policy.needs(), &self.running.bundle.gateway);
-        let Findings { authenticated, spam } = self.shared.inspector.inspect(needs, gateway, arrived).await;
+        let Findings { mut authenticated, spam } =
+            self.shared.inspector.inspect(needs, gateway, arrived).await;
+        let known = self.client();
+        for domain in known.vouches_for(self.envelope.sender.mailbox.as_ref()) {
+            if !authenticated.contains(&domain) {
+                authenticated.push(domain);
+            }
+        }
         Facts {
             client,
             tls: self.peer.tls.is_some(),
@@ -329,6 +398,7 @@ impl Incoming {
             phishy: spam.phishy,
             blatant: spam.blatant,
             received: received as u64,
+            identity: known.identity(),
         }
     }
 

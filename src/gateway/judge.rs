@@ -105,12 +105,13 @@ impl Judge {
 
 impl Case {
     fn transaction(&self) -> Transaction<'_> {
-        let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &self.facts;
+        let Facts { client, tls, authenticated, spam, phishy, blatant, received: _, identity } = &self.facts;
         Transaction {
             client: *client,
             tls: *tls,
             now: self.now,
             authenticated,
+            identity: identity.as_ref(),
             spam: Spam { spam: *spam, phishy: *phishy, blatant: *blatant },
             except: &self.except,
             ..Transaction::new(&self.id, &self.envelope)

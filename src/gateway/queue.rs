@@ -147,16 +147,16 @@ impl Queue {
         let limit = limit.clamp(1, PAGE);
         let (now, situation) = (Timestamp::now(), self.situation());
         let (mut messages, mut at, mut looked) = (Vec::new(), after, 0);
-        // As few envelopes as fill the page, if each of them fits.
+        // Without a filter as few envelopes as fill the page.
         while messages.len() < limit && looked < LOOKED {
-            let step = limit.max(messages.len() + 1).min(LOOKED - looked);
+            let step = if filter.is_empty() { limit - messages.len() } else { LOOKED - looked };
             let (chosen, next, seen) = self.look(filter, at, step, now).await;
             looked += seen;
             for one in chosen {
                 messages.push(rows::row(situation.as_ref(), &one.standing));
                 if messages.len() == limit {
                     let last = Some(one.standing.id);
-                    let more = self.0.spool.page(last, 1).first().is_some();
+                    let more = !self.0.spool.page(last, 1).await.is_empty();
                     return Page {
                         messages,
                         next: last.filter(|_| more).map(|id| id.to_string()),
@@ -180,7 +180,7 @@ impl Queue {
         step: usize,
         now: Timestamp,
     ) -> (Vec<Chosen>, Option<QueueId>, usize) {
-        let page = self.0.spool.page(after, step);
+        let page = self.0.spool.page(after, step).await;
         let next = page.last().filter(|_| page.len() == step).map(|last| last.id);
         let seen = page.len();
         let ids = page.iter().filter(|one| filter.may_fit(one, now)).map(|one| one.id).collect();

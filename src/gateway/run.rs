@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
+use crate::delivery::outcome::Trouble;
+use crate::delivery::routes::Label;
 use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
@@ -28,6 +30,7 @@ use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::probe::{self, Prober};
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
 use crate::gateway::queue::{self, Queue};
 use crate::loops::Loops;
@@ -88,6 +91,7 @@ pub enum StartError {
 pub struct Gateway {
     loops: [Loops; 2],
     live: Arc<Live>,
+    prober: Prober,
     intake: Intake,
     spool: Spool,
     desk: Desk,
@@ -102,19 +106,26 @@ pub struct Gateway {
 }
 
 /// Routes as they are now, for each attempt afresh. Made when the first policy runs.
-struct Current(Arc<Live>);
+struct Current {
+    live: Arc<Live>,
+    prober: Prober,
+}
 
 impl Routes for Current {
     fn current(&self) -> Arc<RouteTable> {
         let running =
-            self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+            self.live.current().expect("delivery starts with the first policy, and there is one ever after");
         Arc::clone(&running.routes)
+    }
+
+    fn troubled(&self, way: &Label, trouble: &Trouble) {
+        self.prober.doubt(way, trouble);
     }
 }
 
 /// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
 async fn deliver(
-    live: Arc<Live>,
+    routes: Current,
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
@@ -123,10 +134,10 @@ async fn deliver(
     stop: CancellationToken,
 ) {
     tokio::select! {
-        () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
+        () = routes.live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, pauses, config);
+    let worker = Worker::start(spool, Arc::new(routes), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -156,7 +167,8 @@ impl Gateway {
             }
             Source::Offered { pages } => (None, None, pages),
         };
-        let live = Arc::new(Live::new(pod, instance, listeners, memory));
+        let live = Arc::new(Live::new(pod, instance.clone(), listeners, memory));
+        let prober = Prober::new(Arc::clone(&live), instance, &mut registry);
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
@@ -199,7 +211,7 @@ impl Gateway {
         };
         let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
         let delivery = tokio::spawn(deliver(
-            Arc::clone(&live),
+            Current { live: Arc::clone(&live), prober: prober.clone() },
             spool.clone(),
             metrics,
             allowance,
@@ -222,7 +234,10 @@ impl Gateway {
         };
         let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), queue);
+        let mail_pages = mail_pages.merge(probe::http::api(prober.clone()));
+        let control_pages = control_pages.merge(probe::http::results(prober.clone()));
+        let status_page =
+            control::status(Arc::clone(&live), decisions.matches().clone(), queue, prober.clone());
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
@@ -253,6 +268,7 @@ impl Gateway {
             }
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
+        tasks.push(tokio::spawn(prober.clone().run(stop.clone())));
         early.end().await;
         tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
         if let Some(mount) = mount {
@@ -263,6 +279,7 @@ impl Gateway {
         Ok(Self {
             loops,
             live,
+            prober,
             intake,
             spool,
             desk,
@@ -279,6 +296,11 @@ impl Gateway {
     /// Where bundles are offered in standalone mode.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// What tests of the routes found.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
     }
 
     /// The admin address as it was bound.

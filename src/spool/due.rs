@@ -89,8 +89,6 @@ pub(super) struct Index {
     texts: Texts,
     new: BTreeSet<(i64, Slot)>,
     retries: BTreeSet<(i64, Slot)>,
-    /// Messages with a recipient that waits, in the order of their arrival.
-    queued: BTreeSet<QueueId>,
     /// Messages with a held recipient, in the order of their arrival and in that of their end.
     held: BTreeSet<QueueId>,
     expiring: BTreeSet<(i64, Slot)>,
@@ -163,9 +161,6 @@ impl Index {
         let mut item = Item::new(id, place, received_at, size, body, &fates, &mut self.texts);
         item.warm = warm.filter(|warm| warm.cost() <= self.warm_left).map(Box::new);
         self.warm_left -= item.warm.as_ref().map_or(0, |warm| warm.cost());
-        if item.states().iter().any(State::is_waiting) {
-            self.queued.insert(id);
-        }
         fates.iter().for_each(|fate| self.tally.enter(fate));
         let keys = item.keys();
         let slot = self.items.insert(item);
@@ -270,7 +265,6 @@ impl Index {
 
     fn finish(&mut self, slot: Slot) -> Finished {
         let item = self.items.remove(slot);
-        self.queued.remove(&item.id);
         self.requeue(slot, item.id, item.keys(), Keys::default());
         self.warm_left += item.warm.as_ref().map_or(0, |warm| warm.cost());
         Finished { place: item.place(), body: item.body.map(|body| *body) }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Fate, Holding, Submission};
 use super::id::QueueId;
 use super::{CommitError, Queued, Spool};
-use crate::mail::address::Domain;
+use crate::mail::address::{Domain, Mailbox};
 
 /// Why a message is held, until when, and what must be known to judge it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct Facts {
     pub blatant: bool,
     /// Length of our own Received field, which no rule reads.
     pub received: u64,
+    /// Who handed it over, where that is known by a login or a certificate.
+    pub identity: Option<Mailbox>,
 }
 
 /// One line of a listing; made without reading the disk.

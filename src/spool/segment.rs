@@ -14,7 +14,7 @@ use super::store::{File, Store};
 use super::sweep::Chore;
 
 /// The version of all that is on disk. Raise it when a record's meaning or encoding changes.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: [u8; 16] = *b"POSTERN SPOOL\r\n\0";
 /// Size of a segment when the disk has no room for a usual one.

@@ -65,6 +65,7 @@ fn held_entry(targets: usize) -> Entry {
             phishy: true,
             blatant: false,
             received: 3,
+            identity: None,
         },
     };
     Entry { held: Some(Arc::new(held)), ..entry(targets) }

@@ -72,7 +72,7 @@ pub(super) fn decide(
         }
     };
     let mut findings = findings;
-    if record.as_ref().is_some_and(|record| record.clients.is_empty() && record.spf_clients.is_empty()) {
+    if record.as_ref().is_some_and(|record| !record.has_clients() && record.spf_clients.is_empty()) {
         findings.push(no_clients());
     }
     let Findings { problems, warnings } = findings;
@@ -124,7 +124,8 @@ fn draft(
     name(&pass.gateway.name, findings);
     storage_form(storage, findings);
     let clients = clients.clone().unwrap_or_default();
-    service_form(service.as_ref(), &clients, findings);
+    let proxied = listeners.iter().all(|listener| listener.proxy_protocol.is_some());
+    service_form(service.as_ref(), &clients, proxied, findings);
     each("spec.allowedExternalTargets", allowed_external_targets, host, findings);
     if let Some(named) = directory_ref {
         directory(pass, &named.name, findings);
@@ -141,6 +142,8 @@ fn draft(
         listeners: ports(pass, listeners, findings),
         clients: together(typed, &spf_clients),
         spf_clients,
+        users: super::clients::users(pass, &clients.users, findings),
+        mutual_tls: super::clients::authority(pass, clients.mutual_tls.as_ref(), findings),
         public_addresses: each("spec.publicAddresses", public_addresses, ip, findings),
         allow_foreign_senders: clients.allow_foreign_senders,
         default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
@@ -174,6 +177,8 @@ fn draft(
         rspamd: scanner
             .and_then(|rspamd| findings.ok(web_address("spec.contentScanners.rspamd.url", &rspamd.url))),
         smime: super::smime::certificates(pass, smime.as_ref(), findings),
+        smime_signers: super::smime::signers(pass, smime.as_ref(), findings),
+        smime_cipher: super::smime::cipher(smime.as_ref()),
         ..Gateway::new(origin(gateway))
     }
 }
@@ -374,6 +379,7 @@ fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
 fn service_form(
     service: Option<&crate::api::pod::Service>,
     clients: &spec::Clients,
+    proxied: bool,
     findings: &mut Findings,
 ) {
     let Some(service) = service else { return };
@@ -385,7 +391,7 @@ fn service_form(
     findings.check(balanced || only, "spec.service", &checks::LOAD_BALANCER_ONLY);
     let hides = policy == Some(ExternalTrafficPolicy::Cluster);
     let by_address = !clients.cidrs.is_empty() || !clients.spf_domains.is_empty();
-    findings.check(!hides || !by_address, "spec", &checks::CLUSTER_POLICY);
+    findings.check(!hides || proxied || !by_address, "spec", &checks::CLUSTER_POLICY);
     let ranges = &service.load_balancer_source_ranges;
     each("spec.service.loadBalancerSourceRanges", ranges, network, findings);
 }
@@ -401,7 +407,9 @@ fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings)
         findings.invalid("spec.listeners", "there must be at least one listener");
     }
     let mut found = Vec::new();
-    for (at, spec::Listener { name, port, tls, certificate_ref }) in listeners.iter().enumerate() {
+    for (at, spec::Listener { name, port, tls, certificate_ref, proxy_protocol }) in
+        listeners.iter().enumerate()
+    {
         let path = format!("spec.listeners[{at}]");
         let free = !matches!(port, 0 | 8025 | 8026 | 10_000..=11_023);
         findings.check(free, &format!("{path}.port"), &checks::LISTENER_PORT);
@@ -416,7 +424,10 @@ fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings)
                 spec::ListenerTls::Implicit => ListenerTls::Implicit,
             },
             certificate: reference.and_then(|secret| certificate(pass, &path, name, secret, findings)),
-            proxy_from: Vec::new(),
+            proxy_from: proxy_protocol
+                .as_ref()
+                .map(|proxy| each(&format!("{path}.proxyProtocol.from"), &proxy.from, network, findings))
+                .unwrap_or_default(),
         });
     }
     found
@@ -482,7 +493,13 @@ fn fallback(
 
 fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
     const MOST: u64 = 1 << 30;
-    let spec::Limits { message_size, recipients, connections, connections_per_client } = limits;
+    let spec::Limits {
+        message_size,
+        recipients,
+        connections,
+        connections_per_client,
+        messages_per_minute_per_client,
+    } = limits;
     let path = "spec.limits.messageSize";
     let size = message_size.bytes();
     findings.check(size.is_some(), path, &checks::QUANTITY);
@@ -492,6 +509,7 @@ fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
         ("recipients", recipients),
         ("connections", connections),
         ("connectionsPerClient", connections_per_client),
+        ("messagesPerMinutePerClient", &messages_per_minute_per_client.unwrap_or(1)),
     ] {
         if *value == 0 {
             findings.invalid(&format!("spec.limits.{field}"), "must be at least 1");
@@ -502,6 +520,6 @@ fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
         recipients: *recipients,
         connections: *connections,
         connections_per_client: *connections_per_client,
-        messages_per_minute_per_client: None,
+        messages_per_minute_per_client: *messages_per_minute_per_client,
     }
 }

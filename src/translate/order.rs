@@ -269,7 +269,12 @@ impl<'a> Pass<'a> {
             bundle.gateway.shared_limits.iter().flat_map(|shared| [&shared.username, &shared.password]);
         let shared = shared.flatten();
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
-        let named: BTreeSet<&Material> = pairs.chain(of_routes).chain(signing).chain(shared).collect();
+        let passwords = bundle.gateway.users.iter().map(|user| &user.password);
+        let clients = passwords.chain(bundle.gateway.mutual_tls.iter().map(|authority| &authority.ca));
+        let senders = bundle.gateway.smime_signers.iter().map(|signer| &signer.certificate);
+        let senders = senders.flat_map(|certificate| [&certificate.chain, &certificate.key]);
+        let named = pairs.chain(of_routes).chain(signing).chain(shared).chain(clients).chain(senders);
+        let named: BTreeSet<&Material> = named.collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

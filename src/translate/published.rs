@@ -241,7 +241,7 @@ fn judge(
     let missing: Vec<String> = refused.iter().map(|(at, _)| mechanism(**at)).collect();
     let publish = with_missing(record, &[missing, upstream.clone()].concat(), many);
     let length = if publish.len() > 255 { " (as several strings of at most 255 characters)" } else { "" };
-    let advice = format!("publish this TXT record at {name}{length}: {publish}");
+    let advice = format!("publish this TXT record at {name}{length}: \"{publish}\"");
     if let Some((_, SpfResult::PermError(why))) =
         refused.iter().find(|(_, result)| matches!(result, SpfResult::PermError(_)))
     {
@@ -359,7 +359,7 @@ fn published(facts: &PublishedFacts, resources: &Resources, gateway: &Gateway) -
 }
 
 fn compare(name: &str, public: &PublicKey, records: &[String], tally: &mut Tally) {
-    let advice = format!("publish this TXT record at {name}: {}", public.record());
+    let advice = format!("publish this TXT record at {name}: \"{}\"", public.record());
     match records {
         [] => tally.bad.push((Reason::KeyNotPublished, format!("nothing is published at {name}; {advice}"))),
         [record] => match public.check(record) {

@@ -21,6 +21,7 @@ use crate::bundle::Bundle;
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
 use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
 use crate::mail::dkim::{Key, KeyError, PublicKey};
+use crate::mail::edit::Signer;
 
 /// A namespace and a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -85,6 +86,8 @@ pub struct SecretFacts {
     pub certificates: BTreeMap<String, String>,
     /// The public half of each key that holds a private key in PEM, or why it cannot sign.
     pub signing: BTreeMap<String, Result<PublicKey, String>>,
+    /// Whether `tls.crt` and `tls.key` can sign mail (S/MIME); `None`: it has not both.
+    pub pair: Option<Result<(), String>>,
 }
 
 impl SecretFacts {
@@ -117,6 +120,12 @@ impl SecretFacts {
         let private = data.into_iter().filter(|(_, bytes)| pem(bytes));
         let read = |bytes: &[u8]| Key::read(bytes).map(|key| key.public()).map_err(|error| error.to_string());
         private.map(|(key, bytes)| (key.clone(), read(bytes))).collect()
+    }
+
+    /// See [`SecretFacts::pair`].
+    pub fn pair_of(data: &BTreeMap<String, Vec<u8>>) -> Option<Result<(), String>> {
+        let (chain, key) = data.get("tls.crt").zip(data.get("tls.key"))?;
+        Some(Signer::read(chain, key).map(|_| ()).map_err(|error| error.to_string()))
     }
 
     /// The public half of one key, or why it cannot sign.
@@ -320,6 +329,7 @@ pub fn unattached(resources: &Resources) -> Unattached {
 
 /// What the objects name, so that a caller knows what to read.
 pub fn references(resources: &Resources) -> References {
+    use crate::api::clients::MutualTls;
     use crate::api::refs::SourceKind;
     let mut found = References::default();
     for gateway in &resources.gateways {
@@ -335,10 +345,24 @@ pub fn references(resources: &Resources) -> References {
         for key in &gateway.spec.dkim {
             found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
         }
+        if let Some(clients) = &gateway.spec.clients {
+            let passwords = clients.users.iter().map(|user| &user.password_ref.name);
+            found.secrets.extend(passwords.map(|name| ObjectKey::new(&namespace, name)));
+            if let Some(MutualTls { ca_ref, .. }) = &clients.mutual_tls {
+                let key = ObjectKey::new(&namespace, &ca_ref.name);
+                match ca_ref.kind {
+                    SourceKind::ConfigMap => found.config_maps.insert(key),
+                    SourceKind::Secret => found.secrets.insert(key),
+                };
+            }
+        }
         for from in gateway.spec.smime.iter().flat_map(|smime| &smime.certificates_from) {
             let config_map = from.config_map_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name));
             found.config_maps.extend(config_map);
             found.secrets.extend(from.secret_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name)));
+        }
+        for from in gateway.spec.smime.iter().flat_map(|smime| &smime.signing_from) {
+            found.secrets.insert(ObjectKey::new(&namespace, &from.secret_ref.name));
         }
     }
     for route in &resources.routes {

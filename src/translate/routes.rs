@@ -75,6 +75,7 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         limits,
         retry,
         on_tls_failure,
+        probe,
     } = &route.spec;
     let target = target(hosts, secondary_hosts, *mx_lookup, &mut findings);
     let tls = protection(pass, &origin.object.namespace, tls, &mut findings);
@@ -86,6 +87,7 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
             spec::OnTlsFailure::Defer => OnTlsFailure::Defer,
         },
         retry: schedule(retry.as_ref(), &mut findings),
+        probe_seconds: tests(probe, &mut findings),
         egress: egress.as_ref().map(|egress| super::egress::egress(egress, &mut findings)),
         limits: super::egress::limits(limits.as_ref(), &mut findings),
         ..Route::new(origin, target, tls)
@@ -183,6 +185,30 @@ fn protection(pass: &Pass<'_>, namespace: &str, tls: &spec::Tls, findings: &mut 
             None | Some(TlsVersion::Tls12) => bundle::TlsVersion::Tls12,
             Some(TlsVersion::Tls13) => bundle::TlsVersion::Tls13,
         },
+    }
+}
+
+/// Seconds between two tests of the hosts; `None`: never.
+fn tests(probe: &spec::Probe, findings: &mut Findings) -> Option<u32> {
+    const DEFAULT: u32 = 15 * 60;
+    let spec::Probe { mode, interval } = probe;
+    let seconds = match interval {
+        None => DEFAULT,
+        Some(interval) => match interval.get() {
+            None => {
+                findings.invalid("spec.probe.interval", checks::DURATION.message);
+                DEFAULT
+            }
+            Some(interval) => {
+                let fits = (10..=168 * 3600).contains(&interval.as_secs());
+                findings.check(fits, "spec.probe", &checks::PROBE_INTERVAL);
+                u32::try_from(interval.as_secs()).unwrap_or(DEFAULT)
+            }
+        },
+    };
+    match mode {
+        spec::ProbeMode::Scheduled => Some(seconds),
+        spec::ProbeMode::Disabled => None,
     }
 }
 

@@ -94,7 +94,8 @@ fn waiting_mail_is_listed_shown_tried_again_and_dropped() {
 
     let table = office.text(&["list", "--domain", "two.example", "--limit", "1"]);
     assert!(table.contains("c@two.example") && !table.contains("d@two.example"), "{table}");
-    let next = table.lines().last().and_then(|line| line.strip_prefix("there is more: --after ")).expect(&table);
+    let next =
+        table.lines().last().and_then(|line| line.strip_prefix("there is more: --after ")).expect(&table);
     let rest = office.text(&["list", "--domain", "two.example", "--after", next]);
     assert!(rest.contains("d@two.example") && !rest.contains("there is more"), "{rest}");
 
@@ -122,7 +123,10 @@ fn waiting_mail_is_listed_shown_tried_again_and_dropped() {
     let (code, said) = office.failure(&["drop", &id(&rows[0]), "--yes"]);
     assert!(code == Some(1) && said.contains("there is no message"), "{said}");
     let log = gateway.log();
-    assert!(log.contains("queued message dropped") && log.contains("uid/"), "who dropped what is in the log: {log}");
+    assert!(
+        log.contains("queued message dropped") && log.contains("uid/"),
+        "who dropped what is in the log: {log}"
+    );
     assert_eq!(gateway.metric("postern_queue_dropped", "sender=\"told\""), 1);
     assert_eq!(gateway.metric("postern_queue_dropped", "sender=\"silent\""), 1);
 
@@ -149,7 +153,11 @@ fn r159_a_paused_route_keeps_its_mail_over_a_restart_until_it_is_resumed() {
     gateway.stop();
 
     // Without a gateway the folder itself says the same.
-    assert!(office.text(&["list"]).starts_with("PAUSED: route default/relay since "), "{}", office.text(&["list"]));
+    assert!(
+        office.text(&["list"]).starts_with("PAUSED: route default/relay since "),
+        "{}",
+        office.text(&["list"])
+    );
     let gateway = office.site.start();
     assert!(send(gateway.smtp, OWN, &["b@one.example"], &message("2")).starts_with("250"));
     office.wait_state("paused", 2);
@@ -211,7 +219,8 @@ fn r159_all_mail_is_accounted_for_over_a_restart_of_the_next_hop() {
             let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect(name);
             line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect(name)
         };
-        let gone = ["delivered", "failed", "released", "lost"].map(|how| value(&format!("postern_queue_{how}_total")));
+        let gone = ["delivered", "failed", "released", "lost"]
+            .map(|how| value(&format!("postern_queue_{how}_total")));
         let here = value("postern_queue_recipients") + value("postern_held_recipients");
         (value("postern_queue_entered_total"), gone.iter().sum::<u64>() + here, here)
     };

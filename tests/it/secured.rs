@@ -22,7 +22,8 @@ fn report(inbox: &Inbox) -> String {
 }
 
 #[test]
-fn r012_r021_r092_r093_r094_e17_where_a_rule_demands_tls_nothing_leaves_in_clear_and_the_sender_is_told_5_7_4() {
+fn r012_r021_r092_r093_r094_e17_where_a_rule_demands_tls_nothing_leaves_in_clear_and_the_sender_is_told_5_7_4()
+ {
     let (sink, notices) = (wait(Sink::start(Behaviour::default())), Inbox::start());
     let site = Site::new("e17", sink.address);
     site.notices(notices.address);
@@ -60,7 +61,8 @@ fn r012_r021_r092_r093_r094_e17_where_a_rule_demands_tls_nothing_leaves_in_clear
 }
 
 #[test]
-fn r014_r019_e9_a_certificate_for_another_name_returns_the_mail_with_both_names_and_switched_off_it_is_delivered() {
+fn r014_r019_e9_a_certificate_for_another_name_returns_the_mail_with_both_names_and_switched_off_it_is_delivered()
+ {
     let authority = Authority::new();
     let behaviour = Behaviour::with_tls(authority.server(&["mx1.example.org"]));
     let (sink, notices) = (wait(Sink::start(behaviour)), Inbox::start());

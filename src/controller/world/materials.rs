@@ -44,6 +44,7 @@ pub struct Found {
     pub data: Arc<Contents>,
     /// What passes may know of a Secret's private keys; reading them costs too much to be done in each.
     pub signing: Arc<BTreeMap<String, Result<PublicKey, String>>>,
+    pub pair: Option<Result<(), String>>,
     /// The text of a ConfigMap: shared with every pass, since lists may be large.
     pub text: Arc<BTreeMap<String, String>>,
 }
@@ -73,7 +74,7 @@ impl World {
         for (kind, key) in named {
             let held = state.materials.get(&(kind, key.clone()));
             let found = held.and_then(|held| held.found.clone());
-            let Some(Found { version, kind: type_, labelled, data, signing, text }) = found else {
+            let Some(Found { version, kind: type_, labelled, data, signing, pair, text }) = found else {
                 continue;
             };
             let Version { uid, resource_version } = version;
@@ -93,6 +94,7 @@ impl World {
                         keys,
                         certificates,
                         signing,
+                        pair,
                     };
                     resources.secrets.insert(key, facts);
                 }
@@ -161,6 +163,7 @@ impl World {
                         labelled,
                         kind: secret.type_.unwrap_or_default(),
                         signing: Arc::new(SecretFacts::signing_of(&data)),
+                        pair: SecretFacts::pair_of(&data),
                         data: Arc::new(data),
                         text: Arc::default(),
                     }
@@ -180,6 +183,7 @@ impl World {
                         kind: String::new(),
                         labelled: false,
                         signing: Arc::default(),
+                        pair: None,
                         data: Arc::new(data),
                         text: Arc::new(text),
                     }

@@ -16,6 +16,7 @@ use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
 use crate::delivery::outcome::{Stage, Trouble};
 use crate::delivery::protect::Demand;
+use crate::smtp::reply::Reply;
 
 /// A session between transactions.
 pub struct Session {
@@ -43,6 +44,31 @@ pub struct Terms<'a> {
     /// Logged in with, or no session at all.
     pub auth: Option<&'a Arc<Credentials>>,
     pub timeouts: Timeouts,
+    /// Hears how far the session comes; `None` for mail.
+    pub watch: Option<&'a dyn Watch>,
+}
+
+/// Who tests a next hop and wants to know how far a session came.
+pub trait Watch: std::fmt::Debug + Sync {
+    fn reached(&self, milestone: Milestone<'_>);
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Milestone<'a> {
+    Connected,
+    Greeted(&'a Reply),
+    /// The 250 after EHLO, each of them.
+    Hello(&'a Reply),
+    /// TLS stands, with protocol and cipher suite.
+    Encrypted(&'a str),
+}
+
+impl Terms<'_> {
+    fn reached(&self, milestone: Milestone<'_>) {
+        if let Some(watch) = self.watch {
+            watch.reached(milestone);
+        }
+    }
 }
 
 /// Opens a session. Clear text is used only if nothing demands TLS, and then also when TLS is offered
@@ -120,6 +146,7 @@ async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Tr
         Ok(Ok(stream)) => {
             // Commands are small and each waits for its reply.
             stream.set_nodelay(true).ok();
+            terms.reached(Milestone::Connected);
             Ok(stream)
         }
         Ok(Err(error)) => Err(Trouble::Unreachable(format!("{address}: {error}"))),
@@ -140,6 +167,7 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
             let version = connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default();
             let suite = connection.negotiated_cipher_suite().map(|s| format!("{:?}", s.suite()));
             let facts = format!("{} with cipher {}", version.replace('_', "."), suite.unwrap_or_default());
+            terms.reached(Milestone::Encrypted(&facts));
             Ok((Stream::Tls(Box::new(stream)), facts))
         }
         Ok(Err(error)) => Err(match tls::refusal(&error) {
@@ -155,7 +183,11 @@ async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, Stri
 
 async fn greeting(wire: &mut Wire, terms: &Terms<'_>) -> Result<(), Trouble> {
     let reply = wire.reply(Stage::Greeting, terms.timeouts.greeting).await?;
-    if reply.code == 220 { Ok(()) } else { Err(Trouble::Refused(Stage::Greeting, reply)) }
+    if reply.code != 220 {
+        return Err(Trouble::Refused(Stage::Greeting, reply));
+    }
+    terms.reached(Milestone::Greeted(&reply));
+    Ok(())
 }
 
 /// EHLO; HELO for a host that does not know it (RFC 5321 section 3.2).
@@ -164,6 +196,7 @@ async fn ehlo(wire: &mut Wire, terms: &Terms<'_>) -> Result<Extensions, Trouble>
     wire.send(format!("EHLO {}\r\n", terms.hostname).as_bytes(), Stage::Ehlo, limit).await?;
     let reply = wire.reply(Stage::Ehlo, limit).await?;
     if reply.code == 250 {
+        terms.reached(Milestone::Hello(&reply));
         return Ok(Extensions::parse(&reply.text));
     }
     if !matches!(reply.code, 500 | 501 | 502 | 504 | 550) {
@@ -199,6 +232,11 @@ impl Session {
                 Err(trouble)
             }
         }
+    }
+
+    /// A login, by who has seen for itself that the peer is verified: a test.
+    pub async fn try_login(&mut self, credentials: &Arc<Credentials>) -> Result<(), Trouble> {
+        auth::login(&mut self.wire, self.extensions.auth, credentials, self.timeouts.hello).await
     }
 
     /// Says goodbye, briefly.

@@ -1,6 +1,8 @@
 //! TLS to a next hop: who signed the certificate and which name is on it are two questions (spec R13,
 //! R14), each asked only where the route says so, each answered with the precise cause.
 
+pub mod recorder;
+
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -135,6 +137,11 @@ impl Tls {
         Ok(Self { require: true, verifies_peer: true, demands, config, identity, ..self.clone() })
     }
 
+    /// Whether the peer needs a chain to a trusted authority, and whether its name.
+    pub fn asks_for(&self) -> (bool, bool) {
+        (self.demands.chain, self.demands.name)
+    }
+
     /// Why a chain would be refused if every demand were made for `host`; `None`: it would not.
     pub fn judge(&self, chain: &[CertificateDer<'_>], host: &str) -> Option<String> {
         let refused = |why: &str| Some(Cause::Other(why.to_owned()).to_string());
@@ -258,44 +265,63 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<(), Cause> {
-        if !self.check_chain && !self.check_name {
-            return Ok(());
-        }
-        let parsed =
-            ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
-        let (_, readable) = X509Certificate::from_der(certificate)
-            .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
         if self.check_chain {
-            check_dates(&readable, now)?;
-            // A self-signed certificate that the route itself names is trusted as it is.
-            if !self.own.iter().any(|own| own == certificate) {
-                let verify = |roots: &RootCertStore| {
-                    let algorithms = self.algorithms.all;
-                    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
-                };
-                verify(&self.own_roots)
-                    .or_else(|own| match verify(system_roots()) {
-                        // Whichever knows more than "never heard of it".
-                        Err(system) if is_unknown(&own) => Err(system),
-                        Err(_) => Err(own),
-                        Ok(()) => Ok(()),
-                    })
-                    .map_err(|error| chain_cause(&error, &readable))?;
-            }
-            if must_staple(&readable) && ocsp.is_empty() {
-                return Err(Cause::NotStapled);
-            }
+            self.check_chain(certificate, intermediates, ocsp, now)?;
         }
-        if self.check_name && verify_server_name(&parsed, name).is_err() {
-            return Err(name_cause(&readable, name));
+        if self.check_name { check_name(certificate, name) } else { Ok(()) }
+    }
+
+    /// Who signed it, and whether it is in its dates.
+    fn check_chain(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Cause> {
+        let (parsed, readable) = parse(certificate)?;
+        check_dates(&readable, now)?;
+        // A self-signed certificate that the route itself names is trusted as it is.
+        if !self.own.iter().any(|own| own == certificate) {
+            let verify = |roots: &RootCertStore| {
+                let algorithms = self.algorithms.all;
+                verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+            };
+            verify(&self.own_roots)
+                .or_else(|own| match verify(system_roots()) {
+                    // Whichever knows more than "never heard of it".
+                    Err(system) if is_unknown(&own) => Err(system),
+                    Err(_) => Err(own),
+                    Ok(()) => Ok(()),
+                })
+                .map_err(|error| chain_cause(&error, &readable))?;
+        }
+        if must_staple(&readable) && ocsp.is_empty() {
+            return Err(Cause::NotStapled);
         }
         Ok(())
     }
 }
 
+/// Whether the certificate bears the name.
+fn check_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Cause> {
+    let (parsed, readable) = parse(certificate)?;
+    verify_server_name(&parsed, name).map_err(|_| name_cause(&readable, name))
+}
+
+/// The two readers agree on what follows.
+fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<(ParsedCertificate<'a>, X509Certificate<'a>), Cause> {
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|error| Cause::Other(error.to_string()))?;
+    let (_, readable) = X509Certificate::from_der(certificate)
+        .map_err(|error| Cause::Other(format!("the certificate cannot be read ({error})")))?;
+    Ok((parsed, readable))
+}
+
 /// Why a certificate was refused, in words that a person can act on (spec R25).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Cause {
+pub enum Cause {
     #[error("Could not validate certificate: self-signed")]
     SelfSigned,
     #[error("Could not validate certificate: unknown issuer ({0})")]
@@ -386,16 +412,7 @@ fn chain_cause(error: &rustls::Error, certificate: &X509Certificate<'_>) -> Caus
 }
 
 fn name_cause(certificate: &X509Certificate<'_>, wanted: &ServerName<'_>) -> Cause {
-    let mut names: Vec<String> = Vec::new();
-    for extension in certificate.extensions() {
-        if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
-            names.extend(san.general_names.iter().filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => Some(ip_text(bytes)),
-                _ => None,
-            }));
-        }
-    }
+    let names = names(certificate);
     let has = if names.is_empty() {
         let common = certificate.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
         match common {
@@ -406,6 +423,21 @@ fn name_cause(certificate: &X509Certificate<'_>, wanted: &ServerName<'_>) -> Cau
         names.join(", ")
     };
     Cause::Name { wanted: wanted.to_str().into_owned(), has }
+}
+
+/// The host names and addresses that a certificate is good for.
+pub fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for extension in certificate.extensions() {
+        if let ParsedExtension::SubjectAlternativeName(san) = extension.parsed_extension() {
+            names.extend(san.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => Some(ip_text(bytes)),
+                _ => None,
+            }));
+        }
+    }
+    names
 }
 
 fn ip_text(bytes: &[u8]) -> String {

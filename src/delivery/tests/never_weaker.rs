@@ -166,10 +166,7 @@ async fn r012_r013_r014_r138_no_demand_is_ever_given_up_whatever_the_peer_does()
     }
     assert_eq!(tried, peers.len() * (4 * terms.len() + 4));
     // The table is not empty on either side.
-    assert!(
-        delivered == 60 && in_clear == 8,
-        "{delivered} of {tried}, {in_clear} in clear"
-    );
+    assert!(delivered == 60 && in_clear == 8, "{delivered} of {tried}, {in_clear} in clear");
 }
 
 /// What a person sees in `open`: the fall back to clear text happens only where nothing at all was demanded.

@@ -7,6 +7,7 @@ use super::workers::{quick, relay, start, target};
 use super::*;
 use crate::bundle::document::Retry;
 use crate::delivery::outcome::{Outcome, Problem, Receipt, Stage, Trouble};
+use crate::delivery::protect::Protected;
 use crate::delivery::settle::{Attempted, settle};
 use crate::delivery::sink::{Behaviour, Sink, say};
 use crate::mail::dsn::Action;
@@ -52,13 +53,8 @@ fn reply(code: u16) -> Reply {
 
 fn outcomes() -> [(&'static str, Outcome, Duration); 5] {
     let delivered = |dsn| {
-        let receipt = Receipt {
-            host: "mx".into(),
-            reply: reply(250),
-            tls: None,
-            dsn,
-            protected: crate::delivery::protect::Protected::None,
-        };
+        let receipt =
+            Receipt { host: "mx".into(), reply: reply(250), tls: None, protected: Protected::None, dsn };
         Outcome::Delivered(receipt)
     };
     let refused = |code| Problem::at("mx", Trouble::Refused(Stage::Rcpt, reply(code)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -19,7 +20,7 @@ use crate::delivery::routes::RouteTable;
 use crate::delivery::web::Question;
 use crate::mail::address::Mailbox;
 use crate::mail::envelope::{Notify, Recipient};
-use crate::spool::{Content, Entry, QueueId, Spool, Submission, Target};
+use crate::spool::{Content, Entry, Spool, Submission, Target};
 
 /// Reports go out within this time after midnight, each domain at its own moment, so that not all the
 /// world's reports come at once (section 5.3 speaks of four hours).
@@ -28,6 +29,8 @@ const SPREAD: u64 = 4 * 3600;
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(26);
 /// Places that one domain may name.
 const MAX_PLACES: usize = 4;
+/// Reports that are worked on at the same time.
+const AT_ONCE: usize = 8;
 /// Octets that a web server may answer with.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -45,117 +48,120 @@ pub async fn send_due(outside: &Outside, spool: &Spool, table: &RouteTable, now:
         reports.forget_all();
         return;
     };
-    for (day, name) in reports.due(now) {
-        let Some(domain) = reports.get(day, &name) else { continue };
-        if report(outside, spool, table, by, day, &name, domain, now).await || is_too_late(day, now) {
+    let each = |(day, name): (Date, String)| async move {
+        let Some(domain) = reports.get(day, &name) else { return };
+        let job = Job { outside, spool, table, by, day, name: &name, now };
+        if job.run(domain).await || is_too_late(day, now) {
             reports.forget(day, &name);
         }
-    }
+    };
+    // A domain whose DNS is silent holds up few others.
+    stream::iter(reports.due(now)).for_each_concurrent(AT_ONCE, each).await;
 }
 
-/// Whether nothing is left to do for this report.
-#[allow(clippy::too_many_arguments)]
-async fn report(
-    outside: &Outside,
-    spool: &Spool,
-    table: &RouteTable,
-    by: &TlsReports,
+/// One report on its way.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    outside: &'a Outside,
+    spool: &'a Spool,
+    table: &'a RouteTable,
+    by: &'a TlsReports,
     day: Date,
-    name: &str,
-    domain: Domain,
+    name: &'a str,
     now: Timestamp,
-) -> bool {
-    let records = match outside.dns.txt(&table.dns, &format!("_smtp._tls.{name}")).await {
-        Ok(records) => records,
-        Err(error) => {
-            debug!(domain = name, %error, "no answer about TLS reports");
-            return false;
-        }
-    };
-    let mut done = true;
-    for (text, place) in wanted(&records) {
-        if domain.sent.contains(&text) {
-            continue;
-        }
-        let id = spool.new_id();
-        let about = About {
-            day,
-            domain: name,
-            by,
-            id: &id.to_string(),
-            host: &table.hostname,
-            from: &table.notices_from,
-            address: table.public_address,
-        };
-        let gzip = compressed(&json(about, &domain));
-        let sent = match place {
-            Place::Mail(to) => mail(spool, table, id, about, to, gzip, now).await,
-            Place::Https { host, port, path } => post(outside, table, &host, port, &path, gzip).await,
-        };
-        match sent {
-            Ok(()) => {
-                info!(domain = name, %day, "TLS report sent");
-                outside.protection.reports.sent(day, name, text);
+}
+
+impl Job<'_> {
+    /// Whether nothing is left to do.
+    async fn run(self, domain: Domain) -> bool {
+        let Job { outside, table, day, name, .. } = self;
+        let records = match outside.dns.txt(&table.dns, &format!("_smtp._tls.{name}")).await {
+            Ok(records) => records,
+            Err(error) => {
+                debug!(domain = name, %error, "no answer about TLS reports");
+                return false;
             }
-            Err(why) => {
-                warn!(domain = name, %day, why, "a TLS report cannot be sent now");
-                done = false;
+        };
+        let mut done = true;
+        for (text, place) in wanted(&records) {
+            if domain.sent.contains(&text) {
+                continue;
             }
+            let sent = match place {
+                Place::Mail(to) => self.mail(&domain, to).await,
+                Place::Https { host, port, path } => self.post(&domain, &host, port, &path).await,
+            };
+            match sent {
+                Ok(()) => {
+                    info!(domain = name, %day, "TLS report sent");
+                    outside.protection.reports.sent(day, name, text);
+                }
+                Err(why) => {
+                    warn!(domain = name, %day, why, "a TLS report cannot be sent now");
+                    done = false;
+                }
+            }
+        }
+        done
+    }
+
+    fn about<'b>(&'b self, id: &'b str) -> About<'b> {
+        About {
+            day: self.day,
+            domain: self.name,
+            by: self.by,
+            id,
+            host: &self.table.hostname,
+            from: &self.table.notices_from,
+            address: self.table.public_address,
         }
     }
-    done
-}
 
-async fn mail(
-    spool: &Spool,
-    table: &RouteTable,
-    id: QueueId,
-    about: About<'_>,
-    to: Mailbox,
-    gzip: Vec<u8>,
-    now: Timestamp,
-) -> Result<(), String> {
-    let composed = compose(about, &to, gzip, now);
-    let target = Target {
-        recipient: Recipient { notify: Notify::Never, ..Recipient::new(to) },
-        via: table.notices_via.clone(),
-        require_tls: false,
-        edits: Arc::from([]),
-        suppress_bounces: true,
-    };
-    let entry = Entry {
-        sender: composed.sender,
-        received_at: now,
-        origin: table.hostname.clone(),
-        revision: String::new(),
-        own: true,
-        held: None,
-        targets: vec![target],
-    };
-    let submission = Submission { id, entry, content: Content::from(composed.content) };
-    spool.commit(vec![submission]).await.map(drop).map_err(|error| error.to_string())
-}
+    async fn mail(&self, domain: &Domain, to: Mailbox) -> Result<(), String> {
+        let id = self.spool.new_id();
+        let name = id.to_string();
+        let about = self.about(&name);
+        let composed = compose(about, &to, compressed(&json(about, domain)), self.now);
+        let target = Target {
+            recipient: Recipient { notify: Notify::Never, ..Recipient::new(to) },
+            via: self.table.notices_via.clone(),
+            require_tls: false,
+            edits: Arc::from([]),
+            suppress_bounces: true,
+        };
+        let entry = Entry {
+            sender: composed.sender,
+            received_at: self.now,
+            origin: self.table.hostname.clone(),
+            revision: String::new(),
+            own: true,
+            held: None,
+            targets: vec![target],
+        };
+        let submission = Submission { id, entry, content: Content::from(composed.content) };
+        self.spool.commit(vec![submission]).await.map(drop).map_err(|error| error.to_string())
+    }
 
-async fn post(
-    outside: &Outside,
-    table: &RouteTable,
-    host: &str,
-    port: u16,
-    path: &str,
-    gzip: Vec<u8>,
-) -> Result<(), String> {
-    let found =
-        outside.dns.hosts(&table.dns, host, Names::Complete).await.map_err(|error| error.to_string())?;
-    let question = Question {
-        host,
-        port,
-        path,
-        post: Some(("application/tlsrpt+gzip", gzip)),
-        limit: MAX_ANSWER,
-        patience: Duration::from_secs(60),
-    };
-    let answer = outside.protection.sts.web.ask(&found.what, question).await.map_err(|e| e.to_string())?;
-    if (200..300).contains(&answer.status) { Ok(()) } else { Err(format!("it answers {}", answer.status)) }
+    async fn post(&self, domain: &Domain, host: &str, port: u16, path: &str) -> Result<(), String> {
+        let Outside { dns, protection, .. } = self.outside;
+        let found = dns.hosts(&self.table.dns, host, Names::Complete).await;
+        let found = found.map_err(|error| error.to_string())?;
+        let gzip = compressed(&json(self.about(&self.spool.new_id().to_string()), domain));
+        let question = Question {
+            host,
+            port,
+            path,
+            post: Some(("application/tlsrpt+gzip", gzip)),
+            limit: MAX_ANSWER,
+            patience: Duration::from_secs(60),
+        };
+        let answer =
+            protection.sts.web.ask(&found.what, question).await.map_err(|error| error.to_string())?;
+        match answer.status {
+            200..300 => Ok(()),
+            status => Err(format!("it answers {status}")),
+        }
+    }
 }
 
 /// The places that a domain names, in its own words beside. Exactly one record counts.

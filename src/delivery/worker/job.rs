@@ -75,6 +75,8 @@ pub struct Job {
     pub destination: Destination,
     pub(super) queued: Queued,
     pub(super) targets: Vec<usize>,
+    /// When its attempt started.
+    pub(super) started: Timestamp,
 }
 
 /// A job came to its end.
@@ -111,7 +113,12 @@ impl Job {
             };
             match jobs.iter_mut().find(alike) {
                 Some(job) => job.targets.push(target),
-                None => jobs.push(Job { destination, queued: queued.clone(), targets: vec![target] }),
+                None => jobs.push(Job {
+                    destination,
+                    queued: queued.clone(),
+                    targets: vec![target],
+                    started: Timestamp::UNIX_EPOCH,
+                }),
             }
         }
         jobs
@@ -212,7 +219,7 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, table).await {
         Ok(prepared) => prepared,
         Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
@@ -403,6 +410,9 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     let route = shared.metrics.route(label);
     let queue_id = job.queued.id();
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
+        if let (Outcome::Later(problem) | Outcome::Failed { problem, .. }, Some(label)) = (outcome, label) {
+            shared.routes.troubled(label, &problem.trouble);
+        }
         let recipient = &job.entry().targets[target].recipient.mailbox;
         // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {

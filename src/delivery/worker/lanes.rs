@@ -3,8 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Config;
 use super::job::{Destination, Done, Job};
+use super::places::Places;
 use crate::delivery::outcome::Problem;
 
 /// Jobs that a destination may have in line even when memory is short, so that a long line for
@@ -17,7 +20,7 @@ pub struct Lanes {
     lanes: HashMap<Destination, Lane>,
     /// Destinations that have somebody waiting and a free place, in the order of their turn.
     ready: VecDeque<Destination>,
-    running: usize,
+    places: Places,
     /// Bytes held by jobs in line and running.
     memory: u64,
     /// Nothing starts any more.
@@ -36,7 +39,18 @@ struct Lane {
 
 impl Lanes {
     pub fn new(config: Config) -> Self {
-        Self { lanes: HashMap::new(), ready: VecDeque::new(), running: 0, memory: 0, closed: false, config }
+        let places = Places::new(config.concurrency, config.slow, config.patience);
+        Self { lanes: HashMap::new(), ready: VecDeque::new(), places, memory: 0, closed: false, config }
+    }
+
+    /// An attempt that started then has ended, however.
+    pub fn leave(&mut self, started: Timestamp) {
+        self.places.give(started);
+    }
+
+    /// When somebody in line may start without anybody's end.
+    pub fn next_rouse(&self) -> Option<Timestamp> {
+        self.places.next_room().filter(|_| !self.ready.is_empty())
     }
 
     /// Puts a job in line; gives it back when the line is too long, with the time after which to try
@@ -58,19 +72,20 @@ impl Lanes {
     }
 
     /// The next job that may run, destinations by turns.
-    pub fn next(&mut self) -> Option<(Destination, Job)> {
-        if self.closed || self.running >= self.config.concurrency {
+    pub fn next(&mut self, now: Timestamp) -> Option<(Destination, Job)> {
+        if self.closed || !self.places.has_room(now) {
             return None;
         }
         let destination = self.ready.pop_front()?;
         let lane = self.lanes.get_mut(&destination)?;
         lane.is_ready = false;
-        let job = lane.waiting.pop_front()?;
+        let mut job = lane.waiting.pop_front()?;
         if lane.waiting.len() < self.config.waiting / 2 {
             lane.sent_back = 0;
         }
         lane.running += 1;
-        self.running += 1;
+        job.started = now;
+        self.places.take(now);
         self.wake(destination.clone());
         Some((destination, job))
     }
@@ -83,7 +98,6 @@ impl Lanes {
     /// A job ended. When its destination did not say a word, those in line have had their turn too.
     pub fn done(&mut self, done: Done) -> Vec<(Job, Problem)> {
         let Done { lane: destination, memory, silence } = done;
-        self.running -= 1;
         self.memory -= memory;
         let Some(lane) = self.lanes.get_mut(&destination) else { return Vec::new() };
         lane.running -= 1;
@@ -98,12 +112,6 @@ impl Lanes {
             self.wake(destination);
         }
         passed_over
-    }
-
-    /// A job ended without saying whose it was. Its place in its own line stays taken: whatever broke
-    /// there shall not break at full speed.
-    pub fn lost(&mut self) {
-        self.running = self.running.saturating_sub(1);
     }
 
     fn wake(&mut self, destination: Destination) {

@@ -19,30 +19,29 @@ const EVERY: Duration = Duration::from_secs(15);
 /// Runs until it is told to stop; then writes what is not written yet.
 pub async fn keep(shared: Arc<Shared>, stop: CancellationToken) {
     let folder = shared.spool.dir().to_owned();
-    loop {
-        let stopped = tokio::select! {
-            () = stop.cancelled() => true,
-            () = tokio::time::sleep(EVERY) => false,
-        };
-        let now = Timestamp::now();
-        if !stopped {
-            let table = shared.routes.current();
-            let outside = &shared.outside;
-            let work = async {
-                outside.protection.sts.refresh(&outside.dns, &table.dns, now).await;
-                tlsrpt::send_due(outside, &shared.spool, &table, now).await;
-            };
-            tokio::select! {
-                () = work => {}
-                // What was not sent stays in the counts.
-                () = stop.cancelled() => {}
-            }
+    let outside = &shared.outside;
+    let asking = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let (table, now) = (shared.routes.current(), Timestamp::now());
+            outside.protection.sts.refresh(&outside.dns, &table.dns, now).await;
+            tlsrpt::send_due(outside, &shared.spool, &table, now).await;
         }
-        save(&shared.outside.protection, &folder, now).await;
-        if stop.is_cancelled() {
-            return;
+    };
+    // Beside the other, which waits for the world.
+    let saving = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            save(&outside.protection, &folder, Timestamp::now()).await;
         }
+    };
+    tokio::select! {
+        // What was not sent stays in the counts.
+        () = stop.cancelled() => {}
+        () = asking => {}
+        () = saving => {}
     }
+    save(&outside.protection, &folder, Timestamp::now()).await;
 }
 
 /// Writes what changed.

@@ -104,6 +104,7 @@ fn facts() -> Facts {
         phishy: false,
         blatant: false,
         received: 13,
+        identity: None,
     }
 }
 

@@ -230,7 +230,8 @@ fn edit(edit: &Edit) -> String {
         Edit::RemoveAttachments(_) => "removes attachments".to_owned(),
         Edit::Footer(_) => "adds a footer".to_owned(),
         Edit::StripAmp => "takes out AMP parts".to_owned(),
-        Edit::Smime { .. } => "encrypts (S/MIME)".to_owned(),
+        Edit::Smime { .. } | Edit::SmimeCbc { .. } => "encrypts (S/MIME)".to_owned(),
+        Edit::SmimeSign { .. } => "signs with S/MIME".to_owned(),
         Edit::Journal { .. } => "wraps into a journal".to_owned(),
     }
 }

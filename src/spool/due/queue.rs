@@ -1,16 +1,16 @@
 //! The index as people ask for it: pages of what waits, times that somebody changes by hand, counts.
 
-use std::ops::Bound;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Index, State, summary};
+use super::{Index, State};
+use crate::spool::Standing;
 use crate::spool::entry::{Entry, Fate};
 use crate::spool::hold::ClaimError;
 use crate::spool::id::QueueId;
 use crate::spool::items::nanos;
-use crate::spool::{Standing, Summary};
 
 /// Recipients, counted as they come and go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,11 +73,29 @@ impl Tally {
 }
 
 impl Index {
-    /// Messages that wait, behind this one, oldest first, at most `limit`.
-    pub fn page(&self, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let ids = self.queued.range((from, Bound::Unbounded)).take(limit);
-        ids.filter_map(|id| self.items.by_id(*id).map(summary)).collect()
+    /// Of the messages of one step through all of them, those that wait and come behind `after`, as far as they
+    /// are among the `limit` oldest. False behind the last step.
+    pub fn gather(
+        &self,
+        step: usize,
+        after: Option<QueueId>,
+        limit: usize,
+        oldest: &mut BinaryHeap<QueueId>,
+    ) -> bool {
+        let Some(items) = self.items.chunk(step) else { return false };
+        for item in items.filter(|item| after.is_none_or(|after| item.id > after)) {
+            let is_full = oldest.len() >= limit;
+            if is_full && oldest.peek().is_none_or(|last| *last < item.id) {
+                continue;
+            }
+            if item.states().iter().any(State::is_waiting) {
+                if is_full {
+                    oldest.pop();
+                }
+                oldest.push(item.id);
+            }
+        }
+        true
     }
 
     /// How a message stands; `entry` is for when it is not in memory: without it there is no answer then.

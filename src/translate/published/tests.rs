@@ -38,13 +38,16 @@ fn r030_the_condition_names_the_missing_address_and_the_record_to_publish() {
     let (state, reason, message) = said(&facts("solarmora.com", Some(record), 4, &results), &own);
     assert_eq!((state, reason), (State::False, Reason::AddressMissing));
     let expected = "does not let mail come from 2001:db8::9 (softfail); publish this TXT record at solarmora.com: \
-                    v=spf1 include:_spf.google.com ip4:203.0.113.9 ip6:2001:db8::9 ~all";
+                    \"v=spf1 include:_spf.google.com ip4:203.0.113.9 ip6:2001:db8::9 ~all\"";
     assert!(message.contains(expected), "{message}");
 
     let none = [("203.0.113.9", SpfResult::None), ("2001:db8::9", SpfResult::None)];
     let (_, reason, message) = said(&facts("solarmora.com", None, 0, &none), &own);
     assert_eq!(reason, Reason::SPFMissing);
-    assert!(message.ends_with("solarmora.com: v=spf1 mx ip4:203.0.113.9 ip6:2001:db8::9 ~all"), "{message}");
+    assert!(
+        message.ends_with("solarmora.com: \"v=spf1 mx ip4:203.0.113.9 ip6:2001:db8::9 ~all\""),
+        "{message}"
+    );
 
     let both = [("203.0.113.9", SpfResult::Pass), ("2001:db8::9", SpfResult::Pass)];
     let (state, _, message) = said(&facts("solarmora.com", Some(record), 9, &both), &own);
@@ -56,7 +59,7 @@ fn r030_the_condition_names_the_missing_address_and_the_record_to_publish() {
     let results = [("203.0.113.9", broken.clone()), ("2001:db8::9", broken)];
     let (_, reason, message) = said(&facts("solarmora.com", Some("v=spf1 mx a -all"), 13, &results), &own);
     assert_eq!(reason, Reason::SPFInvalid);
-    assert!(message.ends_with("v=spf1 ip4:203.0.113.9 ip6:2001:db8::9 mx a -all"), "{message}");
+    assert!(message.ends_with("v=spf1 ip4:203.0.113.9 ip6:2001:db8::9 mx a -all\""), "{message}");
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn r030_the_mail_servers_that_hand_mail_over_belong_into_the_record_too() {
         facts("a.example", Some("v=spf1 ip4:203.0.113.9 -all"), 0, &[("203.0.113.9", SpfResult::Pass)]);
     let (state, reason, message) = said(&known, &own);
     assert_eq!((state, reason), (State::False, Reason::UpstreamMissing));
-    let record = "v=spf1 ip4:203.0.113.9 include:_spf.google.com ip4:198.51.100.7 -all";
+    let record = "v=spf1 ip4:203.0.113.9 include:_spf.google.com ip4:198.51.100.7 -all\"";
     assert!(message.ends_with(record), "{message}");
 }
 
@@ -169,7 +172,9 @@ fn r033_the_published_key_is_compared_with_the_one_that_signs() {
     assert!(said(&[&format!("{right}; t=y")]).message.contains("t=y"));
     let none = said(&[]);
     assert_eq!((none.state, none.reason), (State::False, Reason::KeyNotPublished));
-    assert!(none.message.ends_with(&format!("publish this TXT record at s1._domainkey.a.example: {right}")));
+    assert!(
+        none.message.ends_with(&format!("publish this TXT record at s1._domainkey.a.example: \"{right}\""))
+    );
     let other = PublicKey::Ed25519(vec![8; 32]).record();
     for (records, why) in [
         (&[other.as_str()][..], "another key"),
@@ -184,4 +189,28 @@ fn r033_the_published_key_is_compared_with_the_one_that_signs() {
         assert_eq!((verdict.state, verdict.reason), (State::False, Reason::KeyMismatch), "{records:?}");
         assert!(verdict.message.contains(why), "{}", verdict.message);
     }
+}
+
+#[test]
+fn r030_public_sources_of_routes_are_addresses_of_the_gateway() {
+    use crate::bundle::document::{Egress, EgressSource, Rotation, RouteTarget, RouteTls};
+    let own = gateway(&["a.example"], &["203.0.113.9"]);
+    let source = |address: &str| EgressSource {
+        address: address.parse().unwrap(),
+        weight: None,
+        ehlo: None,
+        proxy: None,
+        warm_up: None,
+    };
+    let object = ObjectId { kind: ObjectKind::OutboundRoute, namespace: "ns".into(), name: "out".into() };
+    let origin = Origin { object, uid: "u".into(), generation: 1 };
+    let mut route = Route::new(origin, RouteTarget::RecipientMx, RouteTls::opportunistic());
+    let sources = ["198.51.100.1", "10.0.0.7", "2001:db8::1", "fd00::1"].map(source).to_vec();
+    route.egress = Some(Egress { sources, rotation: Rotation::RoundRobin });
+    let found: Vec<String> = egress(&own, &[route]).iter().map(IpAddr::to_string).collect();
+    assert_eq!(
+        found,
+        ["198.51.100.1", "203.0.113.9", "2001:db8::1"],
+        "private ones are behind somebody's NAT"
+    );
 }

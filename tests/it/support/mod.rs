@@ -7,10 +7,13 @@ pub mod dovecot;
 pub mod gateway;
 pub mod inbox;
 pub mod judge;
+pub mod named;
+pub mod network;
 pub mod postfix;
 pub mod sink;
 pub mod site;
 pub mod slapd;
+pub mod web;
 
 use std::future::Future;
 use std::sync::OnceLock;

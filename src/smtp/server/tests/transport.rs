@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{EXHAUSTED, ListenerConfig, Server, recover, serve};
 use super::support::{Client, Script, Scripted, config, trusting_client};
 use crate::smtp::settings::{Settings, TlsMode};
+use crate::smtp::tls::LiveCertificate;
 
 /// Nothing here may take longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -28,10 +29,16 @@ struct Running {
 
 impl Running {
     fn start(tls: TlsMode, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_behind("", tls, change)
+    }
+
+    /// Behind load balancers of this network.
+    fn start_behind(balancers: &str, tls: TlsMode, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new("gw.example");
         settings.timeouts.drain_grace = Duration::ZERO;
         change(&mut settings);
-        let config = config(settings, tls);
+        let mut config = config(settings, tls);
+        config.proxy_from = balancers.parse::<ipnet::IpNet>().into_iter().collect();
         let script = Arc::new(Script::default());
         let server = Server::bind(config.clone(), Arc::new(Scripted(script.clone()))).unwrap();
         let addr = server.local_addr();
@@ -112,6 +119,49 @@ async fn an_idle_client_is_told_so_and_let_go() {
     client.expect("421 4.4.2").await;
     client.expect_hang_up().await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn behind_a_balancer_each_client_has_its_own_limits_and_the_header_must_come() {
+    let running = Running::start_behind("127.0.0.0/8", TlsMode::Optional, |s| {
+        s.limits.connections_per_client = 1;
+        s.timeouts.proxy_header = Duration::from_millis(300);
+    });
+    let of = async |client: &str| {
+        let mut tcp = running.connect().await;
+        tcp.send(&format!("PROXY TCP4 {client} 192.0.2.1 4711 25\r\n")).await;
+        tcp
+    };
+    let mut first = of("203.0.113.1").await;
+    first.expect("220").await;
+    of("203.0.113.1").await.expect("421 4.7.0 Too many connections").await;
+    of("203.0.113.2").await.expect("220").await;
+    first.ask("EHLO c\r\n", "250").await;
+    first.send_message().await;
+    // No header, half a header, no header but a session.
+    running.connect().await.expect_hang_up().await;
+    let mut half = running.connect().await;
+    half.send("PROXY TCP4 203.0.113.3 ").await;
+    half.expect_hang_up().await;
+    let mut session = running.connect().await;
+    session.send("EHLO client.example\r\n").await;
+    session.expect_hang_up().await;
+    drop(first);
+    let script = running.stop().await;
+    assert_eq!(script.taken.lock().unwrap()[0].peer.address, "203.0.113.1:4711".parse().unwrap());
+}
+
+#[tokio::test]
+async fn a_chunk_that_stops_is_given_up_and_nothing_of_it_is_taken() {
+    let running = Running::start(TlsMode::Optional, |s| s.timeouts.data_block = Duration::from_millis(200));
+    let mut client = running.connect().await;
+    client.expect("220").await;
+    client.send("EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<b@rcpt.example>\r\nBDAT 100 LAST\r\nhalf of").await;
+    for start in ["250", "250", "250", "421 4.4.2"] {
+        client.expect(start).await;
+    }
+    client.expect_hang_up().await;
+    assert!(running.stop().await.taken.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -325,12 +375,12 @@ async fn a_new_certificate_is_used_by_the_next_handshake_and_a_bad_one_never() {
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let certificate = &running.config.certificate;
     for (chain, key) in [("", &key[..]), (&chain[..], ""), (&chain[..], &other[..]), ("x", "y")] {
-        assert!(certificate.replace(chain.as_bytes(), key.as_bytes()).is_err());
-        assert_eq!(shown(&running).await, first);
+        assert!(LiveCertificate::from_pem(chain.as_bytes(), key.as_bytes(), None).is_err());
     }
-    certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
+    assert_eq!(shown(&running).await, first);
+    certificate.replace_by(&LiveCertificate::from_pem(chain.as_bytes(), key.as_bytes(), None).unwrap());
     assert_eq!(shown(&running).await, CertificateDer::from_pem_slice(chain.as_bytes()).unwrap());
-    certificate.replace_with_self_signed("gw.example").unwrap();
+    certificate.replace_by(&LiveCertificate::self_signed("gw.example", None).unwrap());
     assert_ne!(shown(&running).await, *made.cert.der());
     running.stop().await;
 }
