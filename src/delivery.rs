@@ -15,6 +15,8 @@ pub mod bounce;
 pub mod client;
 pub mod dns;
 pub mod edits;
+pub mod egress;
+pub mod limits;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;
@@ -36,6 +38,7 @@ mod tests;
 pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
+pub use limits::Throttle;
 pub use metrics::Metrics;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

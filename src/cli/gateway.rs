@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::delivery::Throttle;
 use crate::gateway::decisions::Matches;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
@@ -40,6 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let throttle = Throttle::kept_in(&args.spool);
     let options = Options {
         source: Source::Mount { bundle: args.bundle, secrets: args.secrets },
         spool: args.spool,
@@ -51,6 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         pod: args.pod,
         hostname: super::host_name(),
         matches: Matches::default(),
+        throttle,
     };
     super::runtime()?.block_on(async {
         let gateway = Gateway::start(options).await?;

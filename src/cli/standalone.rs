@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials};
 use crate::cli::folder::{Folder, Unusable};
+use crate::delivery::Throttle;
 use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
@@ -75,20 +76,24 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
+    let spool = args.state.join("spool");
+    let throttle = Throttle::kept_in(&spool);
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
+        let throttle = throttle.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
+            page["delivery"] = serde_json::to_value(throttle.view(Timestamp::now())).unwrap_or_default();
             async move { Json(page) }
         }
     };
     let options = Options {
         source: Source::Offered { pages: axum::Router::new().route("/status", get(status)) },
-        spool: args.state.join("spool"),
+        spool,
         smtp: args.smtp,
         admin: args.admin,
         control: None,
@@ -97,6 +102,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
         matches,
+        throttle,
     };
     let gateway = Gateway::start(options).await?;
     let stop = CancellationToken::new();

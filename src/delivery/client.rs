@@ -3,6 +3,7 @@
 
 pub mod connect;
 pub mod content;
+pub mod dial;
 pub mod extensions;
 pub mod pool;
 pub mod tls;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Throttle, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budget;
@@ -51,6 +51,8 @@ pub struct Options {
     pub hostname: String,
     /// Counts how often each rule matched; whoever serves a status page holds a clone.
     pub matches: Matches,
+    /// How much mail goes where at a time; whoever serves a status page holds a clone.
+    pub throttle: Throttle,
 }
 
 pub enum Source {
@@ -113,14 +115,14 @@ async fn deliver(
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
-    loops: Dealer,
+    (loops, throttle): (Dealer, Throttle),
     stop: CancellationToken,
 ) {
     tokio::select! {
         () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let config = delivery::Config { drain: DRAIN, loops, ..delivery::Config::default() };
+    let config = delivery::Config { drain: DRAIN, loops, throttle, ..delivery::Config::default() };
     let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
     stop.cancelled().await;
     worker.shutdown().await;
@@ -128,8 +130,19 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches } =
-            options;
+        let Options {
+            source,
+            spool,
+            smtp,
+            admin,
+            control,
+            token,
+            drain_lag,
+            pod,
+            hostname,
+            matches,
+            throttle,
+        } = options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
@@ -150,6 +163,7 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
+        throttle.register(&mut registry);
         let budget = Budget::of_this_machine();
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
         let judge = Judge::new(budget.clone(), decisions.clone());
@@ -182,7 +196,7 @@ impl Gateway {
             spool.clone(),
             metrics,
             allowance,
-            outgoing.dealer(),
+            (outgoing.dealer(), throttle.clone()),
             no_more.clone(),
         ));
 
@@ -194,8 +208,8 @@ impl Gateway {
             move || !leaving.load(Ordering::Relaxed) && live.is_ready()
         };
         let mail_pages = quarantine::http::api(desk.clone());
-        let control_pages = control::routes(Arc::clone(&live), spool.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone());
+        let control_pages = control::routes(Arc::clone(&live), spool.clone(), throttle.clone());
+        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), throttle);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;

@@ -16,7 +16,7 @@ use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
 
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
@@ -46,6 +46,7 @@ pub(super) struct Running {
     pub(super) spool: Spool,
     routes: Arc<Live>,
     pub(super) metrics: Metrics,
+    throttle: Throttle,
     worker: Worker,
     folder: Folder,
 }
@@ -78,8 +79,9 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let (spool, _) = Spool::open(&folder.0, options).unwrap();
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
+    let throttle = config.throttle.clone();
     let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), Allowance::default(), config);
-    Running { spool, routes, metrics, worker, folder }
+    Running { spool, routes, metrics, throttle, worker, folder }
 }
 
 pub(super) fn quick() -> Config {
@@ -99,7 +101,7 @@ pub(super) fn target(address: &str) -> Target {
 const CONTENT: &str = "Received: x\r\nSubject: Laporan bulanan\r\n\r\nbody\r\n";
 
 impl Running {
-    async fn submit(&self, sender: Option<&str>, targets: Vec<Target>) {
+    pub(super) async fn submit(&self, sender: Option<&str>, targets: Vec<Target>) {
         let entry = Entry {
             sender: Sender { mailbox: sender.map(|s| s.parse().unwrap()), ..Sender::default() },
             received_at: Timestamp::now(),
@@ -114,7 +116,7 @@ impl Running {
         self.spool.commit(vec![Submission { id, entry, content }]).await.unwrap();
     }
 
-    async fn send(&self, address: &str) {
+    pub(super) async fn send(&self, address: &str) {
         self.submit(Some("app@solarmora.com"), vec![target(address)]).await;
     }
 
@@ -129,7 +131,7 @@ impl Running {
         panic!("still in the spool: {:?}", self.spool.list());
     }
 
-    async fn until(&self, what: &str, mut reached: impl FnMut(&Spool) -> bool) {
+    pub(super) async fn until(&self, what: &str, mut reached: impl FnMut(&Spool) -> bool) {
         for _ in 0..4000 {
             if reached(&self.spool) {
                 return;
@@ -139,15 +141,16 @@ impl Running {
         panic!("never {what}: {:?}", self.spool.list());
     }
 
-    async fn stop(self) -> Folder {
+    pub(super) async fn stop(self) -> Folder {
         self.worker.shutdown().await;
         self.spool.close().await;
         self.folder
     }
 
-    fn metrics(&self) -> String {
+    pub(super) fn metrics(&self) -> String {
         let mut registry = Registry::default();
         self.metrics.register(&mut registry);
+        self.throttle.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text
