@@ -4,7 +4,7 @@ CARGO ?= cargo
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 CLUSTER := tests/cluster/cluster
 
-.PHONY: build demo test test-unit lint generate bench cluster cluster-down deps
+.PHONY: build demo test test-unit soak lint generate bench cluster cluster-down deps
 
 ## build: target/release/postern, one static file
 build:
@@ -30,6 +30,12 @@ test: deps
 ## test-unit: the fast ones, without root and without a cluster
 test-unit:
 	$(CARGO) test --lib
+
+## soak: what `make test` does a few times, many times: 100 kills, 4,000 simulated crashes, power cuts, large mail
+soak: deps
+	POSTERN_POWER_CUTS=1000 $(CARGO) test --lib -- --nocapture spool::tests::crash
+	POSTERN_KILLS=100 POSTERN_POWER_CUTS=10 POSTERN_LARGE_SESSIONS=200 POSTERN_LARGE_MIB=50 \
+	  $(CARGO) test --test it -- --nocapture --test-threads=1 r158
 
 ## lint: format, clippy, generated files
 lint:

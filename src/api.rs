@@ -6,6 +6,7 @@
 pub mod action;
 pub mod address_list;
 pub mod checks;
+pub mod clients;
 pub mod columns;
 pub mod compliance_rule;
 pub mod conditions;
@@ -14,6 +15,7 @@ pub mod egress;
 pub mod expression;
 pub mod gateway;
 pub mod ldap;
+pub mod login;
 pub mod modify;
 pub mod pod;
 pub mod quarantine;
@@ -22,7 +24,9 @@ pub mod route;
 pub mod routing_rule;
 pub mod schema;
 pub mod scope;
+pub mod smime;
 pub mod status;
+pub mod tls_reports;
 pub mod units;
 pub mod yaml;
 

@@ -8,11 +8,13 @@ mod clients;
 pub mod document;
 pub mod manifest;
 pub mod material;
+pub mod probe;
 pub mod push;
 mod route;
 mod rule;
 pub mod segment;
 mod shared;
+mod smime;
 
 pub use ack::{Ack, Nack, NackReason};
 pub use document::Bundle;

@@ -9,9 +9,12 @@ mod diff;
 mod explain;
 mod folder;
 mod gateway;
+mod probe;
 mod quarantine;
+mod queue;
 mod standalone;
 mod trial;
+mod words;
 
 use std::process::ExitCode;
 
@@ -40,8 +43,12 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a message: each rule, what matched and where, the deliveries
     Explain(explain::Args),
+    /// Test the way to a mail server without mail: names, connection, TLS, certificate, login
+    Probe(Box<probe::Args>),
     /// List held mail, show it, release or deny it
     Quarantine(quarantine::Args),
+    /// List mail that waits for its delivery, try it again, drop it; pause a route or a domain
+    Queue(queue::Args),
     /// Compare what two folders of YAML do to the same mail
     Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
@@ -71,7 +78,9 @@ pub fn run() -> ExitCode {
         Command::Standalone(args) => standalone::run(args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Probe(args) => probe::run(*args),
         Command::Quarantine(args) => quarantine::run(args),
+        Command::Queue(args) => queue::run(args),
         Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),
@@ -134,7 +143,18 @@ async fn asked_to_end() {
 
 /// The runtime of the long-running commands.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    more_files();
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Each connection is a file. The usual soft limit of 1024 is there for programs that use `select`.
+fn more_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The machine's own name, as the kernel knows it.

@@ -10,6 +10,7 @@ pub mod build;
 pub mod control;
 pub mod leader;
 pub mod metrics;
+pub mod probes;
 pub mod publish;
 pub mod reconcile;
 pub mod rollout;
@@ -33,6 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::directory;
+use crate::published;
 
 use build::Site;
 use leader::{Election, Terms};
@@ -125,9 +127,11 @@ async fn lead(
     let (renew, tls) = watch::channel(tls);
     let authority = Arc::new(authority);
     let people = Arc::new(directory::Keeper::default());
+    let published = Arc::new(published::Keeper::default());
     let ctx = Arc::new(Context {
         client,
         people: people.clone(),
+        published: published.clone(),
         world: world.clone(),
         metrics: metrics.clone(),
         statuses: statuses.clone(),
@@ -147,7 +151,8 @@ async fn lead(
         }
     };
     let directories = people.run(|gateway| world.ring_spec(gateway), stop.clone());
-    tokio::join!(supervisor, writer, renewal, directories);
+    let domains = published.run(|gateway| world.ring_spec(gateway), stop.clone());
+    tokio::join!(supervisor, writer, renewal, directories, domains);
     while watches.join_next().await.is_some() {}
     info!("stopped working");
 }

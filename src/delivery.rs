@@ -13,17 +13,26 @@
 pub mod attempt;
 pub mod bounce;
 pub mod client;
+pub mod dane;
 pub mod dns;
 pub mod edits;
 pub mod egress;
+pub mod files;
 pub mod limits;
 pub mod metrics;
 pub mod outcome;
+pub mod pauses;
 pub mod plan;
+pub mod probe;
+pub mod protect;
 pub mod retry;
 pub mod routes;
 pub mod settle;
 pub mod sign;
+pub mod sts;
+pub mod tlsrpt;
+pub mod wake;
+pub mod web;
 pub mod worker;
 
 #[cfg(test)]
@@ -35,10 +44,14 @@ mod sink;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+#[path = "../tests/it/support/web.rs"]
+mod webserver;
+#[cfg(test)]
 pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use limits::Throttle;
 pub use metrics::Metrics;
+pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

@@ -12,6 +12,7 @@ pub mod loops;
 pub mod mail;
 pub mod manifest;
 pub mod policy;
+pub mod published;
 pub mod smtp;
 pub mod spool;
 pub mod telemetry;

@@ -8,14 +8,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// More than this many loops of a kind have more to tell each other than to do.
 const MOST: usize = 16;
 /// Threads of one loop for calls that block.
 const BLOCKING: usize = 64;
+/// Shorter than any time limit that is set often.
+const BEAT: Duration = Duration::from_millis(500);
 
 thread_local! {
     static HERE: Cell<usize> = const { Cell::new(0) };
@@ -60,7 +64,7 @@ impl Loops {
             let stop = stop.clone();
             let thread = thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
                 HERE.set(n + 1);
-                runtime.block_on(stop.cancelled());
+                runtime.block_on(beat(&stop));
                 // A call that still blocks is not waited for: what it does is safe to be cut off.
                 runtime.shutdown_background();
             })?;
@@ -79,6 +83,19 @@ impl Loops {
         for thread in self.threads.drain(..) {
             // A panic was reported where it happened.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Runs until told to stop, with a timer that is never far away: a time limit that ends later than the next
+/// timer is set without a system call, and nearly every read and write has a time limit.
+async fn beat(stop: &CancellationToken) {
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = beat.tick() => {}
         }
     }
 }

@@ -1,8 +1,11 @@
 //! SMTP as a protocol (RFC 5321 and its extensions): lines, commands, replies, the session's states,
 //! TLS. It knows no policy and no spool: what a server does with mail is behind [`Handler`].
 
+pub mod auth;
+pub mod chunk;
 pub mod command;
 pub mod line;
+pub mod rate;
 pub mod reply;
 pub mod server;
 pub mod session;
@@ -11,6 +14,7 @@ pub mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use reply::Reply;
 
@@ -29,6 +33,10 @@ pub struct Peer {
     pub esmtp: bool,
     /// Protocol version and cipher suite, e.g. `TLSv1.3 with cipher TLS13_AES_256_GCM_SHA384`.
     pub tls: Option<String>,
+    /// Whom it has logged in as (RFC 4954).
+    pub login: Option<Arc<str>>,
+    /// The names in its certificate, if it showed one of an authority that vouches for clients.
+    pub certificate: Option<Arc<[String]>>,
 }
 
 /// What a server does with mail. One value serves all sessions.
@@ -54,7 +62,7 @@ pub trait Mail: Send {
     /// One well-formed RCPT. An error refuses that recipient alone.
     fn rcpt(&mut self, recipient: Recipient) -> impl Future<Output = Result<(), Reply>> + Send;
 
-    /// DATA was read and at least one recipient accepted: an error is sent instead of 354 and ends
+    /// DATA or a first BDAT was read and at least one recipient accepted: an error is sent instead of 354 and ends
     /// the transaction.
     fn data(&mut self) -> impl Future<Output = Result<(), Reply>> + Send;
 

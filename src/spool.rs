@@ -8,8 +8,11 @@ mod commit;
 mod content;
 mod due;
 mod entry;
+mod handout;
 mod hold;
 mod id;
+mod items;
+mod queue;
 mod record;
 mod recover;
 mod scan;
@@ -19,22 +22,23 @@ mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task;
 
 use commit::{Batch, Committer, Fates, Queue, Reply};
-use content::{Body, damaged};
-use due::{Arrival, Next, Place, Taken, Warm};
-use record::{Head, Header, MESSAGE, Record};
+use content::Body;
+use due::{Arrival, Place, Warm};
+use handout::Readers;
+use record::{Head, Record};
 use recover::{RecoverError, Recovered};
 use shared::{Counters, Room, Shared, Sizes};
 use store::{Disk, Store};
@@ -44,6 +48,7 @@ pub use content::{Content, ContentWriter};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
 pub use id::QueueId;
+pub use queue::Standing;
 
 /// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +157,18 @@ pub struct Stats {
     pub messages: u64,
     /// Messages with a recipient in quarantine.
     pub held: u64,
+    /// Recipients that wait for their delivery.
+    pub recipients: u64,
+    /// Recipients that are held.
+    pub held_recipients: u64,
+    /// Recipients that came since the start, those found at the start among them: `entered = delivered + failed +
+    /// released + lost + recipients + held_recipients`, at every moment.
+    pub entered: u64,
+    pub delivered: u64,
+    /// Returned, given up, refused by a reviewer, dropped.
+    pub failed: u64,
+    pub released: u64,
+    pub lost: u64,
     /// Bytes of these messages.
     pub bytes_live: u64,
     /// Bytes that segments and content files take.
@@ -186,21 +203,9 @@ struct Threads {
     sweeper: JoinHandle<()>,
 }
 
-/// A message that cannot be read is tried again this much later.
-const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
-/// The same when nothing is wrong with the message: the process had no descriptor or memory left.
-const EXHAUSTED_RETRY: Duration = Duration::from_secs(1);
-/// Wall clocks jump: what is due is looked at again at least this often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(15);
 const DEFAULT_WARM: u64 = 64 << 20;
 /// Fates that may wait for the committer without anybody waiting for them.
 const MOST_UNWRITTEN: usize = 256;
-
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&errno))
-}
 
 impl Spool {
     /// Locks the folder (one process), recovers what is in it. Blocks; call before serving.
@@ -230,8 +235,9 @@ impl Spool {
             reserve: options.reserve_bytes.unwrap_or(4 * segment),
             warm: options.warm_bytes.unwrap_or(DEFAULT_WARM),
         };
-        let Recovered { index, next_segment, ends, damaged, orphans } =
+        let Recovered { mut index, next_segment, ends, damaged, orphans } =
             recover::recover(&*store, sizes.warm, Timestamp::now())?;
+        index.tally.begin();
         let recovery = Recovery { messages: index.len(), damaged: damaged as usize };
         let (chores, to_do) = mpsc::channel();
         for chore in orphans.into_iter().map(Chore::Remove).chain([Chore::Sweep]) {
@@ -245,8 +251,10 @@ impl Spool {
             wake: Notify::new(),
             chores,
             spare: Mutex::new(None),
+            readers: Readers::default(),
             next_segment: AtomicU64::new(next_segment),
             counters: Counters { damaged: AtomicU64::new(damaged), ..Counters::default() },
+            failing: AtomicBool::new(false),
             room: Room::new(space, sizes.reserve),
         });
         let committer = Committer::new(shared.clone(), ends);
@@ -364,74 +372,28 @@ impl Spool {
         self.inner.shared.wake.notify_one();
     }
 
-    /// The next message whose time has come, oldest first, new mail and retries by turns; waits
-    /// until there is one. Newly committed mail is due at once. May be dropped while it waits.
-    pub async fn next_due(&self) -> Due {
-        let shared = &self.inner.shared;
-        loop {
-            let now = Timestamp::now();
-            // In its own statement: the lock must be gone before anything is awaited.
-            let next = shared.index().next(now);
-            match next {
-                Next::Taken(taken) => {
-                    // Others may be due too, and others may be waiting for them.
-                    shared.wake.notify_one();
-                    if let Some(due) = self.fill(taken).await {
-                        return due;
-                    }
-                }
-                Next::Wait(until) => {
-                    let left = until.map_or(LONGEST_SLEEP, |until| {
-                        Duration::try_from(until.duration_since(now)).unwrap_or_default().min(LONGEST_SLEEP)
-                    });
-                    // Time over or told: both mean to look again.
-                    let _ = tokio::time::timeout(left, shared.wake.notified()).await;
-                }
-            }
-        }
-    }
-
-    /// Gets what a message handed out consists of; None, and a later time, if the disk has it no
-    /// more.
-    async fn fill(&self, taken: Taken) -> Option<Due> {
-        let Taken { id, targets, fates, warm } = taken;
-        let mut back =
-            GiveBack { shared: &self.inner.shared, id, targets: Some(targets), delay: Duration::ZERO };
-        let warm = match warm {
-            Some(warm) => warm,
-            None => match self.load(id).await {
-                Ok(Some(warm)) => warm,
-                Ok(None) => return None,
-                Err(error) => {
-                    tracing::error!(queue_id = %id, %error, "a message cannot be read; it is tried again later");
-                    back.delay = if is_exhausted(&error) { EXHAUSTED_RETRY } else { UNREADABLE_RETRY };
-                    return None;
-                }
-            },
-        };
-        let targets = back.keep();
-        Some(Due { queued: Queued { id, entry: warm.entry, fates, content: warm.content }, targets })
-    }
-
-    /// Reads a message from disk.
-    async fn load(&self, id: QueueId) -> io::Result<Option<Warm>> {
-        let shared = self.inner.shared.clone();
-        task::spawn_blocking(move || load(&shared, id))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-
-    /// One message with its content, whatever its state; None when it is finished or unknown.
-    pub async fn get(&self, id: QueueId) -> io::Result<Option<Queued>> {
-        let Some(fates) = self.inner.shared.index().fates(id) else { return Ok(None) };
-        let Some(Warm { entry, content }) = self.load(id).await? else { return Ok(None) };
-        Ok(Some(Queued { id, entry, fates, content }))
-    }
-
     /// Every message with a recipient that waits for its delivery, oldest first. Held mail is listed by
     /// [`Spool::held`].
+    /// Looks at all messages, in steps between which others have their turn: what changes meanwhile may
+    /// be missing or listed as it was.
     pub fn list(&self) -> Vec<Summary> {
-        self.inner.shared.index().list()
+        let mut list = Vec::new();
+        for step in 0.. {
+            // In its own statement: the lock is let go after each step.
+            let waiting = self.inner.shared.index().waiting(step);
+            match waiting {
+                Some(waiting) => list.extend(waiting),
+                None => break,
+            }
+        }
+        list.sort_by_key(|summary| (summary.received_at, summary.id));
+        list.dedup_by_key(|summary| summary.id);
+        list
+    }
+
+    /// The line of one message; `None`: it does not wait (any more).
+    pub fn summary(&self, id: QueueId) -> Option<Summary> {
+        self.inner.shared.index().summary(id)
     }
 
     /// Messages with a recipient that has no final outcome: waiting or held.
@@ -448,12 +410,26 @@ impl Spool {
         self.inner.shared.free()
     }
 
+    /// Whether the disk took what was last written. False from its first failure until something was
+    /// written again, which is tried twice a second even when no mail comes. A full disk works.
+    pub fn disk_works(&self) -> bool {
+        !self.inner.shared.failing.load(Ordering::Relaxed)
+    }
+
     pub fn stats(&self) -> Stats {
         let Shared { counters, .. } = &*self.inner.shared;
         let index = self.inner.shared.index();
+        let tally = index.tally;
         Stats {
             messages: (index.len() - index.held_len()) as u64,
             held: index.held_len() as u64,
+            recipients: tally.waiting,
+            held_recipients: tally.held,
+            entered: tally.entered,
+            delivered: tally.delivered,
+            failed: tally.failed,
+            released: tally.released,
+            lost: tally.lost,
             bytes_live: index.live_bytes(),
             bytes_on_disk: index.bytes_on_disk(),
             commits: counters.commits.load(Ordering::Relaxed),
@@ -489,31 +465,6 @@ impl Drop for Inner {
     }
 }
 
-/// Puts recipients back if the message does not get out of the door.
-struct GiveBack<'a> {
-    shared: &'a Shared,
-    id: QueueId,
-    targets: Option<Vec<usize>>,
-    delay: Duration,
-}
-
-impl GiveBack<'_> {
-    fn keep(mut self) -> Vec<usize> {
-        self.targets.take().expect("they are taken only here and when dropped")
-    }
-}
-
-impl Drop for GiveBack<'_> {
-    fn drop(&mut self) {
-        if let Some(targets) = self.targets.take() {
-            let later = Timestamp::now() + self.delay;
-            let times: Vec<_> = targets.into_iter().map(|target| (target, later)).collect();
-            self.shared.index().release(self.id, &times);
-            self.shared.wake.notify_one();
-        }
-    }
-}
-
 /// Makes of a submission what the committer writes and what its caller gets back.
 fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued) {
     let Submission { id, entry, content } = submission;
@@ -543,37 +494,4 @@ fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued
         warm: (!is_held).then(|| Warm { entry: queued.entry.clone(), content: queued.content.clone() }),
     };
     ((record, arrival), queued)
-}
-
-/// Reads a message from disk. Blocks.
-fn load(shared: &Shared, id: QueueId) -> io::Result<Option<Warm>> {
-    loop {
-        let place = shared.index().place(id);
-        let Some(place) = place else { return Ok(None) };
-        match load_from(shared, id, place) {
-            // It may have moved while we read.
-            Err(_) if shared.index().place(id) != Some(place) => {}
-            other => return other.map(Some),
-        }
-    }
-}
-
-fn load_from(shared: &Shared, id: QueueId, place: Place) -> io::Result<Warm> {
-    let file = shared.store.open(&segment::name(place.segment))?;
-    let mut record = vec![0; usize::try_from(place.len).map_err(io::Error::other)?];
-    let read = file.read_at(&mut record, place.offset)?;
-    let header = Header::read(&record[..read], (place.segment, place.offset));
-    let header = header.filter(|header| header.kind == MESSAGE && header.len() == place.len);
-    let header = header.filter(|header| read == record.len() && header.verify(&record));
-    let header = header.ok_or_else(|| damaged("the message's record is not as it was written"))?;
-    let (head, rest) = record::decode::<Head>(header.meta(&record))
-        .filter(|(head, _)| head.id == id)
-        .ok_or_else(|| damaged("the message's record is about another message"))?;
-    let (entry, _) =
-        record::decode::<Entry>(rest).ok_or_else(|| damaged("the message's envelope cannot be read"))?;
-    let content = match head.body {
-        Some(body) => Content::from_body(Body::load(shared, body)?),
-        None => Content::part(record, header.body()),
-    };
-    Ok(Warm { entry: Arc::new(entry), content })
 }

@@ -9,15 +9,18 @@
 //! it and makes mail wait (design decision 6). One bad object never changes what another one becomes.
 
 pub mod address_lists;
+mod clients;
 mod conflicts;
 pub mod directory;
 mod egress;
 pub mod gateway;
 pub mod ldap;
 pub mod lists;
+mod login;
 pub mod order;
 pub mod pattern;
 pub mod problem;
+pub mod published;
 pub mod quarantines;
 pub mod resources;
 pub mod routes;

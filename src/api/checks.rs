@@ -41,9 +41,16 @@ pub const HOST: Check = check(
 );
 pub const CIDR: Check =
     check("isCIDR(self)", "not a network in CIDR form, such as 10.0.0.0/8, 192.0.2.1/32 or 2001:db8::/32");
+pub const IP: Check = check("isIP(self)", "not an IP address");
 pub const DNS_SERVER: Check = check(
     r"isIP(self) || self.matches(r'^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$')",
     "not an IP address, or IP address and port such as 192.0.2.53:53 or [2001:db8::53]:53",
+);
+pub const ANCHORS_NEED_DNSSEC: Check =
+    check("!has(self.trustAnchors) || self.dnssec", "trustAnchors mean nothing without dnssec: true");
+pub const TRUST_ANCHOR: Check = check(
+    r"self.matches(r'^[^ ]+ ([0-9]+ )?IN DNSKEY (256|257) 3 (8|10|13|14|15) [A-Za-z0-9+/ ]+=*$')",
+    "not a DNSKEY record such as `example.net. IN DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9x…`",
 );
 pub const ADDRESS: Check = check(r"self.matches(r'^.+@[^@\s]+$')", "not an e-mail address");
 pub const PATTERN: Check = check(
@@ -61,8 +68,10 @@ pub const GATEWAY_NAME: Check = check(
 );
 pub const CLUSTER_POLICY: Check = check(
     "!(has(self.service) && has(self.service.externalTrafficPolicy) && self.service.externalTrafficPolicy == 'Cluster' \
-     && has(self.clients) && has(self.clients.cidrs) && size(self.clients.cidrs) > 0)",
-    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs cannot work: use Local",
+     && has(self.clients) && ((has(self.clients.cidrs) && size(self.clients.cidrs) > 0) \
+     || (has(self.clients.spfDomains) && size(self.clients.spfDomains) > 0)) \
+     && !(has(self.listeners) && self.listeners.all(l, has(l.proxyProtocol))))",
+    "service.externalTrafficPolicy Cluster hides the addresses of clients, so clients.cidrs and clients.spfDomains cannot work: use Local, or set proxyProtocol on every listener",
 );
 pub const PORT_NAME: Check = check(
     r"self.matches(r'^[a-z0-9]([a-z0-9-]*[a-z0-9])?$') && self.matches('[a-z]')",
@@ -74,6 +83,10 @@ pub const LISTENER_PORT: Check = check(
 );
 pub const LISTENER_PORTS: Check =
     check("self.all(a, self.exists_one(b, a.port == b.port))", "two listeners have the same port");
+/// A name to log in with; for the schema.
+pub const LOGIN_FORM: &str = r"^[^\s\x00-\x1F\x7F]+$";
+/// An address, `@domain` or `<>`; for the schema.
+pub const SENDER_FORM: &str = r"^(<>|[^\x00-\x1F\x7F]*@[^@\s]+)$";
 pub const DEFAULT_ROUTE_ONE_OF: Check =
     check("has(self.host) != has(self.name)", "defaultRoute takes exactly one of host and name");
 pub const DEFAULT_ROUTE_PORT: Check =
@@ -161,9 +174,28 @@ pub const CERTIFICATE_NEEDS_TLS: Check = check(
      && !(has(self.validateHostname) && self.validateHostname))",
     "certificate checks need tls.require",
 );
+pub const TLS_TERMS_NEED_TLS: Check = check(
+    "self.require || (!has(self.minVersion) && !has(self.clientCertificateRef))",
+    "tls.minVersion and tls.clientCertificateRef need tls.require",
+);
+pub const AUTH_NEEDS_VERIFIED: Check = check(
+    "!has(self.auth) || !has(self.tls) || (self.tls.require \
+     && (!has(self.tls.requireCaSigned) || self.tls.requireCaSigned) \
+     && (!has(self.tls.validateHostname) || self.tls.validateHostname))",
+    "auth needs tls.require, tls.requireCaSigned and tls.validateHostname: a password is said only to a host that proved who it is",
+);
+pub const AUTH_NEEDS_HOSTS: Check = check(
+    "!has(self.auth) || (has(self.hosts) && size(self.hosts) > 0 \
+     && (!self.mxLookup || (has(self.tls) && has(self.tls.serverName))))",
+    "auth needs hosts, and with mxLookup also tls.serverName: names that come from DNS could be anybody's, and the password would go there",
+);
 pub const RETRY_ORDER: Check = check(
     "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
     "retry.initial must not be longer than retry.max",
+);
+pub const PROBE_INTERVAL: Check = check(
+    "!has(self.interval) || (duration(self.interval) >= duration('10s') && duration(self.interval) <= duration('168h'))",
+    "probe.interval must be between 10s and 168h; to have no tests, set probe.mode: Disabled",
 );
 pub const EGRESS_ADDRESSES: Check = check(
     "self.sources.all(a, self.sources.exists_one(b, a.address == b.address))",
@@ -381,7 +413,8 @@ pub const TOO_MANY_ADDED: Check = Check {
         "'too many added recipients: %d (maximum 100); use a group address'.format([size(self)])",
     ),
 };
-pub const SMIME_ENCRYPT: Check = check("self.encrypt", "smime does nothing without encrypt: true");
+pub const SMIME_EMPTY: Check =
+    check("self.encrypt || self.sign", "smime does nothing without encrypt: true or sign: true");
 
 /// What [`TOO_MANY_ADDED`] says.
 pub fn too_many_added(count: usize) -> String {
@@ -395,8 +428,8 @@ pub const SCANNER_URL: Check = check(
     "not an address of a web server, such as http://rspamd:11333",
 );
 pub const CERTIFICATES_ONE_OF: Check = check(
-    "has(self.configMapRef) != has(self.secretRef)",
-    "exactly one of configMapRef and secretRef must be given",
+    "[has(self.configMapRef), has(self.secretRef), has(self.directoryRef)].exists_one(given, given)",
+    "exactly one of configMapRef, secretRef and directoryRef must be given",
 );
 
 // AddressList, Directory
@@ -431,6 +464,8 @@ pub const LDAP_FILTER: Check = check(
 );
 /// The name of an attribute; for the schema.
 pub const ATTRIBUTE_FORM: &str = r"^[A-Za-z0-9][A-Za-z0-9.-]*$";
+/// The same with options, such as `userCertificate;binary`.
+pub const OPTIONS_FORM: &str = r"^[A-Za-z0-9][A-Za-z0-9.-]*(;[A-Za-z0-9-]+)*$";
 
 /// Whether [`LDAP_URL`] holds.
 pub fn is_ldap_url(text: &str) -> bool {

@@ -77,6 +77,13 @@ pub const GATEWAY: &[Column] = &[
 pub const ROUTE: &[Column] = &[
     text("Host", ".spec.hosts[0].host", "The first host"),
     switch("TLS", ".spec.tls.require", "Whether TLS is required"),
+    text("Verified", condition!("TLSVerified"), "Whether its hosts pass the TLS test"),
+    wide(text("Test", r#".status.conditions[?(@.type=="TLSVerified")].reason"#, "How that test ended")),
+    wide(text(
+        "Expires",
+        ".status.probe.hosts[0].certificate.notAfter",
+        "When the first host's certificate expires",
+    )),
     ACCEPTED,
     READY,
     UPDATED,

@@ -36,8 +36,16 @@ words! {
         Programmed,
         /// Every serving pod decides its next transaction by this generation.
         Ready,
+        /// Routes: the hosts pass the TLS test on the terms of the route.
+        TLSVerified,
         /// Gateways: some client may relay.
         AcceptsMail,
+        /// Gateways: the SPF records of its domains let mail come from every address it leaves by.
+        SPFAligned,
+        /// Gateways with signing keys: receivers find the public half of each.
+        DKIMPublished,
+        /// Gateways, only when true: what DNS says of client networks is not taken over.
+        ClientRangesHeld,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
@@ -62,6 +70,7 @@ words! {
 impl ConditionType {
     /// Those that are shown only while something warns.
     pub const WARNINGS: &'static [ConditionType] = &[
+        ConditionType::ClientRangesHeld,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
         ConditionType::UnauthenticatedBypass,
@@ -70,6 +79,9 @@ impl ConditionType {
         ConditionType::DescriptionNotUnique,
         ConditionType::WordsNotPlain,
     ];
+
+    /// Those that are shown only while something is found of what they speak of.
+    pub const FINDINGS: &'static [ConditionType] = &[ConditionType::SPFAligned, ConditionType::DKIMPublished];
 }
 
 words! {
@@ -103,6 +115,9 @@ words! {
         RuleNotFound,
         RuleMandatory,
         LdapNotRead,
+        KeyInvalid,
+        NotAnswered,
+        RangesRefused,
         // Programmed
         Pending,
         NotAccepted,
@@ -116,11 +131,37 @@ words! {
         ConfigRejected,
         LastGoodInForce,
         Disabled,
+        // TLSVerified
+        Verified,
+        Unauthenticated,
+        ResolveFailed,
+        ConnectFailed,
+        EhloFailed,
+        StartTlsNotOffered,
+        HandshakeFailed,
+        CertUntrusted,
+        CertNameMismatch,
+        CertExpired,
+        AuthFailed,
+        ProbeDisabled,
+        NotTestedYet,
         // AcceptsMail, MailDeferred, Stalled
         NoClients,
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // SPFAligned
+        SPFAligned,
+        SPFMissing,
+        SPFInvalid,
+        AddressMissing,
+        UpstreamMissing,
+        PublicAddressUnknown,
+        NoDomains,
+        // DKIMPublished
+        DKIMPublished,
+        KeyNotPublished,
+        KeyMismatch,
         // Warnings
         NoSigningKey,
         SignedAgain,

@@ -6,11 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks;
+use super::clients::{ClientUser, MutualTls, ProxyProtocol};
 use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
-use super::refs::{ConfigMapKeyRef, DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
+use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
 use super::schema::{atomic, by_name, cel, each, each_len};
+pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::status::GatewayStatus;
+use super::tls_reports::TlsReports;
 use super::units::Quantity;
 
 /// A set of gateway pods with one address for mail clients.
@@ -74,12 +77,23 @@ pub struct OutboundGatewaySpec {
     /// limit divided by the number of ready pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_limits: Option<SharedLimits>,
+    /// The addresses that the world sees mail of this gateway come from: of the nodes, or of the NAT gateway in front
+    /// of them. The condition SPFAligned compares them with the SPF records of `domains`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), transform = atomic, transform = each_len(2, 45), transform = each(&[checks::IP]))]
+    pub public_addresses: Vec<String>,
     /// Mail that the gateway writes itself, such as delivery reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notices: Option<Notices>,
     /// Name resolution for delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Daily reports to the domains that ask for them in DNS (`_smtp._tls`, RFC 8460): how many sessions with
+    /// their mail servers were protected as they should have been, and why others were not. They go out by the
+    /// way of `notices`, and are signed where a key of `dkim` fits the domain of the From address. Each pod
+    /// reports what it saw. Default: no reports, and nothing is counted for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_reports: Option<TlsReports>,
     /// Keys to sign messages with (DKIM): those that a rule changed, and those that the gateway writes
     /// itself. The best fitting domain of the From address is used; subdomains are covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -106,7 +120,7 @@ pub struct OutboundGatewaySpec {
     /// own address is a user in `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_ref: Option<DirectoryRef>,
-    /// Certificates of recipients, for rules that encrypt with S/MIME.
+    /// Certificates for rules that encrypt or sign with S/MIME. Without it such rules can do neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smime: Option<Smime>,
     /// Passed on to the pods.
@@ -125,7 +139,13 @@ fn replicas() -> i32 {
 }
 
 fn listeners() -> Vec<Listener> {
-    vec![Listener { name: "smtp".to_owned(), port: 25, tls: ListenerTls::Optional, certificate_ref: None }]
+    vec![Listener {
+        name: "smtp".to_owned(),
+        port: 25,
+        tls: ListenerTls::Optional,
+        certificate_ref: None,
+        proxy_protocol: None,
+    }]
 }
 
 impl Default for OutboundGatewaySpec {
@@ -141,8 +161,10 @@ impl Default for OutboundGatewaySpec {
             storage: Storage::default(),
             limits: Limits::default(),
             shared_limits: None,
+            public_addresses: Vec::new(),
             notices: None,
             dns: None,
+            tls_reports: None,
             dkim: Vec::new(),
             archive: None,
             allowed_external_targets: Vec::new(),
@@ -186,6 +208,9 @@ pub struct Listener {
     /// self-signed certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_ref: Option<SecretRef>,
+    /// Load balancers in front of this listener that send the address of their client ahead of its mail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -205,6 +230,20 @@ pub struct Clients {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), transform = atomic, transform = each_len(1, 49), transform = each(&[checks::CIDR]))]
     pub cidrs: Vec<String>,
+    /// Clients that log in (SMTP AUTH), from wherever they come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500), transform = by_name)]
+    pub users: Vec<ClientUser>,
+    /// Clients that show a certificate of an authority, from wherever they come. Clients that are allowed for
+    /// another reason need none.
+    #[serde(rename = "mutualTLS", default, skip_serializing_if = "Option::is_none")]
+    pub mutual_tls: Option<MutualTls>,
+    /// Domains whose SPF records name networks that may relay, such as `_spf.google.com`; includes are followed.
+    /// The networks are kept fresh. An answer that is empty, far too wide, or lacks more than half of what was there
+    /// is not taken over: the condition ClientRangesHeld says so, and the networks of before stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), transform = atomic, transform = each_len(1, 253), transform = each(&[checks::HOSTNAME]))]
+    pub spf_domains: Vec<String>,
     /// Let clients use envelope senders outside `domains`.
     #[serde(default)]
     pub allow_foreign_senders: bool,
@@ -291,6 +330,11 @@ pub struct Limits {
     /// Open connections of one client address to one pod.
     #[schemars(range(min = 1, max = 100_000))]
     pub connections_per_client: u32,
+    /// Messages that one client (a login, else an address) may hand to one pod within a minute. More get 450
+    /// 4.7.1 and come again later. Default: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub messages_per_minute_per_client: Option<u32>,
 }
 
 impl Default for Limits {
@@ -300,6 +344,7 @@ impl Default for Limits {
             recipients: 1000,
             connections: 2000,
             connections_per_client: 100,
+            messages_per_minute_per_client: None,
         }
     }
 }
@@ -318,12 +363,25 @@ pub struct Notices {
 
 /// Name resolution for delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = cel(&[checks::ANCHORS_NEED_DNSSEC]))]
 pub struct Dns {
     /// Resolvers by IP address, with a port if it is not 53 (`192.0.2.53:5353`, `[2001:db8::53]:5353`);
     /// default: those of the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 64), transform = each(&[checks::DNS_SERVER]))]
     pub servers: Vec<String>,
+    /// Validate answers with DNSSEC, and use DANE (RFC 7672): a mail server whose certificate is published in
+    /// signed DNS (TLSA) gets mail only under that certificate; otherwise mail waits. Forged answers are never
+    /// believed. The resolvers must pass DNSSEC records on; most do. Names that are only known inside the cluster
+    /// (`.local`, `.internal`, `.svc`, or without a dot) are not validated.
+    #[serde(default)]
+    pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root that IANA publishes, for signed zones that are not
+    /// reached from there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), transform = atomic, transform = each_len(1, 1500), transform = each(&[checks::TRUST_ANCHOR]))]
+    pub trust_anchors: Vec<String>,
 }
 
 /// A DKIM signing key (RFC 6376, RFC 8463).
@@ -369,28 +427,4 @@ pub struct Rspamd {
     /// Base address of a normal worker, such as `http://rspamd:11333`.
     #[schemars(length(min = 1, max = 1024), transform = cel(&[checks::SCANNER_URL]))]
     pub url: String,
-}
-
-/// S/MIME.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Smime {
-    /// PEM bundles with certificates of recipients. A certificate is for the e-mail addresses among its
-    /// subject alternative names; of several, the one that is valid longest is used.
-    #[schemars(length(min = 1, max = 32), transform = atomic)]
-    pub certificates_from: Vec<CertificatesFrom>,
-}
-
-/// Exactly one of `configMapRef` and `secretRef`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::CERTIFICATES_ONE_OF]))]
-pub struct CertificatesFrom {
-    /// A key of a ConfigMap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_ref: Option<ConfigMapKeyRef>,
-    /// A key of a Secret. It is used only if it has the label `postern.dev/use: "true"`, or if its type is
-    /// kubernetes.io/tls or kubernetes.io/basic-auth.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretKeyRef>,
 }

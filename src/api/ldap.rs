@@ -51,6 +51,10 @@ pub struct Mapping {
     /// Which entries are groups, and what is read of them.
     #[serde(default)]
     pub groups: GroupMapping,
+    /// Certificates of recipients for S/MIME, of people inside and outside. Default: none are read. They are used by a
+    /// gateway that names the Directory in `smime.certificatesFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificateMapping>,
 }
 
 /// Which entries are users, and what is read of them.
@@ -95,6 +99,35 @@ pub struct GroupMapping {
     pub members: Vec<String>,
 }
 
+/// Which entries have certificates. A certificate counts for an address of its entry, if it is for that address or for
+/// none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateMapping {
+    /// The entry below which they are; default: that of the Directory.
+    #[serde(rename = "baseDN", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000), transform = cel(&[checks::BASE_DN]))]
+    pub base_dn: Option<String>,
+    /// An LDAP filter.
+    #[serde(default = "certified")]
+    #[schemars(length(min = 3, max = 2000), transform = cel(&[checks::LDAP_FILTER]))]
+    pub filter: String,
+    /// The attribute with the addresses.
+    #[serde(default = "mail")]
+    #[schemars(length(min = 1, max = 100), transform = pattern(checks::ATTRIBUTE_FORM))]
+    pub address: String,
+    /// The attribute with the certificates, in DER.
+    #[serde(default = "certificate")]
+    #[schemars(length(min = 1, max = 100), transform = pattern(checks::OPTIONS_FORM))]
+    pub certificate: String,
+}
+
+impl Default for CertificateMapping {
+    fn default() -> Self {
+        Self { base_dn: None, filter: certified(), address: mail(), certificate: certificate() }
+    }
+}
+
 impl Default for UserMapping {
     fn default() -> Self {
         Self { filter: users(), address: mail(), aliases: aliases(), unit: None }
@@ -113,6 +146,14 @@ fn users() -> String {
 
 fn groups() -> String {
     "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=group))".to_owned()
+}
+
+fn certified() -> String {
+    "(userCertificate;binary=*)".to_owned()
+}
+
+fn certificate() -> String {
+    "userCertificate;binary".to_owned()
 }
 
 fn mail() -> String {

@@ -182,7 +182,7 @@ pub struct Encryption {
     /// over TLS is not sent.
     #[serde(default)]
     pub require_tls: bool,
-    /// Encrypt the message for its recipient with the certificates of the gateway's `smime`.
+    /// Encrypt the message for its recipient, or sign it, with the certificates of the gateway's `smime`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smime: Option<Smime>,
 }
@@ -196,14 +196,19 @@ pub struct TransportEncryption {
     pub require_tls: bool,
 }
 
-/// S/MIME (RFC 8551). A message that is encrypted already is not touched.
+/// S/MIME (RFC 8551): signed first, then encrypted. A message that is encrypted already is not touched.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::SMIME_ENCRYPT]))]
+#[schemars(transform = cel(&[checks::SMIME_EMPTY]))]
 pub struct Smime {
     /// Encrypt for the recipient.
+    #[serde(default)]
     pub encrypt: bool,
-    /// Refuse the message for a recipient without a valid certificate; false: it goes without encryption.
+    /// Sign with the sender's key, if From names the envelope sender and the gateway's `smime.signingFrom` has a valid
+    /// certificate for that address. A message that is signed already is not signed again.
+    #[serde(default)]
+    pub sign: bool,
+    /// Refuse the message for a recipient, or of a sender, without a valid certificate; false: it goes without.
     #[serde(default)]
     pub bounce_if_unable: bool,
 }

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::checks;
 use super::egress::{Egress, RouteLimits};
-use super::refs::{GatewayRef, KeyRef};
+use super::login::{RouteAuth, TlsVersion};
+use super::refs::{GatewayRef, KeyRef, SecretRef};
 use super::schema::{atomic, cel};
-use super::status::ObjectStatus;
+use super::status::RouteStatus;
 use super::units::GoDuration;
 
 /// A way out: the hosts that take mail next.
@@ -20,7 +21,7 @@ use super::units::GoDuration;
     namespaced,
     shortname = "obr",
     category = "postern",
-    status = "ObjectStatus",
+    status = "RouteStatus",
     derive = "PartialEq",
     doc = "An OutboundRoute is a way out: the hosts that take mail next, how the connection to them is protected, and how long delivery is tried. Rules and gateways refer to it by name."
 )]
@@ -35,6 +36,8 @@ use super::units::GoDuration;
     checks::WEIGHTS_SECONDARY,
     checks::WEIGHT_SUM_HOSTS,
     checks::WEIGHT_SUM_SECONDARY,
+    checks::AUTH_NEEDS_VERIFIED,
+    checks::AUTH_NEEDS_HOSTS,
 ]))]
 pub struct OutboundRouteSpec {
     /// For people: what is behind this route.
@@ -60,6 +63,9 @@ pub struct OutboundRouteSpec {
     /// name.
     #[serde(default)]
     pub tls: Tls,
+    /// How the gateway logs in at the hosts (SMTP AUTH); default: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RouteAuth>,
     /// The addresses that mail leaves from; default: whatever the machine picks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
@@ -73,6 +79,10 @@ pub struct OutboundRouteSpec {
     /// better: Bounce returns it to its sender, Defer keeps trying.
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
+    /// Tests of the hosts without mail, from every pod: after a change, after a failed delivery, and now and then.
+    /// The condition TLSVerified says what they found.
+    #[serde(default)]
+    pub probe: Probe,
 }
 
 /// A next host.
@@ -98,7 +108,7 @@ fn smtp_port() -> u16 {
 /// Protection of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = cel(&[checks::CERTIFICATE_NEEDS_TLS]))]
+#[schemars(transform = cel(&[checks::CERTIFICATE_NEEDS_TLS, checks::TLS_TERMS_NEED_TLS]))]
 pub struct Tls {
     /// StartTls upgrades a plain connection; Implicit is TLS from the first byte (port 465).
     #[serde(default)]
@@ -121,6 +131,13 @@ pub struct Tls {
     /// Certificates of further authorities to trust, in PEM form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<KeyRef>,
+    /// A Secret of type kubernetes.io/tls: the certificate that the gateway shows to a host that asks for one
+    /// (mutual TLS). Renewals are used at once, without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretRef>,
+    /// The oldest version of TLS that is taken; default TLSv1.2. Nothing older is ever used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<TlsVersion>,
 }
 
 fn yes() -> bool {
@@ -136,6 +153,8 @@ impl Default for Tls {
             validate_hostname: None,
             server_name: None,
             ca_ref: None,
+            client_certificate_ref: None,
+            min_version: None,
         }
     }
 }
@@ -176,4 +195,23 @@ pub struct Retry {
     /// When the sender hears, once, that mail is late; default 4h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warn_after: Option<GoDuration>,
+}
+
+/// Tests of the hosts without mail.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = cel(&[checks::PROBE_INTERVAL]))]
+pub struct Probe {
+    /// Scheduled tests the hosts; Disabled never connects to them but for mail, and TLSVerified is Unknown.
+    #[serde(default)]
+    pub mode: ProbeMode,
+    /// Time between two tests from one pod, a little more or less; default 15m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<GoDuration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ProbeMode {
+    #[default]
+    Scheduled,
+    Disabled,
 }

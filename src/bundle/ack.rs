@@ -8,8 +8,8 @@ use super::manifest::{Revision, Sequence};
 
 /// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
 /// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
-/// that is so already. `published=N` says which sequence is the published one, `pods=N` how many pods are ready and
-/// share the limits of routes.
+/// that is so already. With `&tested=K` news is also that the count of tests is not K. `published=N` says which
+/// sequence is the published one, `pods=N` how many pods are ready and share the limits of routes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -23,6 +23,9 @@ pub struct Ack {
     pub formats: Vec<u32>,
     /// The newest bundle this pod refused, if that is newer than what runs.
     pub refused: Option<Nack>,
+    /// How many results of tests of routes were new so far: see [`super::probe::Probes`].
+    #[serde(default)]
+    pub tested: u64,
     /// Messages in this pod's spool that still have a recipient to serve.
     pub queued: u64,
 }

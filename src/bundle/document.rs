@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use super::clients::*;
@@ -12,6 +11,7 @@ use super::material::Material;
 pub use super::route::*;
 pub use super::rule::*;
 pub use super::shared::*;
+pub use super::smime::*;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
 
@@ -114,6 +114,9 @@ pub struct Gateway {
     pub listeners: Vec<Listener>,
     /// Clients that may relay. Empty: nobody (spec R35).
     pub clients: Vec<IpNet>,
+    /// Those of `clients` that DNS names.
+    #[serde(default)]
+    pub spf_clients: Vec<SpfClients>,
     /// Clients that log in (RFC 4954).
     #[serde(default)]
     pub users: Vec<ClientUser>,
@@ -131,6 +134,12 @@ pub struct Gateway {
     /// Names and TLSA records count only as far as DNSSEC proves them, and DANE is used (RFC 7672).
     #[serde(default)]
     pub dnssec: bool,
+    /// DNSKEY records trusted beside those of the root.
+    #[serde(default)]
+    pub dns_anchors: Vec<String>,
+    /// Domains that ask for reports about TLS get them, signed where a key fits; `None`: nothing is counted.
+    #[serde(default)]
+    pub tls_reports: Option<TlsReports>,
     /// The addresses that the world sees this gateway's mail come from.
     #[serde(default)]
     pub public_addresses: Vec<IpAddr>,
@@ -155,6 +164,11 @@ pub struct Gateway {
     /// Certificates of recipients for S/MIME.
     #[serde(default)]
     pub smime: Vec<SmimeCertificate>,
+    /// Who signs with S/MIME: of two for one address, the first.
+    #[serde(default)]
+    pub smime_signers: Vec<SmimeSigner>,
+    #[serde(default)]
+    pub smime_cipher: SmimeCipher,
 }
 
 impl Gateway {
@@ -166,6 +180,7 @@ impl Gateway {
             domains: Vec::new(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            spf_clients: Vec::new(),
             users: Vec::new(),
             mutual_tls: None,
             allow_foreign_senders: false,
@@ -174,6 +189,8 @@ impl Gateway {
             notices: Notices::default(),
             dns_servers: Vec::new(),
             dnssec: false,
+            dns_anchors: Vec::new(),
+            tls_reports: None,
             public_addresses: Vec::new(),
             shared_limits: None,
             dkim: Vec::new(),
@@ -182,7 +199,16 @@ impl Gateway {
             default_route_spam_headers: false,
             rspamd: None,
             smime: Vec::new(),
+            smime_signers: Vec::new(),
+            smime_cipher: SmimeCipher::default(),
         }
+    }
+}
+
+impl Gateway {
+    /// Whether anybody may hand over mail.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty() || !self.users.is_empty() || self.mutual_tls.is_some()
     }
 }
 
@@ -204,19 +230,6 @@ pub struct Archive {
     pub include_rejected: bool,
 }
 
-/// A recipient's certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SmimeCertificate {
-    /// Folded, as [`Mailbox::folded`] gives it.
-    pub address: String,
-    /// X.509 in DER, base64.
-    pub der: String,
-    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
-    pub not_before: Timestamp,
-    #[serde(with = "jiff::fmt::serde::timestamp::second::required")]
-    pub not_after: Timestamp,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     pub name: String,
@@ -225,7 +238,7 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// `None`: a self-signed certificate made at start.
     pub certificate: Option<Certificate>,
-    /// Load balancers whose PROXY header (version 2) says who the client is; from nobody else is one read.
+    /// Load balancers whose PROXY header says who the client is; from nobody else is one read.
     #[serde(default)]
     pub proxy_from: Vec<IpNet>,
 }

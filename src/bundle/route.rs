@@ -50,6 +50,13 @@ impl Route {
         }
     }
 
+    /// Every Secret and ConfigMap it needs.
+    pub fn materials(&self) -> impl Iterator<Item = &Material> {
+        let login = self.auth.iter().flat_map(|auth| [&auth.username, &auth.password]);
+        let certificate = self.tls.client_certificate.iter().flat_map(|pair| [&pair.chain, &pair.key]);
+        self.tls.ca.iter().chain(certificate).chain(login)
+    }
+
     pub fn name(&self) -> RouteName {
         let ObjectId { namespace, name, .. } = &self.origin.object;
         RouteName { namespace: namespace.clone(), name: name.clone() }
@@ -99,6 +106,11 @@ pub struct RouteTls {
 }
 
 impl RouteTls {
+    /// Whether the peer must prove who it is, whatever message is sent.
+    pub fn verifies_peer(&self) -> bool {
+        self.require && self.require_ca_signed && self.validate_hostname
+    }
+
     /// Google's default for delivery (spec R21): TLS when the peer has it, any certificate.
     pub fn opportunistic() -> Self {
         Self {
@@ -128,7 +140,7 @@ pub enum TlsVersion {
 pub struct RouteAuth {
     pub mechanism: AuthMechanism,
     pub username: Material,
-    /// The password; with XOAUTH2 the access token.
+    /// The password; with XOAUTH2 the access token (key `token` of the Secret).
     pub password: Material,
 }
 
@@ -139,6 +151,22 @@ pub enum AuthMechanism {
     CramMd5,
     ScramSha256,
     XOAuth2,
+}
+
+impl AuthMechanism {
+    pub const ALL: [AuthMechanism; 5] =
+        [Self::Plain, Self::Login, Self::CramMd5, Self::ScramSha256, Self::XOAuth2];
+
+    /// Its name on the wire.
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            AuthMechanism::Plain => "PLAIN",
+            AuthMechanism::Login => "LOGIN",
+            AuthMechanism::CramMd5 => "CRAM-MD5",
+            AuthMechanism::ScramSha256 => "SCRAM-SHA-256",
+            AuthMechanism::XOAuth2 => "XOAUTH2",
+        }
+    }
 }
 
 /// Where mail of a route leaves from.

@@ -461,11 +461,21 @@ pub struct AddedRecipient {
     pub suppress_bounces: bool,
 }
 
-/// S/MIME encryption for the recipient (spec R103).
+/// S/MIME (spec R103, R105).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Smime {
-    /// Reject for a recipient without a valid certificate; false: the message goes as it is.
+    /// Encrypt for the recipient.
+    #[serde(default = "yes")]
+    pub encrypt: bool,
+    /// Sign with the sender's key.
+    #[serde(default)]
+    pub sign: bool,
+    /// Reject where a certificate is missing; false: the message goes as it is.
     pub bounce_if_unable: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

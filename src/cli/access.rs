@@ -1,5 +1,6 @@
-//! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a folder, the admin address of one with its
-//! token, or the folder itself when no gateway has it. The same API behind all three.
+//! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a
+//! folder, the admin address of one with its token, or the folder itself when no gateway has it. The same API
+//! behind all three.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,14 +28,15 @@ use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, Sequence, segment};
 use crate::cli::folder::Folder;
 use crate::cli::standalone::record::Record;
-use crate::delivery::{self, Allowance, Own, RouteTable};
+use crate::delivery::{self, Allowance, Own, Pauses, RouteTable};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self as opened, Actor, Refusal, socket};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::judge::Judge;
-use crate::gateway::live::Running;
-use crate::gateway::quarantine::{Desk, Metrics, Parts, Policies, http};
+use crate::gateway::live;
+use crate::gateway::quarantine::{self, Desk, Parts, Policies};
+use crate::gateway::queue::{self, Queue};
 use crate::policy::compile;
 use crate::spool::{self, OpenError, Spool};
 
@@ -66,9 +68,15 @@ pub struct Place {
     gateway_name: Option<String>,
 }
 
-fn base(text: &str) -> Result<SocketAddr, String> {
+pub fn base(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     address.parse().map_err(|_| "expected http://ADDRESS:PORT, the admin address of the gateway".to_owned())
+}
+
+/// Where a gateway runs.
+pub enum Running<'a> {
+    On(&'a Path),
+    At(SocketAddr, &'a Path),
 }
 
 pub enum Access {
@@ -92,6 +100,30 @@ impl Access {
         }
     }
 
+    /// A gateway that runs, by its folder or by its address and token file.
+    pub async fn running(at: Running<'_>) -> anyhow::Result<Self> {
+        match at {
+            Running::On(state) => {
+                let folder = spool_folder(state)?;
+                match timeout(CONNECT, socket::connect(&folder)).await {
+                    Ok(Ok(_)) => Ok(Access::Socket(folder)),
+                    Ok(Err(error)) => {
+                        bail!(
+                            "no gateway answers on {}: {error}; start it, or leave out --state",
+                            folder.display()
+                        )
+                    }
+                    Err(_) => bail!("the gateway on {} does not answer", folder.display()),
+                }
+            }
+            Running::At(address, file) => {
+                let token = std::fs::read_to_string(file)
+                    .with_context(|| format!("cannot read the token file {}", file.display()))?;
+                Ok(Access::Address { address, token: token.trim().to_owned() })
+            }
+        }
+    }
+
     /// No gateway answers: if none has the folder, we are the one who has it.
     async fn on_folder(place: &Place, folder: &Path, why: &io::Error) -> anyhow::Result<Self> {
         let policies = policies(place)?;
@@ -106,18 +138,32 @@ impl Access {
         // What a release decides is noted where the gateway's own decisions are.
         let mut unread = Registry::default();
         let decisions = Decisions::open(folder, Limits::default(), Matches::default(), &mut unread);
+        let acceptance = Acceptance {
+            spool: spool.clone(),
+            allowance: Allowance::default(),
+            metrics: delivery::Metrics::default(),
+        };
+        let routes = match &policies {
+            Policies::Fixed(running) => Some(Arc::clone(&running.routes)),
+            Policies::Live(_) | Policies::Nobody(_) => None,
+        };
+        let queue = Queue::open(
+            &acceptance,
+            Box::new(move || routes.clone()),
+            Pauses::default(),
+            queue::Metrics::default(),
+        )?;
         let desk = Desk::new(Parts {
-            acceptance: Acceptance {
-                spool: spool.clone(),
-                allowance: Allowance::default(),
-                metrics: delivery::Metrics::default(),
-            },
-            judge: Judge::new(Budget::of_this_machine(), decisions.clone()),
+            acceptance,
+            judge: Judge::new(Budgets::of_this_machine(), decisions.clone()),
             policies,
-            metrics: Metrics::default(),
+            metrics: quarantine::Metrics::default(),
         });
         let uid = rustix::process::getuid().as_raw();
-        let pages = opened::of_actor(http::api(desk.clone()), Actor::Uid(uid));
+        let pages = opened::of_actor(
+            quarantine::http::api(desk.clone()).merge(queue::http::api(queue)),
+            Actor::Uid(uid),
+        );
         Ok(Access::Folder { spool, desk, pages, decisions })
     }
 
@@ -232,10 +278,10 @@ fn policies(place: &Place) -> anyhow::Result<Policies> {
     Ok(Policies::Fixed(Arc::new(running)))
 }
 
-fn running(bundle: &Arc<Bundle>, revision: Revision, materials: &Materials) -> anyhow::Result<Running> {
+fn running(bundle: &Arc<Bundle>, revision: Revision, materials: &Materials) -> anyhow::Result<live::Running> {
     let policy = compile(bundle, &revision)?;
     let own = Own { machine: crate::cli::host_name(), listening: Vec::new() };
-    Ok(Running {
+    Ok(live::Running {
         sequence: Sequence::default(),
         revision,
         bundle: Arc::clone(bundle),

@@ -15,9 +15,10 @@ use jiff::Timestamp;
 use crate::cli::WrongUse;
 use crate::cli::folder::Folder;
 use crate::cli::trial::{self, Judge, Trial};
+use crate::delivery::sign;
 use crate::gateway::decisions::Listing;
 use crate::mail::address::{Domain, Mailbox};
-use crate::mail::edit::{self, Edit};
+use crate::mail::edit::{self, Edit, Signing};
 use crate::policy::Decision;
 use crate::policy::verdict::{Disposition, Spam};
 pub use text::text;
@@ -106,7 +107,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let judge = Judge::new(&configured, args.at.unwrap_or_else(Timestamp::now))?;
     let outcome = judge.judge(&trial, Listing::All);
     if let Some(folder) = &args.out {
-        write_deliveries(folder, &outcome.decision, &trial.content)?;
+        let signers = sign::smime(&configured.bundle.gateway.smime_signers, &configured.materials);
+        let signing = Signing { signers: &signers, now: args.at.unwrap_or_else(Timestamp::now) };
+        write_deliveries(folder, &outcome.decision, &trial.content, signing)?;
     }
     match args.output {
         super::Format::Json => super::print(&(serde_json::to_string_pretty(&outcome.explained)? + "\n")),
@@ -117,7 +120,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Writes what would leave, below the Received field that the gateway adds: numbered in the order of the account,
 /// the archive's copy last.
-fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyhow::Result<()> {
+fn write_deliveries(
+    folder: &Path,
+    decision: &Decision,
+    content: &[u8],
+    signing: Signing<'_>,
+) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let copies = decision.verdicts.iter().flat_map(|verdict| match &verdict.disposition {
         Disposition::Deliver(copies) => copies.as_slice(),
@@ -125,7 +133,7 @@ fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyho
     });
     for (number, copy) in copies.chain(&decision.archive).enumerate() {
         // What cannot be changed as it must be does not leave; the account says so, and its number stays free.
-        let Some(bytes) = edited(content, &copy.edits) else { continue };
+        let Some(bytes) = edited(content, &copy.edits, signing) else { continue };
         let path = folder.join(format!("{:03}.eml", number + 1));
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -133,13 +141,13 @@ fn write_deliveries(folder: &Path, decision: &Decision, content: &[u8]) -> anyho
 }
 
 /// The bytes as they would leave, below our own Received field: added fields stand under that one.
-fn edited(content: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+fn edited(content: &[u8], edits: &[Edit], signing: Signing<'_>) -> Option<Vec<u8>> {
     const OWN: &[u8] = b"Received: by explain\r\n";
     if edits.iter().any(|edit| matches!(edit, Edit::Journal { .. })) {
         // The journal has a header section of its own, and our field would stand inside it.
-        return edit::apply_all(content, edits).ok().map(edit::Edited::into_bytes);
+        return edit::apply_signed(content, edits, signing).ok().map(edit::Edited::into_bytes);
     }
     let own = [OWN, content].concat();
-    let edited = edit::apply_all(&own, edits).ok()?.into_bytes();
+    let edited = edit::apply_signed(&own, edits, signing).ok()?.into_bytes();
     Some(edited.strip_prefix(OWN).unwrap_or(&edited).to_vec())
 }

@@ -93,7 +93,10 @@ impl Folder {
         let Some(bundle) = translation.bundle else { return (None, translation.outcomes) };
         let revision = Revision::of(FORMAT, &segment::cut(&bundle), &translation.materials);
         let unasked = translation.outcomes.iter().find_map(|outcome| {
-            let warning = outcome.warnings.iter().find(|warning| warning.reason == Reason::LdapNotRead)?;
+            let warning = outcome
+                .warnings
+                .iter()
+                .find(|warning| matches!(warning.reason, Reason::LdapNotRead | Reason::NotAnswered))?;
             Some(format!("{}: {}", outcome.origin.object, warning.text()))
         });
         let configured = Configured {

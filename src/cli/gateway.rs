@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::delivery::Throttle;
+use crate::delivery::{Pauses, Throttle};
 use crate::gateway::decisions::Matches;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
@@ -54,6 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         hostname: super::host_name(),
         matches: Matches::default(),
         throttle,
+        pauses: Pauses::default(),
     };
     super::runtime()?.block_on(async {
         let gateway = Gateway::start(options).await?;

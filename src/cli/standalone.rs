@@ -7,7 +7,7 @@ mod statuses;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,14 +19,17 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::material::MaterialVersion;
-use crate::bundle::{Bundle, Materials};
+use crate::bundle::{Bundle, Materials, Sequence};
 use crate::cli::folder::{Folder, Unusable};
-use crate::delivery::Throttle;
+use crate::delivery::{Pauses, Throttle};
 use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
+use crate::gateway::probe::Prober;
+use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
+use crate::published;
 use record::Record;
 use statuses::Statuses;
 
@@ -34,6 +37,8 @@ use statuses::Statuses;
 const QUIET: Duration = Duration::from_millis(20);
 /// Without any event we look this often: file systems without events exist.
 const TICK: Duration = Duration::from_secs(2);
+/// No policy is newer.
+const NEVER: Sequence = Sequence(u64::MAX);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -78,16 +83,24 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let matches = Matches::default();
     let spool = args.state.join("spool");
     let throttle = Throttle::kept_in(&spool);
+    let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
+    let prober = Arc::new(OnceLock::<Prober>::new());
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
         let throttle = throttle.clone();
+        let prober = Arc::clone(&prober);
+        let pauses = pauses.clone();
         move || {
             let mut page = page.borrow().clone();
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
             page["delivery"] = serde_json::to_value(throttle.view(Timestamp::now())).unwrap_or_default();
+            let routes = prober.get().map(Prober::all).unwrap_or_default();
+            page["routes"] = serde_json::to_value(routes).unwrap_or_default();
+            let paused = queue::pause_rows(&pauses.current());
+            page["paused"] = serde_json::to_value(paused).unwrap_or_default();
             async move { Json(page) }
         }
     };
@@ -103,18 +116,22 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         hostname: super::host_name(),
         matches,
         throttle,
+        pauses,
     };
     let gateway = Gateway::start(options).await?;
+    let prober = prober.get_or_init(|| gateway.prober().clone()).clone();
     let stop = CancellationToken::new();
     let follower = Follower {
         record: Record::read(&args.state),
         materials: Materials::default(),
         statuses: Statuses::default(),
         people: Arc::default(),
+        published: Arc::default(),
         dir: args.dir,
         state: args.state,
         name: args.gateway,
         live: Arc::clone(gateway.live()),
+        prober,
         page,
         bundle,
     };
@@ -131,12 +148,15 @@ struct Follower {
     state: PathBuf,
     name: Option<String>,
     live: Arc<Live>,
+    prober: Prober,
     record: Record,
     /// Certificates and CA files of every look so far: the last good form may need what the folder no longer has.
     materials: Materials,
     statuses: Statuses,
     /// Reads the LDAP server of the Directory.
     people: Arc<directory::Keeper>,
+    /// Asks DNS what is published of the organisation.
+    published: Arc<published::Keeper>,
     page: watch::Sender<serde_json::Value>,
     /// What runs, for the page.
     bundle: watch::Sender<Option<Arc<Bundle>>>,
@@ -149,17 +169,21 @@ impl Follower {
         let _watcher = watcher(&self.dir, Arc::clone(&changed));
         let told = Arc::clone(&changed);
         let reading = Arc::clone(&self.people).run(move |_| told.notify_one(), stop.clone());
+        let told = Arc::clone(&changed);
+        let asking = Arc::clone(&self.published).run(move |_| told.notify_one(), stop.clone());
         let looking = async {
             loop {
+                let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
+                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested)) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,
                 }
             }
         };
-        tokio::join!(looking, reading);
+        tokio::join!(looking, reading, asking);
     }
 
     /// Gather, translate, offer, show.
@@ -189,9 +213,11 @@ impl Follower {
                 self.people.want(&key, wanted);
             }
             resources.ldap = Some(self.people.facts());
+            resources.published = Some(self.published.facts(&key));
             let (configured, outcomes) = folder.translate(&key, self.record.last_good());
             self.statuses.translated(&key, outcomes, seen);
             if let Some(configured) = configured {
+                self.published.want(&key, published::wanted(&configured.bundle));
                 let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
                 let bundle = Arc::clone(&configured.bundle);
@@ -203,6 +229,8 @@ impl Follower {
                     leaving: false,
                 };
                 if self.live.offer(found).await.is_ok() {
+                    let news = published::range_news(self.record.bundle(), &bundle);
+                    news.iter().for_each(|news| news.log(&key.to_string()));
                     self.record.keep(configured.last_good, &self.state);
                     self.bundle.send_replace(Some(bundle));
                 }
@@ -217,7 +245,8 @@ impl Follower {
     }
 
     fn show(&mut self) {
-        let page = self.statuses.page(&self.live.ack(0), self.record.bundle(), Timestamp::now());
+        let (ack, tests) = (self.live.ack(0), self.prober.all());
+        let page = self.statuses.page(&ack, self.record.bundle(), &tests, Timestamp::now());
         let news = self.page.send_if_modified(|shown| {
             let news = *shown != page;
             *shown = page.clone();

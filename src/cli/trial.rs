@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::cli::folder::{Configured, Unusable};
 use crate::delivery::{Own, RouteTable};
-use crate::gateway::admission;
+use crate::gateway::admission::{self, Denied};
 use crate::gateway::decisions::{
     Considered, Explained, Fate, Judged, Listing, MessageFate, Occasion, Replies, account,
 };
@@ -66,14 +66,16 @@ impl Judge {
     pub fn judge(&self, trial: &Trial, listing: Listing) -> Outcome {
         let bundle = self.policy.bundle();
         let gateway = &bundle.gateway;
-        let allowed = trial.client.is_none_or(|client| admission::client_allowed(gateway, client));
+        let listed = trial.client.is_none_or(|address| admission::client_allowed(gateway, address));
+        let client = admission::client(gateway, listed, None, None);
         let id = blake3::hash(&trial.content).to_hex()[..16].to_owned();
         let smtputf8 = trial.to.iter().chain(&trial.sender).any(Mailbox::needs_utf8);
         let sender = Sender { mailbox: trial.sender.clone(), smtputf8, ..Sender::default() };
         let mut envelope = Envelope { sender, recipients: Vec::new() };
         let mut replies = Vec::new();
         for to in &trial.to {
-            let answer = admission::rcpt(gateway, allowed, envelope.sender.mailbox.as_ref());
+            let answer = admission::rcpt(gateway, client, envelope.sender.mailbox.as_ref());
+            let answer = answer.map_err(Denied::reply);
             if answer.is_ok() {
                 envelope.recipients.push(Recipient::new(to.clone()));
             }

@@ -15,8 +15,10 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use self::line::{Caller, Line, LineError};
+use super::probes::Collected;
 use super::rollout::Pod;
 use super::world::Bell;
+use crate::bundle::probe::Probes;
 use crate::bundle::{Ack, Push, Sequence};
 use crate::translate::ObjectKey;
 
@@ -39,6 +41,8 @@ pub struct Acks {
     /// The newest publication, for pods that can take it at once.
     pushes: watch::Sender<Bytes>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
+    /// What tests of routes found there.
+    tests: Arc<Mutex<Collected>>,
     polls: HashMap<String, (String, AbortHandle)>,
     tasks: JoinSet<()>,
 }
@@ -53,6 +57,7 @@ impl Acks {
             ready: watch::Sender::new(1),
             pushes: watch::Sender::new(Bytes::new()),
             heard: Arc::default(),
+            tests: Arc::default(),
             polls: HashMap::new(),
             tasks: JoinSet::new(),
         }
@@ -73,6 +78,7 @@ impl Acks {
             stays
         });
         self.lock().retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        self.tests().retain(|uid| pods.iter().any(|pod| pod.uid == uid));
         for (uid, address) in wanted {
             if !self.polls.contains_key(uid) {
                 let line = Line {
@@ -86,6 +92,7 @@ impl Acks {
                     published: self.published.subscribe(),
                     ready: self.ready.subscribe(),
                     heard: self.heard.clone(),
+                    tests: self.tests.clone(),
                     bell: self.bell.clone(),
                 };
                 let (pushes, ready) = (self.pushes.subscribe(), self.ready.subscribe());
@@ -112,6 +119,11 @@ impl Acks {
     /// The newest answer of each pod, by its uid.
     pub fn heard(&self) -> HashMap<String, Ack> {
         self.lock().clone()
+    }
+
+    /// What tests of routes found, by the uid of the pod. Not to be held for long.
+    pub fn tests(&self) -> std::sync::MutexGuard<'_, Collected> {
+        self.tests.lock().expect("no code panics while it holds this lock")
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Ack>> {
@@ -148,6 +160,7 @@ struct Poll {
     published: watch::Receiver<Sequence>,
     ready: watch::Receiver<u32>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
+    tests: Arc<Mutex<Collected>>,
     bell: Arc<Bell>,
 }
 
@@ -184,7 +197,7 @@ impl Poll {
             *answers += 1;
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
-            known = format!("&after={after}&refused={refused}");
+            known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
             let last = self
                 .heard
                 .lock()
@@ -192,6 +205,39 @@ impl Poll {
                 .insert(self.uid.clone(), ack.clone());
             if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
                 self.bell.cluster();
+            }
+            if self.collect(&mut caller, &ack).await? {
+                self.bell.cluster();
+            }
+        }
+    }
+
+    /// Asks for results of tests that are new since the last time. Whether there were any.
+    async fn collect(&self, caller: &mut Caller, ack: &Ack) -> Result<bool, LineError> {
+        let tests = || self.tests.lock().expect("no code panics while it holds this lock");
+        let mut after = tests().known(&self.uid, &ack.instance);
+        if after == ack.tested {
+            return Ok(false);
+        }
+        loop {
+            let answer = match caller.get(&format!("/probes?after={after}"), ANSWER).await {
+                Ok(answer) => serde_json::from_slice::<Probes>(&answer).map_err(|error| error.to_string()),
+                // The connection is as good as before; acknowledgements must not suffer.
+                Err(error @ (LineError::Status(_) | LineError::Unreadable(_))) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            match answer {
+                Ok(probes) => {
+                    after = probes.tested;
+                    if !tests().absorb(&self.uid, probes, ack.tested) {
+                        return Ok(true);
+                    }
+                }
+                Err(error) => {
+                    debug!(gateway = %self.line.gateway, pod = self.uid, error, "its tests cannot be read");
+                    tests().give_up(&self.uid, &ack.instance, ack.tested);
+                    return Ok(false);
+                }
             }
         }
     }

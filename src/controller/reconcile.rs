@@ -27,7 +27,7 @@ use super::control::{self, ControlError};
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Wish};
-use super::status::Failure;
+use super::status::{Failure, News, Tone};
 use super::statuses::Statuses;
 use super::world::{Bell, Changed, World, Written, now};
 use crate::api::conditions::Reason;
@@ -38,6 +38,7 @@ use crate::bundle::segment::{Segment, cut};
 use crate::bundle::{Bundle, Revision};
 use crate::directory;
 use crate::policy::compile::{CompileError, compile};
+use crate::published;
 use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
 
 use touch::Touches;
@@ -61,6 +62,8 @@ pub struct Context {
     pub statuses: Arc<Statuses>,
     /// Reads the LDAP servers of Directories.
     pub people: Arc<directory::Keeper>,
+    /// Asks DNS what is published of the organisation.
+    pub published: Arc<published::Keeper>,
     pub authority: Arc<Authority>,
     pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
     pub site: Site,
@@ -197,7 +200,7 @@ impl Driver {
             let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
             let due = if decide { paced_until.min(look_again) } else { look_again };
             let changed = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.ctx.published.forget(&self.key),
                 changed = self.bell.wait() => changed,
                 () = sleep_until(due.max(failures.not_before)) => Changed::default(),
             };
@@ -307,6 +310,7 @@ impl Driver {
             self.failure = None;
             return Ok(());
         };
+        self.ctx.published.want(&self.key, published::wanted(&bundle));
         if let Some(error) = refused {
             self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
             return Ok(());
@@ -329,6 +333,7 @@ impl Driver {
             self.ctx.people.want(&self.key, wanted);
         }
         resources.ldap = Some(self.ctx.people.facts());
+        resources.published = Some(self.ctx.published.facts(&self.key));
         resources
     }
 
@@ -397,7 +402,10 @@ impl Driver {
             other => other?,
         }
         self.apply(subject, &bundle).await;
+        let before = self.press.last_good.as_ref().map(|good| &good.bundle);
+        let news = published::range_news(before, &bundle);
         let push = self.press.publish(&subject.gateway, plan, bundle).await?;
+        self.announce(subject, &news).await;
         self.acks.push(&push);
         self.published_at = Some(Instant::now());
         let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
@@ -408,6 +416,15 @@ impl Driver {
         let pods = self.pods();
         self.touches.all(&pods, manifest).await;
         Ok(())
+    }
+
+    /// Who may relay has changed though nobody wrote anything: told to those who audit (spec R36).
+    async fn announce(&self, subject: &Subject, news: &[published::RangeNews]) {
+        for news in news {
+            news.log(&self.key.to_string());
+            let told = News { tone: Tone::Good, reason: "ClientRangesChanged", note: news.to_string() };
+            self.ctx.statuses.announce(&self.id(), &subject.uid, told).await;
+        }
     }
 
     /// Applies the objects that run the pods. What goes wrong here (a quota, a node selector that cannot be)

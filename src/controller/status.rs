@@ -1,6 +1,7 @@
 //! What the operator says of each object: conditions and rollout out of outcomes and progress. Pure; the
 //! caller brings `now` and writes. Standalone mode shows the same.
 
+pub mod tested;
 mod text;
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Serialize};
 
 use crate::api::conditions::{self, ConditionType, Reason, State, Verdict};
-use crate::api::status::Rollout;
+use crate::api::status::{ProbeStatus, Rollout};
 use crate::bundle::document::{Action, ChangeRoute, DefaultRoute, ObjectId};
 use crate::bundle::{Bundle, Manifest, Sequence};
 use crate::translate::Outcome;
@@ -31,6 +32,9 @@ pub struct Status {
     /// Lists and directories only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
+    /// Routes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeStatus>,
     /// Gateways only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -172,7 +176,7 @@ fn finish(
         Some(verdict) => verdicts.push(verdict),
         None => conditions::remove(&mut status.conditions, ConditionType::Stalled),
     }
-    for kind in ConditionType::WARNINGS {
+    for kind in ConditionType::WARNINGS.iter().chain(ConditionType::FINDINGS) {
         conditions::remove_unless(&mut status.conditions, *kind, &verdicts);
     }
     conditions::merge(&mut status.conditions, verdicts, outcome.origin.generation, situation.now);
@@ -318,12 +322,14 @@ fn accepts_mail(bundle: Option<&Bundle>) -> Verdict {
     let kind = ConditionType::AcceptsMail;
     match bundle {
         None => Verdict::new(kind, State::Unknown, Reason::Pending, "nothing is published yet"),
-        Some(bundle) if bundle.gateway.clients.is_empty() => {
+        Some(bundle) if !bundle.gateway.has_clients() && !bundle.gateway.spf_clients.is_empty() => {
+            Verdict::new(kind, State::False, Reason::NoClients, text::NO_RANGES)
+        }
+        Some(bundle) if !bundle.gateway.has_clients() => {
             Verdict::new(kind, State::False, Reason::NoClients, text::NO_CLIENTS)
         }
         Some(bundle) => {
-            let count = bundle.gateway.clients.len();
-            let message = format!("{count} {} may relay", if count == 1 { "network" } else { "networks" });
+            let message = format!("{} may relay", text::clients(&bundle.gateway));
             Verdict::new(kind, State::True, Reason::AcceptsMail, message)
         }
     }
@@ -379,7 +385,7 @@ pub enum Tone {
 }
 
 /// Longest note the API server takes.
-const MAX_NOTE: usize = 1024;
+pub const MAX_NOTE: usize = 1024;
 
 /// Compares two statuses of an object: a rollout that finished, something refused, something invalid.
 pub fn news(before: &Status, after: &Status) -> Option<News> {
@@ -397,14 +403,64 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
     const INVALID: &[Reason] = &[Reason::Invalid, Reason::PatternInvalid, Reason::Malformed];
     const UNPUBLISHED: &[Reason] =
         &[Reason::BundleTooLarge, Reason::CompileFailed, Reason::PublishFailed, Reason::NoStorageClass];
+    const UNVERIFIED: &[Reason] = &[
+        Reason::ResolveFailed,
+        Reason::ConnectFailed,
+        Reason::EhloFailed,
+        Reason::StartTlsNotOffered,
+        Reason::HandshakeFailed,
+        Reason::CertUntrusted,
+        Reason::CertNameMismatch,
+        Reason::CertExpired,
+        Reason::AuthFailed,
+    ];
+    let warns = |kind: ConditionType| {
+        let found = condition(kind).filter(|condition| condition.status == State::True.as_str())?;
+        Some(told(Tone::Bad, kind.as_str(), &found.message))
+    };
+    const DNS: &[Reason] = &[
+        Reason::SPFMissing,
+        Reason::SPFInvalid,
+        Reason::AddressMissing,
+        Reason::UpstreamMissing,
+        Reason::KeyNotPublished,
+        Reason::KeyMismatch,
+        Reason::KeyInvalid,
+    ];
     fails(ConditionType::Accepted, INVALID)
         .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
         .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
+        .or_else(|| fails(ConditionType::TLSVerified, UNVERIFIED))
+        .or_else(|| expires_soon(before, after))
+        .or_else(|| warns(ConditionType::ClientRangesHeld))
+        .or_else(|| fails(ConditionType::SPFAligned, DNS))
+        .or_else(|| fails(ConditionType::DKIMPublished, DNS))
         .or_else(|| {
             let ready =
                 condition(ConditionType::Ready).filter(|ready| ready.status == State::True.as_str())?;
             Some(told(Tone::Good, "RolledOut", &ready.message))
         })
+        .or_else(|| {
+            let is_so = |status: &Status, state: State| {
+                conditions::get(&status.conditions, ConditionType::TLSVerified)
+                    .is_some_and(|condition| condition.status == state.as_str())
+            };
+            let repaired = is_so(before, State::False) && is_so(after, State::True);
+            let verified = conditions::get(&after.conditions, ConditionType::TLSVerified)?;
+            repaired.then(|| told(Tone::Good, "TLSVerified", &verified.message))
+        })
+}
+
+/// A certificate has come nearer to its end than one of the days of warning (spec R28).
+fn expires_soon(before: &Status, after: &Status) -> Option<News> {
+    let soonest = |status: &Status| tested::soonest(&status.probe.as_ref()?.hosts);
+    let (days, host, at) = soonest(after)?;
+    let expired = after.probe.iter().flat_map(|probe| &probe.hosts).any(|host| host.reason == "CertExpired");
+    let told_before = soonest(before).is_some_and(|(last, _, then)| last <= days && then == at);
+    if expired || told_before {
+        return None;
+    }
+    Some(told(Tone::Bad, "CertificateExpiresSoon", &tested::warning(days, &host, at)))
 }
 
 fn told(tone: Tone, reason: &'static str, message: &str) -> News {

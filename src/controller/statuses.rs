@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::apply::{ApplyError, MANAGER, bounded};
 use super::metrics::Metrics;
-use super::status::{News, Status, Tone, news};
+use super::status::{MAX_NOTE, News, Status, Tone, news};
 use super::world::World;
 use crate::api::{
     AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
@@ -175,8 +175,17 @@ impl Statuses {
     async fn tell(&self, change: &Change, many: bool) {
         let Some(News { tone, reason, note }) = news(&change.before, &change.after) else { return };
         let Origin { object, uid, .. } = &change.origin;
+        if tone == Tone::Good && many && object.kind != ObjectKind::OutboundGateway {
+            return;
+        }
+        self.announce(object, uid, News { tone, reason, note }).await;
+    }
+
+    /// Writes an Event about an object.
+    pub async fn announce(&self, object: &ObjectId, uid: &str, news: News) {
+        let News { tone, reason, mut note } = news;
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
         let type_ = match tone {
-            Tone::Good if many && object.kind != ObjectKind::OutboundGateway => return,
             Tone::Good => EventType::Normal,
             Tone::Bad => EventType::Warning,
         };
@@ -193,7 +202,7 @@ impl Statuses {
             kind: Some(resource.kind),
             namespace: Some(object.namespace.clone()),
             name: Some(object.name.clone()),
-            uid: Some(uid.clone()),
+            uid: Some(uid.to_owned()),
             ..Default::default()
         };
         if let Err(error) = bounded("an Event", self.recorder.publish(&event, &reference)).await {

@@ -4,17 +4,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::client::Timeouts;
 use super::client::connect::{self, Session, Terms};
 use super::client::pool::{Key, MAX_USES, Pool};
 use super::client::transaction::{Answers, Letter};
-use super::dns::{Dns, LookupError, Names};
+use super::dns::{Dns, LookupError};
 use super::egress::Source;
 use super::limits::{Hold, Lease, Pass};
 use super::outcome::{Outcome, Problem, Receipt, Stage, Tally, Trouble, too_many_recipients};
 use super::plan::{Hop, Plan};
+use super::protect::{self, Approach, Protected, Protection};
 use super::routes::{RouteTable, is_local};
 use crate::mail::envelope::Recipient;
 
@@ -28,6 +30,7 @@ const MAX_ADDRESSES: usize = 6;
 pub struct Outside {
     pub dns: Dns,
     pub pool: Pool,
+    pub protection: Protection,
     pub timeouts: Timeouts,
 }
 
@@ -48,14 +51,15 @@ pub async fn attempt(
             let batch: Vec<usize> = open.drain(..open.len().min(plan.route.max_recipients())).collect();
             let to: Vec<&Recipient> = batch.iter().map(|&at| recipients[at]).collect();
             match at_host(outside, table, plan, pass, hop, letter, &to).await {
-                Ok(Answered { answers, tls, dsn }) => {
+                Ok(Answered { answers, tls, protected, dsn }) => {
                     // "Too many recipients" after some were taken: the rest has a turn of its own now.
                     let progress = answers.iter().any(Result::is_ok);
                     for (&at, answer) in batch.iter().zip(answers) {
                         match answer {
                             Ok(reply) => {
                                 let (host, tls) = (hop.host.clone(), tls.clone());
-                                state[at].1 = Some(Outcome::Delivered(Receipt { host, reply, tls, dsn }));
+                                state[at].1 =
+                                    Some(Outcome::Delivered(Receipt { host, reply, tls, protected, dsn }));
                             }
                             Err(Trouble::Refused(stage, reply))
                                 if progress && too_many_recipients(stage, &reply) =>
@@ -101,6 +105,7 @@ fn note(state: &mut (Tally, Option<Outcome>), plan: &Plan, problem: Problem) {
 struct Answered {
     answers: Answers,
     tls: Option<String>,
+    protected: Protected,
     dsn: bool,
 }
 
@@ -114,12 +119,21 @@ async fn at_host(
     letter: &Letter<'_>,
     to: &[&Recipient],
 ) -> Result<Answered, Vec<Problem>> {
+    let alone = |trouble| vec![Problem::at(&hop.host, trouble)];
+    let now = Timestamp::now();
+    let approach = protect::approach(outside, table, hop, letter, now).await.map_err(alone)?;
+    let demand = &approach.demand;
+    let protected = |answered: Answered| {
+        let protected = demand.protected(&plan.route.tls, answered.tls.is_some());
+        Answered { protected, ..answered }
+    };
     let key = |source: Option<&Source>| Key {
         host: hop.host.clone(),
         port: hop.port,
         hostname: ehlo(table, source).to_owned(),
-        tls: plan.route.tls.identity,
-        require_tls: plan.require_tls,
+        tls: demand.identity(&plan.route.tls),
+        require_tls: plan.require_tls || demand.requires_tls(),
+        auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
         source: source.map(|source| source.address),
         // Limited connections are shared by all loops: there may be fewer than loops.
         home: if pass.lane().is_some() { 0 } else { crate::loops::here() },
@@ -135,15 +149,15 @@ async fn at_host(
                 Err(Trouble::Refused(Stage::Mail, reply)) if reply.code == 421 => {}
                 result => {
                     note_result(pass, source, &result);
-                    return result.map_err(|trouble| vec![Problem::at(&hop.host, trouble)]);
+                    return result.map(protected).map_err(alone);
                 }
             }
         }
     }
-    let (session, source) = open(outside, table, plan, pass, hop, letter.sender.require_tls).await?;
+    let (session, source) = open(outside, table, plan, pass, hop, &approach, now).await?;
     let result = transact(outside, plan, &key(source), session, letter, to).await;
     note_result(pass, source, &result);
-    result.map_err(|trouble| vec![Problem::at(&hop.host, trouble)])
+    result.map(protected).map_err(alone)
 }
 
 /// What EHLO says from there.
@@ -183,7 +197,7 @@ async fn transact(
             outside.pool.give(key.clone(), session, most).await;
         }
     }
-    result.map(|answers| Answered { answers, tls, dsn })
+    result.map(|answers| Answered { answers, tls, protected: Protected::None, dsn })
 }
 
 /// A new session with a host, and where it leaves from: the addresses that can be reached, one after the other.
@@ -193,20 +207,22 @@ async fn open<'a>(
     plan: &Plan,
     pass: &'a Pass,
     hop: &Hop,
-    strict: bool,
+    approach: &Approach,
+    now: Timestamp,
 ) -> Result<(Session, Option<&'a Source>), Vec<Problem>> {
     let problem = |trouble| Problem::at(&hop.host, trouble);
-    if strict && hop.by_mx {
-        // RFC 8689 section 4.2.1: whoever answers for DNS could have named this host.
-        let why = "its name comes from DNS records that nothing protects".to_owned();
-        return Err(vec![problem(Trouble::RequireTls(why))]);
-    }
-    let addresses = addresses(outside, table, hop).await.map_err(|trouble| vec![problem(trouble)])?;
+    let Approach { demand, addresses: known, applied } = approach;
+    let addresses = to_try(outside, table, hop, known.clone()).await;
+    let addresses = addresses.map_err(|trouble| vec![problem(trouble)])?;
     let ways = pass.leave().reach(&addresses);
     if ways.is_empty() {
         return Err(vec![problem(no_source(pass, &addresses))]);
     }
+    // The same certificates were read before; what they could not do then they cannot do now.
+    let tls = demand.tls(&plan.route.tls);
+    let tls = tls.map_err(|error| vec![problem(Trouble::Handshake(error.to_string()))])?;
     let lease = room(outside, pass).await.map_err(|trouble| vec![problem(trouble)])?;
+    let reports = &outside.protection.reports;
     let mut problems = Vec::new();
     for (ip, way) in ways {
         let source = way.map(|source| &**source);
@@ -214,12 +230,16 @@ async fn open<'a>(
             hostname: ehlo(table, source),
             source,
             host: &hop.host,
-            tls: &plan.route.tls,
-            require_tls: plan.require_tls,
+            tls: &tls,
+            demand,
+            require_tls: plan.require_tls || demand.requires_tls(),
+            auth: plan.route.auth.as_ref(),
             timeouts: outside.timeouts,
+            watch: None,
         };
         let trouble = match connect::open(SocketAddr::new(ip, hop.port), terms).await {
             Ok(mut session) => {
+                reports.session(table, hop, applied, (&session, &tls), ip, now);
                 session.lease = lease;
                 return Ok((session, source));
             }
@@ -229,15 +249,18 @@ async fn open<'a>(
         if let Some(source) = source {
             pass.unusable(source, &trouble);
         }
-        problems.push(problem(match trouble {
+        match trouble {
             // A stranger's domain names this very machine, where nothing takes mail.
-            Trouble::Unreachable(_) if hop.by_mx && is_local(ip) => Trouble::LoopsBack(hop.host.clone()),
-            Trouble::StartTlsMissing if strict => {
-                Trouble::RequireTls("it offers no encryption (STARTTLS)".to_owned())
+            Trouble::Unreachable(_) if hop.by_mx && is_local(ip) => {
+                problems.push(problem(Trouble::LoopsBack(hop.host.clone())));
             }
-            Trouble::Certificate(why) if strict => Trouble::RequireTls(why),
-            trouble => trouble,
-        }));
+            // Ours, not the host's: nobody reports that.
+            Trouble::NoSource(_) | Trouble::Proxy(_) => problems.push(problem(trouble)),
+            trouble => {
+                reports.trouble(table, hop, applied, &trouble, ip, now);
+                problems.push(problem(demand.trouble(trouble)));
+            }
+        }
     }
     Err(problems)
 }
@@ -275,21 +298,40 @@ fn no_source(pass: &Pass, addresses: &[IpAddr]) -> Trouble {
     Trouble::NoSource(why)
 }
 
+/// The addresses of a host that are tried, in this order; `known` if somebody had to ask before.
+pub(super) async fn to_try(
+    outside: &Outside,
+    table: &RouteTable,
+    hop: &Hop,
+    known: Option<Vec<IpAddr>>,
+) -> Result<Vec<IpAddr>, Trouble> {
+    let found = match known {
+        Some(known) => known,
+        None => addresses(outside, table, hop).await?,
+    };
+    usable(hop, found)
+}
+
 async fn addresses(outside: &Outside, table: &RouteTable, hop: &Hop) -> Result<Vec<IpAddr>, Trouble> {
-    let missing = if hop.by_mx { Trouble::MxWithoutAddress } else { Trouble::NoAddress };
     if let Ok(ip) = hop.host.parse::<IpAddr>() {
-        return if hop.by_mx && is_nowhere(ip) { Err(missing) } else { Ok(vec![ip]) };
+        return Ok(vec![ip]);
     }
-    let names = if hop.by_mx { Names::Complete } else { hop.names };
-    match outside.dns.addresses(&table.dns_servers, &hop.host, names).await {
-        Ok(mut addresses) => {
-            // Addresses that are no mail host of anybody (RFC 6890), given by a stranger.
-            addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
-            addresses.truncate(MAX_ADDRESSES);
-            if addresses.is_empty() { Err(missing) } else { Ok(addresses) }
-        }
-        Err(LookupError::NoSuchName | LookupError::NoRecord) => Err(missing),
-        Err(LookupError::Unanswered(why)) => Err(Trouble::Unreachable(format!("no address: {why}"))),
+    match outside.dns.hosts(&table.dns, &hop.host, hop.names).await {
+        Ok(found) => Ok(found.what),
+        Err(LookupError::NoSuchName | LookupError::NoRecord) => Ok(Vec::new()),
+        Err(error) => Err(Trouble::Unreachable(format!("no address: {error}"))),
+    }
+}
+
+/// The addresses that are tried; those that are no mail host of anybody (RFC 6890) are not, when a stranger
+/// gave them.
+fn usable(hop: &Hop, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Trouble> {
+    addresses.retain(|ip| !(hop.by_mx && is_nowhere(*ip)));
+    addresses.truncate(MAX_ADDRESSES);
+    match addresses.is_empty() {
+        false => Ok(addresses),
+        true if hop.by_mx => Err(Trouble::MxWithoutAddress),
+        true => Err(Trouble::NoAddress),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Our own SMTP client (design section 6 says why not lettre's). Only this room and
 //! [`super::attempt`] know the wire.
 
+pub mod auth;
 pub mod connect;
 pub mod content;
 pub mod dial;

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::outcome::{Problem, Trouble};
 use super::routes::RouteTable;
-use crate::mail::edit::{self, Edit, EditError, Edited};
+use crate::mail::edit::{self, Edit, EditError, Edited, Signing};
 use crate::spool::{Content, QueueId};
 
 /// Permits are KiB.
@@ -78,17 +78,22 @@ pub async fn prepare<'a>(
     id: QueueId,
     content: &'a Content,
     edits: &Arc<[Edit]>,
+    table: &Arc<RouteTable>,
 ) -> Result<Prepared<'a>, Problem> {
+    let now = Timestamp::now();
     if !edit::touches_body(edits) {
         let message = edit::apply_all(content.bytes(), edits).map_err(problem)?;
         return Ok(Prepared { message, _room: None });
     }
     let room = room.take(content.len()).await;
     let message = if content.bytes().len() <= INLINE {
-        edit::apply_all(content.bytes(), edits)
+        edit::apply_signed(content.bytes(), edits, Signing { signers: &table.smime, now })
     } else {
-        let (content, edits) = (content.clone(), Arc::clone(edits));
-        let work = move || edit::apply_all(content.bytes(), &edits).map(Edited::into_owned);
+        let (content, edits, table) = (content.clone(), Arc::clone(edits), Arc::clone(table));
+        let work = move || {
+            let signing = Signing { signers: &table.smime, now };
+            edit::apply_signed(content.bytes(), &edits, signing).map(Edited::into_owned)
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             Err(_) => return Err(Problem::new(Trouble::EditFailed)),

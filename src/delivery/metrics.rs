@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::protect::Protected;
 use super::routes::Label;
 
 /// Routes with a label of their own; further ones share `other`.
@@ -42,6 +43,13 @@ pub struct ByResult {
     pub result: Verdict,
 }
 
+/// `reason` is a word of the closed list of `outcome::Trouble::reason`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    pub route: String,
+    pub reason: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByKind {
     pub kind: ReportKind,
@@ -52,18 +60,50 @@ pub struct ByNote {
     pub note: &'static str,
 }
 
+/// How deliveries were protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub enum Protection {
+    dane,
+    sts,
+    verified,
+    unverified,
+    none,
+}
+
+impl From<Protected> for Protection {
+    fn from(protected: Protected) -> Self {
+        match protected {
+            Protected::Dane => Protection::dane,
+            Protected::Sts => Protection::sts,
+            Protected::Verified => Protection::verified,
+            Protected::Unverified => Protection::unverified,
+            Protected::None => Protection::none,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByProtection {
+    pub protection: Protection,
+}
+
 /// A cheap handle; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     routes: Arc<Mutex<BTreeSet<String>>>,
     pub deliveries: Family<ByResult, Counter>,
     pub plaintext: Family<ByRoute, Counter>,
+    pub protection: Family<ByProtection, Counter>,
+    /// Recipients whose mail waits because a next hop does not let the gateway in.
+    pub unwelcome: Family<ByReason, Counter>,
     pub attempts: Family<ByRoute, Counter>,
     pub in_flight: Gauge,
     pub queue_seconds: Histogram,
     pub reports: Family<ByKind, Counter>,
     pub reports_suppressed: Counter,
     pub bounces_suppressed: Counter,
+    pub double_bounces: Counter,
     pub edits: Family<ByNote, Counter>,
 }
 
@@ -75,12 +115,15 @@ impl Default for Metrics {
             routes: Arc::default(),
             deliveries: Family::default(),
             plaintext: Family::default(),
+            protection: Family::default(),
+            unwelcome: Family::default(),
             attempts: Family::default(),
             in_flight: Gauge::default(),
             queue_seconds: Histogram::new(seconds),
             reports: Family::default(),
             reports_suppressed: Counter::default(),
             bounces_suppressed: Counter::default(),
+            double_bounces: Counter::default(),
             edits: Family::default(),
         }
     }
@@ -97,6 +140,16 @@ impl Metrics {
             "postern_plaintext_deliveries",
             "Recipients whose message left in clear text because the next hop had no TLS",
             self.plaintext.clone(),
+        );
+        registry.register(
+            "postern_delivery_protection",
+            "Recipients delivered to, by what protected the transport",
+            self.protection.clone(),
+        );
+        registry.register(
+            "postern_auth_deferrals",
+            "Recipients whose mail waits because the next hop does not take the route's login or client certificate",
+            self.unwelcome.clone(),
         );
         registry.register("postern_delivery_attempts", "Attempts by route", self.attempts.clone());
         registry.register("postern_delivery_in_flight", "Attempts that run now", self.in_flight.clone());
@@ -115,6 +168,11 @@ impl Metrics {
             "postern_bounces_suppressed",
             "Recipients whose failure was not told to the sender because a rule says so",
             self.bounces_suppressed.clone(),
+        );
+        registry.register(
+            "postern_double_bounces",
+            "Recipients of delivery reports and of other mail with a null sender whose delivery failed",
+            self.double_bounces.clone(),
         );
         registry.register(
             "postern_edit_notes",

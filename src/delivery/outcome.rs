@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use crate::bundle::document::OnTlsFailure;
+use super::client::auth::Mechanisms;
+use super::protect::Protected;
+use crate::bundle::document::{AuthMechanism, OnTlsFailure};
 use crate::mail::edit::EditError;
 use crate::mail::envelope::RouteName;
 use crate::smtp::reply::Reply;
@@ -22,6 +24,8 @@ pub enum Stage {
     Greeting,
     Ehlo,
     StartTls,
+    /// While this gateway logged in.
+    Auth,
     Mail,
     Rcpt,
     Data,
@@ -38,6 +42,8 @@ pub enum Trouble {
         route: RouteName,
         why: String,
     },
+    /// Somebody closed this way for a while; which.
+    Paused(String),
     /// DNS did not answer, or its answer makes no sense.
     Dns {
         name: String,
@@ -72,18 +78,39 @@ pub enum Trouble {
     /// The certificate or the name on it. The text names the precise cause.
     Certificate(String),
     Handshake(String),
+    /// The host wants a certificate of this gateway, and got none or one that it refuses: its alert.
+    ClientCertificate(String),
+    /// The route has a login and the host offers none inside TLS. There is no mail without it.
+    AuthNotOffered,
+    AuthMechanismMissing {
+        wanted: AuthMechanism,
+        offered: Mechanisms,
+    },
+    /// The host did not prove that it knows the password (SCRAM); why.
+    AuthUnproven(String),
+    /// The connection is not one to say a password on.
+    AuthUnprotected,
     /// 8-bit content for a host without 8BITMIME.
     NeedsEightBit,
     /// Addresses or headers in UTF-8 for a host without SMTPUTF8.
     NeedsUtf8,
     /// The host takes at most this many octets.
     TooLarge(u64),
+    /// The domain's own policy (DANE, MTA-STS) is not met; why. Such mail waits (spec R94).
+    Unprotected(Guard, String),
     /// The sender demands REQUIRETLS (RFC 8689) and this host cannot give it; why.
     RequireTls(String),
     /// The message cannot be changed as a rule wants it.
     Unchangeable(EditError),
     /// Changing the message ended badly.
     EditFailed,
+}
+
+/// Whose demand on a host it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    Dane,
+    Sts,
 }
 
 /// A trouble and the host that had it.
@@ -113,7 +140,10 @@ impl Trouble {
             OnTlsFailure::Defer => OtherHostOrLater,
         };
         match self {
-            Trouble::RouteMissing(_) | Trouble::RouteBroken { .. } | Trouble::Dns { .. } => Later,
+            Trouble::RouteMissing(_)
+            | Trouble::RouteBroken { .. }
+            | Trouble::Paused(_)
+            | Trouble::Dns { .. } => Later,
             Trouble::NoSuchDomain(_) => Fail([5, 1, 2]),
             Trouble::NoMailHost(_) => Fail([5, 4, 4]),
             Trouble::NullMx(_) => Fail([5, 1, 10]),
@@ -129,7 +159,13 @@ impl Trouble {
             Trouble::Refused(stage, reply) => refused(*stage, reply),
             Trouble::StartTlsMissing => tls([5, 7, 4]),
             Trouble::Certificate(_) => tls([5, 7, 5]),
-            Trouble::Handshake(_) => OtherHostOrLater,
+            Trouble::Handshake(_) | Trouble::Unprotected(..) => OtherHostOrLater,
+            // A login and a certificate are an administrator's to repair, here or there: mail waits for that.
+            Trouble::ClientCertificate(_)
+            | Trouble::AuthNotOffered
+            | Trouble::AuthMechanismMissing { .. }
+            | Trouble::AuthUnproven(_)
+            | Trouble::AuthUnprotected => OtherHostOrLater,
             Trouble::NeedsEightBit => OtherHostOrFail([5, 6, 3]),
             Trouble::NeedsUtf8 => OtherHostOrFail([5, 6, 7]),
             Trouble::TooLarge(_) => OtherHostOrFail([5, 3, 4]),
@@ -137,6 +173,8 @@ impl Trouble {
             Trouble::RequireTls(_) => OtherHostOrFail([5, 7, 30]),
             Trouble::Unchangeable(EditError::Certificate(_)) => Fail([5, 7, 5]),
             Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => Fail([5, 6, 0]),
+            // Its Secret may come back; unsigned it never leaves.
+            Trouble::Unchangeable(EditError::NoSigningKey) => Later,
             Trouble::EditFailed => Later,
         }
     }
@@ -146,6 +184,7 @@ impl Trouble {
         match self {
             Trouble::RouteMissing(_) => "RouteMissing",
             Trouble::RouteBroken { .. } => "RouteBroken",
+            Trouble::Paused(_) => "Paused",
             Trouble::Dns { .. } => "DnsUnanswered",
             Trouble::NoSuchDomain(_) => "NoSuchDomain",
             Trouble::NoMailHost(_) => "NoMailHost",
@@ -159,16 +198,26 @@ impl Trouble {
             Trouble::NoSource(_) => "NoSource",
             Trouble::Proxy(_) => "ProxyFailed",
             Trouble::HeldBack(_) => "HeldBack",
+            Trouble::Refused(Stage::Auth, reply) if reply.is_transient() => "AuthUnavailable",
+            Trouble::Refused(Stage::Auth, _) => "AuthRefused",
             Trouble::Refused(..) => "Refused",
             Trouble::StartTlsMissing => "StartTlsMissing",
             Trouble::Certificate(_) => "CertificateRefused",
             Trouble::Handshake(_) => "HandshakeFailed",
+            Trouble::Unprotected(Guard::Dane, _) => "DaneUnmet",
+            Trouble::Unprotected(Guard::Sts, _) => "StsUnmet",
+            Trouble::ClientCertificate(_) => "ClientCertificateRefused",
+            Trouble::AuthNotOffered => "AuthNotOffered",
+            Trouble::AuthMechanismMissing { .. } => "AuthMechanismMissing",
+            Trouble::AuthUnproven(_) => "AuthUnproven",
+            Trouble::AuthUnprotected => "AuthUnprotected",
             Trouble::NeedsEightBit => "NeedsEightBit",
             Trouble::NeedsUtf8 => "NeedsUtf8",
             Trouble::TooLarge(_) => "TooLarge",
             Trouble::RequireTls(_) => "RequireTls",
             Trouble::Unchangeable(EditError::Certificate(_)) => "CannotEncrypt",
             Trouble::Unchangeable(EditError::Structure(_) | EditError::Opaque) => "CannotChange",
+            Trouble::Unchangeable(EditError::NoSigningKey) => "CannotSign",
             Trouble::EditFailed => "EditFailed",
         }
     }
@@ -188,6 +237,21 @@ impl Trouble {
     pub fn is_silence(&self) -> bool {
         matches!(self, Trouble::Unreachable(_) | Trouble::TimedOut(Stage::Greeting))
     }
+
+    /// Whether the host does not let this gateway in: a login or a certificate that only an administrator can
+    /// repair. Every further message would be one more failed login, and some hosts lock accounts for that.
+    pub fn is_unwelcome(&self) -> bool {
+        match self {
+            Trouble::ClientCertificate(_)
+            | Trouble::AuthNotOffered
+            | Trouble::AuthMechanismMissing { .. }
+            | Trouble::AuthUnproven(_)
+            | Trouble::AuthUnprotected => true,
+            Trouble::Refused(stage, reply) => *stage == Stage::Auth && reply.code != 421,
+            Trouble::Garbled(stage, _) => *stage == Stage::Auth,
+            _ => false,
+        }
+    }
 }
 
 fn refused(stage: Stage, reply: &Reply) -> Meaning {
@@ -199,6 +263,9 @@ fn refused(stage: Stage, reply: &Reply) -> Meaning {
         // RFC 7504: this host takes no mail at all. Other refusals at the door are moods.
         Stage::Greeting if reply.code == 521 => OtherHostOrFail(status()),
         Stage::Greeting | Stage::Ehlo | Stage::StartTls => OtherHostOrLater,
+        // 454 passes; 534, 535 and 538 (RFC 4954 section 6) last until somebody repairs the login, and then
+        // the mail is to leave: it waits as long as the route's schedule says.
+        Stage::Auth => OtherHostOrLater,
         Stage::Mail | Stage::Rcpt | Stage::Data | Stage::Content | Stage::End => match reply {
             // "Too many recipients" is an invitation to come again (RFC 5321 section 4.5.3.1.10).
             _ if too_many_recipients(stage, reply) => Later,
@@ -229,6 +296,7 @@ pub struct Receipt {
     pub reply: Reply,
     /// Protocol and cipher suite; `None`: clear text.
     pub tls: Option<String>,
+    pub protected: Protected,
     /// Whether the next hop took over the sender's wishes for reports (RFC 3461).
     pub dsn: bool,
 }
@@ -246,6 +314,8 @@ impl Tally {
         match problem.trouble.meaning(on_tls_failure) {
             Meaning::Later => return Some(Outcome::Later(problem)),
             Meaning::Fail(status) => return Some(Outcome::Failed { status, problem }),
+            // A host that said something tells an administrator more than an address where nobody is.
+            Meaning::OtherHostOrLater if self.later.is_some() && problem.trouble.is_silence() => {}
             Meaning::OtherHostOrLater => self.later = Some(problem),
             Meaning::OtherHostOrFail(status) => self.fail = Some((status, problem)),
         }
@@ -287,6 +357,7 @@ impl fmt::Display for Problem {
         match &self.trouble {
             Trouble::RouteMissing(route) => write!(f, "The route {route} does not exist"),
             Trouble::RouteBroken { route, why } => write!(f, "The route {route} cannot be used: {why}"),
+            Trouble::Paused(what) => write!(f, "The administrator of the gateway has paused the {what}"),
             Trouble::Dns { name, why } => write!(f, "DNS gave no answer for {name}: {why}"),
             Trouble::NoSuchDomain(domain) => write!(f, "The domain {domain} does not exist"),
             Trouble::NoMailHost(domain) => write!(f, "The domain {domain} has no mail server"),
@@ -308,6 +379,9 @@ impl fmt::Display for Problem {
             }
             Trouble::Proxy(why) => write!(f, "The proxy to the mail server {host} failed: {why}"),
             Trouble::HeldBack(why) => write!(f, "The message is held back: {why}"),
+            Trouble::Refused(Stage::Auth, reply) => {
+                write!(f, "The mail server {host} refused the login of this gateway: {reply}")
+            }
             Trouble::Refused(_, reply) => write!(f, "The mail server {host} said: {reply}"),
             Trouble::StartTlsMissing => {
                 write!(f, "The mail server {host} offers no encryption (STARTTLS), which is required")
@@ -316,6 +390,33 @@ impl fmt::Display for Problem {
                 write!(f, "The mail server {host} could not prove its identity. {why}")
             }
             Trouble::Handshake(why) => write!(f, "Encryption with the mail server {host} failed: {why}"),
+            Trouble::Unprotected(Guard::Dane, why) => write!(
+                f,
+                "The domain demands protected transport (DANE) and the mail server {host} does not give it: {why}"
+            ),
+            Trouble::Unprotected(Guard::Sts, why) => write!(
+                f,
+                "The domain demands protected transport (MTA-STS) and the mail server {host} does not give it: {why}"
+            ),
+            Trouble::ClientCertificate(alert) => {
+                write!(
+                    f,
+                    "The mail server {host} wants a certificate of this gateway and does not take what the route has: {alert}"
+                )
+            }
+            Trouble::AuthNotOffered => {
+                write!(f, "The mail server {host} offers no login (AUTH), and the route does without none")
+            }
+            Trouble::AuthMechanismMissing { wanted, offered } => {
+                let wanted = wanted.keyword();
+                write!(f, "The mail server {host} offers no login by {wanted}; it offers {offered}")
+            }
+            Trouble::AuthUnproven(why) => {
+                write!(f, "The mail server {host} did not prove that it knows the password: {why}")
+            }
+            Trouble::AuthUnprotected => {
+                write!(f, "The connection to the mail server {host} is not protected well enough to log in")
+            }
             Trouble::NeedsEightBit => {
                 write!(f, "The message has 8-bit content and the mail server {host} takes 7-bit mail only")
             }
@@ -337,6 +438,9 @@ impl fmt::Display for Problem {
             Trouble::Unchangeable(EditError::Certificate(why)) => {
                 write!(f, "Cannot encrypt for the recipient: no valid certificate ({why})")
             }
+            Trouble::Unchangeable(EditError::NoSigningKey) => {
+                f.write_str("The message is to be signed (S/MIME), and the key for its sender is not here")
+            }
             Trouble::Unchangeable(why) => {
                 write!(f, "A rule of the organisation changes this message, which is not possible: {why}")
             }
@@ -351,6 +455,7 @@ impl fmt::Display for Stage {
             Stage::Greeting => "before its greeting",
             Stage::Ehlo => "at EHLO",
             Stage::StartTls => "at STARTTLS",
+            Stage::Auth => "at AUTH",
             Stage::Mail => "at MAIL",
             Stage::Rcpt => "at RCPT",
             Stage::Data => "at DATA",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::dns::{Dns, LookupError, Names};
+use super::dns::{self, Dns, Found, LookupError, Names};
 use super::outcome::{Problem, Trouble};
 use super::routes::{Route, RouteTable};
 use crate::bundle::document::{HostPort, RouteTarget, WeightedHost};
@@ -27,6 +27,11 @@ pub struct Hop {
     pub names: Names,
     /// Named by the recipient's domain, not by an administrator.
     pub by_mx: bool,
+    /// Nobody between here and whoever named it could have put another name in its place: an administrator
+    /// typed it, or DNSSEC proves the MX records.
+    pub proved: bool,
+    /// The domain whose policies hold for this host (RFC 8461 section 3.4); `None`: it has none.
+    pub domain: Option<Arc<str>>,
 }
 
 /// What an attempt needs to know.
@@ -60,17 +65,20 @@ pub async fn plan(
                 return Err(Problem::new(Trouble::LoopsBack(recipient.to_string())));
             }
             Host::Literal(ip) => {
-                vec![Hop { host: ip.to_string(), port: mx_port, names: Names::Complete, by_mx: true }]
+                let host = ip.to_string();
+                vec![Hop { by_mx: true, names: Names::Complete, ..typed(HostPort { host, port: mx_port }) }]
             }
             Host::Domain(domain) => of_domain(table, dns, domain.ascii(), mx_port).await?,
         },
     };
-    let require_tls = require_tls || route.tls.require;
+    let require_tls = require_tls || route.tls.require || route.auth.is_some();
     Ok(Plan { route, require_tls, hops })
 }
 
 fn typed(at: HostPort) -> Hop {
-    Hop { host: at.host, port: at.port, names: Names::Typed, by_mx: false }
+    let public = at.host.parse::<IpAddr>().is_err() && !dns::is_private(&at.host);
+    let domain = public.then(|| at.host.trim_end_matches('.').to_ascii_lowercase().into());
+    Hop { host: at.host, port: at.port, names: Names::Typed, by_mx: false, proved: true, domain }
 }
 
 /// The mail hosts of the domains that a route names. Their mistakes are an administrator's, so
@@ -99,10 +107,19 @@ async fn of_named_domains(table: &RouteTable, dns: &Dns, domains: &[HostPort]) -
 
 /// The mail hosts of a domain, best first (RFC 5321 section 5.1).
 async fn of_domain(table: &RouteTable, dns: &Dns, domain: &str, port: u16) -> Result<Vec<Hop>, Problem> {
-    let hop = |host: String| Hop { host, port, names: Names::Complete, by_mx: true };
-    let unanswered = |why| Problem::new(Trouble::Dns { name: domain.to_owned(), why });
-    match dns.mx(&table.dns_servers, domain).await {
-        Ok(records) => {
+    let policies: Arc<str> = domain.into();
+    let hop = |host: String, proved| Hop {
+        host,
+        port,
+        names: Names::Complete,
+        by_mx: true,
+        proved,
+        domain: Some(Arc::clone(&policies)),
+    };
+    let unanswered =
+        |error: LookupError| Problem::new(Trouble::Dns { name: domain.to_owned(), why: error.to_string() });
+    match dns.mx(&table.dns, domain).await {
+        Ok(Found { what: records, proved, .. }) if !records.is_empty() => {
             let mut own = Vec::new();
             for (_, host) in records.iter().take(4 * MAX_MX) {
                 if is_own(table, dns, host, port).await {
@@ -110,22 +127,20 @@ async fn of_domain(table: &RouteTable, dns: &Dns, domain: &str, port: u16) -> Re
                 }
             }
             let hosts = by_preference(domain, records, &own, &mut rand::rng())?;
-            Ok(hosts.into_iter().map(hop).collect())
+            Ok(hosts.into_iter().map(|host| hop(host, proved)).collect())
         }
         // No MX: the domain is its own mail host, if it has an address.
-        Err(LookupError::NoRecord) => {
-            match dns.addresses(&table.dns_servers, domain, Names::Complete).await {
-                Ok(_) if is_own(table, dns, domain, port).await => {
-                    Err(Problem::new(Trouble::LoopsBack(domain.to_owned())))
-                }
-                Ok(_) => Ok(vec![hop(domain.to_owned())]),
-                Err(LookupError::NoRecord) => Err(Problem::new(Trouble::NoMailHost(domain.to_owned()))),
-                Err(LookupError::NoSuchName) => Err(Problem::new(Trouble::NoSuchDomain(domain.to_owned()))),
-                Err(LookupError::Unanswered(why)) => Err(unanswered(why)),
+        Ok(Found { proved, .. }) => match dns.hosts(&table.dns, domain, Names::Complete).await {
+            Ok(_) if is_own(table, dns, domain, port).await => {
+                Err(Problem::new(Trouble::LoopsBack(domain.to_owned())))
             }
-        }
+            Ok(_) => Ok(vec![hop(domain.to_owned(), proved)]),
+            Err(LookupError::NoRecord) => Err(Problem::new(Trouble::NoMailHost(domain.to_owned()))),
+            Err(LookupError::NoSuchName) => Err(Problem::new(Trouble::NoSuchDomain(domain.to_owned()))),
+            Err(error @ (LookupError::Bogus | LookupError::Unanswered(_))) => Err(unanswered(error)),
+        },
         Err(LookupError::NoSuchName) => Err(Problem::new(Trouble::NoSuchDomain(domain.to_owned()))),
-        Err(LookupError::Unanswered(why)) => Err(unanswered(why)),
+        Err(error) => Err(unanswered(error)),
     }
 }
 
@@ -137,8 +152,8 @@ async fn is_own(table: &RouteTable, dns: &Dns, host: &str, port: u16) -> bool {
     if !table.listens_on(port) {
         return false;
     }
-    match dns.addresses(&table.dns_servers, host, Names::Complete).await {
-        Ok(addresses) => addresses.iter().any(|ip| table.is_self((*ip, port).into())),
+    match dns.hosts(&table.dns, host, Names::Complete).await {
+        Ok(found) => found.what.iter().any(|ip| table.is_self((*ip, port).into())),
         Err(_) => false,
     }
 }

@@ -1,25 +1,34 @@
 //! The routes of a gateway as delivery uses them, made from a bundle and its material. A new revision
 //! is a new table; an attempt takes the table of its moment (spec R141).
 
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use super::client::auth::Credentials;
 use super::client::tls::Tls;
+use super::dns::Servers;
 use super::egress::Sources;
 use super::limits::shared::Server;
 use super::outcome::{Problem, Trouble};
 use super::sign::Signers;
 use crate::bundle::document::{
-    self, Bundle, DefaultRoute, OnTlsFailure, Retry, Rotation, RouteLimits, RouteTarget, RouteTls,
+    self, Bundle, DefaultRoute, OnTlsFailure, Retry, Rotation, RouteAuth, RouteLimits, RouteTarget, RouteTls,
+    TlsReports,
 };
-use crate::bundle::material::Materials;
+use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
+use crate::mail::edit;
 use crate::mail::envelope::{RouteName, Via};
 
 /// Where the current table comes from.
 pub trait Routes: Send + Sync + 'static {
     fn current(&self) -> Arc<RouteTable>;
+
+    /// An attempt over this way out had trouble; whoever watches over routes may want to know.
+    fn troubled(&self, _way: &Label, _trouble: &Trouble) {}
 }
 
 /// What the gateway knows of itself when a table is made.
@@ -39,14 +48,21 @@ pub struct RouteTable {
     pub notices_from: Mailbox,
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
-    pub dns_servers: Vec<SocketAddr>,
     /// Where pods count together what limits allow.
     pub shared_limits: Option<Arc<Server>>,
+    pub dns: Servers,
+    /// Whether, and how, domains are told about TLS.
+    pub tls_reports: Option<TlsReports>,
+    /// Where the world sees this gateway's mail come from, if that is said.
+    pub public_address: Option<IpAddr>,
     /// Sign what the gateway changed or wrote.
     pub signers: Signers,
+    /// Sign with S/MIME for senders.
+    pub smime: edit::Signers,
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
+    ways: ways::Ways,
 }
 
 #[derive(Debug)]
@@ -69,6 +85,8 @@ pub struct Route {
     pub limits: RouteLimits,
     /// The generation of the object: what hosts said to an earlier one is forgotten.
     pub edition: i64,
+    /// Who the gateway is at the hosts of this route.
+    pub auth: Option<Arc<Credentials>>,
 }
 
 impl Route {
@@ -158,7 +176,10 @@ impl RouteTable {
             }
             Some(DefaultRoute::Named(name) | DefaultRoute::Missing(name)) => Normal::Named(name.clone()),
         };
-        let routes = bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let routes: BTreeMap<_, _> =
+            bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let usable = |name: &RouteName| matches!(routes.get(name), Some(Ok(_)));
+        let ways = ways::Ways::of(bundle, materials, usable);
         let notices_via = match &gateway.notices.route {
             Some(name) => Via::Route(name.clone()),
             None => Via::Normal,
@@ -167,15 +188,23 @@ impl RouteTable {
             notices_from: notices_from(gateway, &hostname),
             notices_via,
             hostname,
-            dns_servers: gateway.dns_servers.clone(),
             shared_limits: gateway
                 .shared_limits
                 .as_ref()
                 .and_then(|shared| Server::read(shared, &gateway.origin.uid, materials).map(Arc::new)),
+            dns: Servers {
+                addresses: gateway.dns_servers.clone(),
+                dnssec: gateway.dnssec,
+                anchors: gateway.dns_anchors.clone(),
+            },
+            tls_reports: gateway.tls_reports.clone(),
+            public_address: gateway.public_addresses.first().copied(),
             signers: Signers::read(&gateway.dkim, materials),
+            smime: super::sign::smime(&gateway.smime_signers, materials),
             listening: own.listening.clone(),
             normal,
             routes,
+            ways,
         }
     }
 
@@ -198,6 +227,41 @@ impl RouteTable {
     /// Every way out that can be used.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.values().flatten().map(|route| &**route)
+    }
+
+    /// What logs and metrics call the way out that `via` names now, also when it cannot be used.
+    pub fn label(&self, via: &Via) -> Label {
+        match (via, &self.normal) {
+            (Via::Normal, Normal::Way(route)) => route.label.clone(),
+            (Via::Normal, Normal::Named(name)) | (Via::Route(name), _) => Label::Named(name.clone()),
+        }
+    }
+
+    /// What the way out depends on, as a hash that changes with any of it; `None`: it cannot be used now.
+    pub fn way(&self, via: &Via) -> Option<blake3::Hash> {
+        match self.label(via) {
+            Label::Named(name) => self.ways.named(&name),
+            Label::Default | Label::Mx => Some(self.ways.normal()),
+        }
+    }
+
+    /// Whether some way out can be used that could not be, or was another, in an earlier table.
+    pub fn has_new_ways(&self, earlier: &RouteTable) -> bool {
+        self.ways.has_new(&earlier.ways)
+    }
+
+    /// The labels of all ways out that have a name, usable or not.
+    pub fn labels(&self) -> impl Iterator<Item = Label> {
+        let normal = match &self.normal {
+            Normal::Way(route) => Some(route.label.clone()),
+            Normal::Named(_) => None,
+        };
+        self.routes.keys().cloned().map(Label::Named).chain(normal)
+    }
+
+    /// The routes that cannot be used, and why; nothing secret is in it.
+    pub fn broken(&self) -> impl Iterator<Item = (&RouteName, &str)> {
+        self.routes.iter().filter_map(|(name, route)| Some((name, route.as_ref().err()?.as_str())))
     }
 
     /// The schedule of a way out, also of one that is broken now.
@@ -236,6 +300,7 @@ fn opportunistic(label: Label, target: RouteTarget) -> Route {
         egress: None,
         limits: RouteLimits::default(),
         edition: 0,
+        auth: None,
     }
 }
 
@@ -244,6 +309,7 @@ fn read(route: &document::Route, materials: &Materials) -> Result<Arc<Route>, St
         return Err(why.clone());
     }
     let tls = read_tls(&route.tls, materials)?;
+    let auth = route.auth.as_ref().map(|auth| read_auth(auth, &route.tls, materials)).transpose()?;
     Ok(Arc::new(Route {
         label: Label::Named(route.name()),
         target: route.target.clone(),
@@ -253,17 +319,34 @@ fn read(route: &document::Route, materials: &Materials) -> Result<Arc<Route>, St
         egress: route.egress.as_ref().map(Sources::read),
         limits: route.limits.clone(),
         edition: route.origin.generation,
+        auth,
     }))
 }
 
+/// A password is said only to a host that proved who it is: a route that does not demand that has no login.
+fn read_auth(auth: &RouteAuth, tls: &RouteTls, materials: &Materials) -> Result<Arc<Credentials>, String> {
+    if !tls.verifies_peer() {
+        return Err("it has a login and does not demand TLS with a verified certificate".to_owned());
+    }
+    let bytes = |material| file(materials, material, "Secret of its login");
+    let (username, secret) = (bytes(&auth.username)?, bytes(&auth.password)?);
+    let credentials = Credentials::read(auth.mechanism, username, secret);
+    credentials.map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn file<'a>(materials: &'a Materials, material: &Material, what: &str) -> Result<&'a [u8], String> {
+    let Material { namespace, name, key, .. } = material;
+    let bytes = materials.get(material).map(|bytes| &bytes[..]);
+    bytes.ok_or_else(|| format!("the {what} {namespace}/{name} (key {key}) is not here"))
+}
+
 fn read_tls(tls: &RouteTls, materials: &Materials) -> Result<Tls, String> {
-    let ca = match &tls.ca {
-        None => None,
-        Some(material) => Some(materials.get(material).ok_or_else(|| {
-            format!("its CA file {}/{} (key {}) is not here", material.namespace, material.name, material.key)
-        })?),
-    };
-    Tls::build(tls, ca.map(|bytes| &bytes[..])).map_err(|error| error.to_string())
+    let ca = tls.ca.as_ref().map(|material| file(materials, material, "CA file")).transpose()?;
+    let built = Tls::build(tls, ca).map_err(|error| error.to_string())?;
+    let Some(certificate) = &tls.client_certificate else { return Ok(built) };
+    let bytes = |material| file(materials, material, "client certificate");
+    let (chain, key) = (bytes(&certificate.chain)?, bytes(&certificate.key)?);
+    built.with_client_certificate(chain, key).map_err(|error| error.to_string())
 }
 
 /// `notices.from`, else postmaster at the first own domain, else at the gateway itself.

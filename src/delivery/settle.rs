@@ -27,6 +27,35 @@ pub struct Attempted<'a> {
     pub outcome: &'a Outcome,
 }
 
+/// Recipients whose way is paused: tried again at `again`, given up never, and their sender hears once that they
+/// are late. Each outcome says what is paused.
+pub fn paused(
+    entry: &Entry,
+    schedule: &Retry,
+    now: Timestamp,
+    again: Timestamp,
+    paused: &[Attempted<'_>],
+) -> Settlement {
+    let mut settlement = Settlement::default();
+    for &Attempted { target, before, outcome } in paused {
+        let recipient = &entry.targets[target].recipient;
+        let late = !before.warned && retry::is_late(schedule, entry.received_at, now);
+        let wanted = late
+            && !entry.targets[target].suppress_bounces
+            && bounce::is_wanted(entry, recipient, Action::Delayed);
+        let mut waiting = Waiting { next_attempt: again, ..before.clone() };
+        if let (Outcome::Later(problem), true) = (outcome, wanted) {
+            let until = Some(retry::give_up_at(schedule, entry.received_at).max(again));
+            let fate = bounce::fate(recipient, Action::Delayed, [4, 4, 7], problem, now);
+            settlement.delayed.push(dsn::Fate { retry_until: until, ..fate });
+            waiting.warned = true;
+            waiting.last_error = Some(problem.to_string());
+        }
+        settlement.fates.push((target, Fate::Waiting(waiting)));
+    }
+    settlement
+}
+
 pub fn settle(
     entry: &Entry,
     schedule: &Retry,

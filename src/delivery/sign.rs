@@ -1,5 +1,8 @@
 //! DKIM signing, the last change on the way out (spec R106): messages that a rule changed, since their
-//! upstream signatures no longer hold, and mail of the gateway's own (spec R33).
+//! upstream signatures no longer hold, and mail of the gateway's own (spec R33). The keys of senders for S/MIME are
+//! read here too; signing with them is an edit.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -8,6 +11,7 @@ use crate::bundle::material::Materials;
 use crate::mail::address::Domain;
 use crate::mail::dkim::canonical::Form;
 use crate::mail::dkim::{Key, Signer, body_hash};
+use crate::mail::edit;
 use crate::mail::message::Message;
 
 /// The keys of a gateway that can be used now.
@@ -79,4 +83,35 @@ fn author(head: &[u8]) -> Option<Domain> {
 
 fn body_of(rest: &[u8]) -> &[u8] {
     rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")).unwrap_or(rest)
+}
+
+/// The senders whose keys for S/MIME are here. Mail of the others waits, if a rule wants it signed.
+pub fn smime(signers: &[document::SmimeSigner], materials: &Materials) -> edit::Signers {
+    let mut found = edit::Signers::default();
+    for document::SmimeSigner { addresses, certificate, .. } in signers {
+        let pair = materials.get(&certificate.chain).zip(materials.get(&certificate.key));
+        let read = match pair {
+            Some((chain, key)) => edit::Signer::read(chain, key).map_err(|error| error.to_string()),
+            None => Err("it is not here".to_owned()),
+        };
+        match read {
+            Ok(signer) => {
+                let signer = Arc::new(signer);
+                // The first that names an address signs for it, as policy assumes.
+                for address in addresses
+                    .iter()
+                    .filter(|address| found.get(address).is_none())
+                    .cloned()
+                    .collect::<Vec<_>>()
+                {
+                    found.insert(address, Arc::clone(&signer));
+                }
+            }
+            Err(why) => {
+                let secret = format_args!("{}/{}", certificate.key.namespace, certificate.key.name);
+                tracing::warn!(%secret, why, "a certificate for S/MIME signatures cannot be used");
+            }
+        }
+    }
+    found
 }

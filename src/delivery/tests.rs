@@ -4,8 +4,18 @@ mod attempts;
 mod certificates;
 mod edits;
 mod egress;
+mod fairness;
+mod logins;
 mod mail_hosts;
+mod mutual;
+mod names;
+mod never_weaker;
+mod notify;
+mod probes;
+mod protection;
 mod signing;
+mod tls_reports;
+mod waking;
 mod workers;
 
 use std::sync::Arc;
@@ -77,7 +87,16 @@ pub fn table(routes: Vec<Route>, ca: Option<&str>) -> RouteTable {
 }
 
 pub fn table_of(gateway: Gateway, routes: Vec<Route>, ca: Option<&str>) -> RouteTable {
-    let mut materials = Materials::default();
+    table_with(gateway, routes, ca, &Materials::default())
+}
+
+pub fn table_with(
+    gateway: Gateway,
+    routes: Vec<Route>,
+    ca: Option<&str>,
+    materials: &Materials,
+) -> RouteTable {
+    let mut materials = materials.clone();
     if let Some(ca) = ca {
         materials.insert(ca_material(), ca.as_bytes());
     }

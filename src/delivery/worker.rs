@@ -4,6 +4,8 @@
 
 mod job;
 mod lanes;
+mod paused;
+mod upkeep;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,8 +25,11 @@ use super::bounce::Allowance;
 use super::client::Timeouts;
 use super::limits::{Pass, Throttle, Wait};
 use super::metrics::Metrics;
+use super::pauses::Pauses;
 use super::plan::MX_PORT;
+use super::protect::Protection;
 use super::routes::{Destination, Routes};
+use super::wake::{self, Situation};
 use crate::loops::Dealer;
 use crate::spool::Spool;
 
@@ -69,25 +74,35 @@ impl Default for Config {
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    /// Wakes mail whose way out opens.
+    waker: JoinHandle<()>,
 }
 
 impl Worker {
     /// Must be called inside a tokio runtime.
-    /// `allowance` is shared with whoever else writes reports.
+    /// `allowance` is shared with whoever else writes reports, `pauses` with whoever sets them.
     pub fn start(
         spool: Spool,
         routes: Arc<dyn Routes>,
         metrics: Metrics,
         allowance: Allowance,
+        pauses: Pauses,
         config: Config,
     ) -> Self {
         let stop = CancellationToken::new();
-        let outside = Outside { timeouts: config.timeouts, ..Outside::default() };
+        let protection = Protection::open(spool.dir());
+        let outside = Outside { timeouts: config.timeouts, protection, ..Outside::default() };
+        let situation = Situation::now(&*routes, &pauses);
+        let waker = wake::watch(spool.clone(), Arc::clone(&routes), pauses.clone(), situation, stop.clone());
+        let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, &config, stop.clone());
+        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
+        let shared = Arc::new(shared);
+        let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
         let crew = Crew {
-            shared: Arc::new(shared),
+            shared,
             lanes,
             loops,
             earlier: Notify::new(),
@@ -98,15 +113,17 @@ impl Worker {
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
         drop(turn);
-        Self { stop, task }
+        Self { stop, task, waker, upkeep }
     }
 
     /// Takes nothing new, lets attempts that run come to an end within the configured time. What is
     /// not done stays in the spool.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
-            warn!(%error, "delivery ended badly");
+        for task in [self.waker, self.task, self.upkeep] {
+            if let Err(error) = task.await {
+                warn!(%error, "delivery ended badly");
+            }
         }
     }
 }
@@ -123,6 +140,11 @@ struct Crew {
     cut: CancellationToken,
 }
 
+/// Messages taken from the spool at once: enough to read a backlog in long strides, few enough that other
+/// destinations do not wait for them.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
+
 /// The feeder: brings what is due to the lanes and sends out runners.
 async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
     let shared = &crew.shared;
@@ -134,8 +156,9 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
         let rouse = crew.lanes().next_rouse();
         tokio::select! {
             () = stop.cancelled() => break,
-            due = shared.spool.next_due() => {
-                for job in Job::group(&shared.routes.current(), due) {
+            due = shared.spool.take_due(BATCH, BATCH_BYTES) => {
+                let table = shared.routes.current();
+                for job in due.into_iter().flat_map(|due| Job::group(&table, due)) {
                     let back = crew.lanes().push(job, Timestamp::now());
                     crew.lay_down(back);
                 }

@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::api::ldap::{GroupMapping, UserMapping};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::api::ldap::{CertificateMapping, GroupMapping, UserMapping};
 use crate::mail::address::Mailbox;
-use crate::translate::ldap::{Group, Snapshot, User};
+use crate::translate::ldap::{FoundCertificate, Group, Snapshot, User};
 
 /// One entry of the answer to a search.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     pub dn: String,
     pub attributes: HashMap<String, Vec<String>>,
+    /// Values that are no text.
+    pub binary: HashMap<String, Vec<Vec<u8>>>,
 }
 
 impl Entry {
@@ -82,7 +87,35 @@ pub fn snapshot(
         group.members.sort();
         group.members.dedup();
     }
-    Snapshot { users: found_users.into_values().collect(), groups: found_groups.into_values().collect() }
+    Snapshot {
+        users: found_users.into_values().collect(),
+        groups: found_groups.into_values().collect(),
+        certificates: Vec::new(),
+    }
+}
+
+/// Certificates of people inside and outside.
+pub fn certificates(mapping: &CertificateMapping, entries: &[Entry]) -> Vec<FoundCertificate> {
+    let mut found = Vec::new();
+    for entry in entries {
+        let mut addresses: Vec<String> = entry.values(&mapping.address).filter_map(address).collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            continue;
+        }
+        // Servers write `userCertificate;binary` whether or not it was asked for so.
+        let plain = |name: &str| name.split(';').next().unwrap_or_default().to_ascii_lowercase();
+        let wanted = plain(&mapping.certificate);
+        let values =
+            entry.binary.iter().filter(|(name, _)| plain(name) == wanted).flat_map(|(_, values)| values);
+        found.extend(
+            values.map(|der| FoundCertificate { addresses: addresses.clone(), der: STANDARD.encode(der) }),
+        );
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// An address in the form that compares; `smtp:` in front is Active Directory's.

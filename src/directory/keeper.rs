@@ -173,6 +173,7 @@ fn accept(last: Option<&Snapshot>, result: Result<Snapshot, ReadError>) -> Resul
     for (what, before, now) in [
         ("users", last.users.len(), snapshot.users.len()),
         ("groups", last.groups.len(), snapshot.groups.len()),
+        ("certificates", last.certificates.len(), snapshot.certificates.len()),
     ] {
         if now < before / 2 {
             return Err(format!(

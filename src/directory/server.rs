@@ -81,8 +81,15 @@ async fn ask(settings: &Settings, mut ldap: Ldap) -> Result<Snapshot, ReadError>
     if let Some(cut) = user_entries.iter().chain(&group_entries).find(|entry| entry.is_cut()) {
         return Err(ReadError::CutOff(cut.dn.clone()));
     }
+    let mut snapshot = entries::snapshot(&settings.base, (users, &user_entries), (groups, &group_entries));
+    if let Some(mapping) = &settings.mapping.certificates {
+        let base = mapping.base_dn.as_ref().unwrap_or(&settings.base);
+        let wanted = vec![mapping.address.clone(), mapping.certificate.clone()];
+        let entries = search(&mut ldap, base, &mapping.filter, wanted).await?;
+        snapshot.certificates = entries::certificates(mapping, &entries);
+    }
     let _ = ldap.unbind().await;
-    Ok(entries::snapshot(&settings.base, (users, &user_entries), (groups, &group_entries)))
+    Ok(snapshot)
 }
 
 async fn search(
@@ -100,8 +107,8 @@ async fn search(
         if entries.len() == MAX_ENTRIES {
             return Err(ReadError::TooMany);
         }
-        let SearchEntry { dn, attrs, bin_attrs: _ } = SearchEntry::construct(entry);
-        entries.push(Entry { dn, attributes: attrs });
+        let SearchEntry { dn, attrs, bin_attrs } = SearchEntry::construct(entry);
+        entries.push(Entry { dn, attributes: attrs, binary: bin_attrs });
     }
     answer.finish().await.success()?;
     Ok(entries)

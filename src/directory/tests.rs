@@ -164,6 +164,7 @@ fn entries_of_active_directory_are_understood() {
             .iter()
             .map(|(name, values)| ((*name).to_owned(), values.iter().map(|v| (*v).to_owned()).collect()))
             .collect(),
+        binary: std::collections::HashMap::new(),
     };
     let people = [
         entry(

@@ -1,5 +1,6 @@
-//! One byte budget for what mail occupies in memory (design decision 12): over it we stop reading, and
-//! after a while answer 452 instead of growing.
+//! One byte budget for what mail occupies in memory (design decision 12): half of what this process may use,
+//! divided once between all that hold mail, so that no stage can starve another. Over its part a stage waits
+//! (reception stops reading), and after a while answers 452 instead of growing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,38 @@ const UNIT: u64 = 1024;
 /// How long a transaction waits for others to finish.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Shared by reception, decision and delivery. Cheap to clone.
+/// The parts of the one budget. The other half of the memory is for everything that does not grow with the mail
+/// on its way, and for pages of content files, which the kernel drops when it needs them.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    /// Sessions that receive content, and judging messages that are not large.
+    pub reception: Budget,
+    /// Judging large messages: their decoded text. Apart, so that small mail never stands in line behind them.
+    pub large: Budget,
+    /// Content of mail that waits for its first attempt, so that it need not be read from the disk.
+    pub warm: u64,
+    /// Messages in line for a destination; and the same again for messages that are changed on their way out.
+    pub delivery: u64,
+}
+
+/// More than this for mail that waits gains nothing.
+const ENOUGH: u64 = 64 << 20;
+
+impl Budgets {
+    /// Half of the memory this process may use: its cgroup's limit, else the machine's memory.
+    pub fn of_this_machine() -> Self {
+        Self::divide(memory_limit().unwrap_or(1 << 30) / 2)
+    }
+
+    fn divide(total: u64) -> Self {
+        let part = (total / 8).min(ENOUGH);
+        let rest = total - 3 * part;
+        let large = rest * 3 / 5;
+        Self { reception: Budget::new(rest - large), large: Budget::new(large), warm: part, delivery: part }
+    }
+}
+
+/// One part. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
     free: Arc<Semaphore>,
@@ -30,15 +62,10 @@ impl Budget {
         Self { free: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Half of the memory this process may use: its cgroup's limit, else the machine's memory.
-    pub fn of_this_machine() -> Self {
-        Self::new(memory_limit().unwrap_or(1 << 30) / 2)
-    }
-
-    /// Takes `bytes` (at most a quarter of the whole), waiting up to 30 s for others to finish. `None`: there
-    /// was no room in that time.
+    /// Takes `bytes`, waiting up to 30 s for others to finish. Who needs more than the whole has the whole, alone.
+    /// `None`: there was no room in that time.
     pub async fn take(&self, bytes: u64) -> Option<Share> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total / 4).max(1);
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.total.max(1));
         let wait = Arc::clone(&self.free).acquire_many_owned(units);
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(Ok(permit)) => Some(Share { _permit: permit }),
@@ -97,6 +124,28 @@ mod tests {
         assert!(budget.take(UNIT).await.is_none());
         drop(held);
         assert!(budget.take(UNIT).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_larger_than_the_whole_is_alone() {
+        let budget = Budget::new(4 * UNIT);
+        let all = budget.take(100 * UNIT).await.expect("nobody else is there");
+        assert!(budget.take(1).await.is_none());
+        drop(all);
+        assert!(budget.take(1).await.is_some());
+    }
+
+    #[test]
+    fn the_parts_are_the_whole_and_no_more() {
+        for total in [16 << 20, 256 << 20, 8 << 30] {
+            let Budgets { reception, large, warm, delivery } = Budgets::divide(total);
+            let of = |budget: &Budget| u64::from(budget.total) * UNIT;
+            let sum = of(&reception) + of(&large) + warm + 2 * delivery;
+            assert!(sum <= total + 2 * UNIT && sum > total - 2 * UNIT, "{sum} of {total}");
+        }
+        // 200 sessions of any size at once, in a pod of 512 MiB.
+        let Budgets { reception, .. } = Budgets::divide(256 << 20);
+        assert!(u64::from(reception.total) * UNIT >= 200 * (256 << 10));
     }
 
     #[test]

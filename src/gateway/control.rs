@@ -24,6 +24,8 @@ use crate::delivery::Throttle;
 use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::probe::Prober;
+use crate::gateway::queue::Queue;
 use crate::spool::Spool;
 
 /// A poll without news is answered after this.
@@ -46,6 +48,8 @@ struct Known {
     /// The refused sequence it has seen.
     #[serde(default)]
     refused: u64,
+    /// The count of tests of routes it has seen.
+    tested: Option<u64>,
     /// The sequence it has published: confirms to the pod that what it runs is the newest.
     published: Option<u64>,
     /// Pods of the gateway that are ready: they share the limits of routes.
@@ -56,10 +60,16 @@ pub fn routes(live: Arc<Live>, spool: Spool, throttle: Throttle) -> Router {
     Router::new().route("/ack", get(ack)).with_state(Shared { live, spool, throttle })
 }
 
-/// What runs, how often each of its rules matched here since the start, which destinations get less mail than
-/// there is and why. In standalone mode the page of the
-/// objects shows the same counts.
-pub fn status(live: Arc<Live>, matches: Matches, throttle: Throttle) -> Router {
+/// What runs, how often each of its rules matched here since the start, what is paused, what tests of its routes
+/// found, which destinations get less mail than there is and why. In standalone mode the page of the objects shows
+/// the same.
+pub fn status(
+    live: Arc<Live>,
+    matches: Matches,
+    queue: Queue,
+    prober: Prober,
+    throttle: Throttle,
+) -> Router {
     let page = move || {
         let running = live.current();
         let rules = running.as_ref().map(|running| matches.of(&running.bundle)).unwrap_or_default();
@@ -67,6 +77,8 @@ pub fn status(live: Arc<Live>, matches: Matches, throttle: Throttle) -> Router {
             "sequence": running.as_ref().map(|running| running.sequence),
             "revision": running.as_ref().map(|running| running.revision.as_str()),
             "rules": rules,
+            "paused": queue.paused(),
+            "routes": prober.all(),
             "delivery": throttle.view(Timestamp::now()),
         });
         async move { Json(page) }
@@ -95,7 +107,7 @@ async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<A
         shared.throttle.set_pods(pods);
     }
     if let Some(after) = known.after {
-        let news = shared.live.news(Sequence(after), Sequence(known.refused));
+        let news = shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested);
         let _ = tokio::time::timeout(LONGEST_POLL, news).await;
     }
     Json(shared.live.ack(shared.spool.len() as u64))

@@ -1,9 +1,10 @@
 //! A mail's way in: one transaction from MAIL to the reply after the data. One policy snapshot is taken at
 //! MAIL and kept to the end (design decision 13); 250 is said when the spool has it on disk.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
@@ -11,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::gateway::acceptance::{self, Acceptance, Before, Message, Verdict};
-use crate::gateway::admission;
+use crate::gateway::admission::{self, Client};
 use crate::gateway::budget::{Budget, Share};
 use crate::gateway::decisions::Occasion;
 use crate::gateway::inspect::{Arrived, Findings, Inspector};
@@ -21,14 +22,22 @@ use crate::gateway::mount::Mount;
 use crate::gateway::quarantine;
 use crate::gateway::received;
 use crate::mail::envelope::{Envelope, Recipient, Sender};
+use crate::mail::rate::Rate;
 use crate::policy::settle::{Settlement, settle};
 use crate::policy::{Decision, Delivery};
+use crate::smtp::rate::Buckets;
 use crate::smtp::reply::Reply;
+use crate::smtp::server::client as client_address;
 use crate::smtp::{Handler, Mail, Peer};
 use crate::spool::{CommitError, Content, ContentWriter, Facts, QueueId, Spool};
 
 /// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
 const IN_MEMORY: u64 = 256 << 10;
+
+/// Clients whose rates are remembered at the same time; about 6 MiB.
+const CLIENTS: usize = 50_000;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The gateway as the SMTP server sees it. Cheap to clone.
 #[derive(Clone)]
@@ -54,19 +63,49 @@ struct Shared {
     acceptance: Acceptance,
     draining: AtomicBool,
     hostname: String,
+    /// What clients have handed in lately.
+    rates: Mutex<Buckets<Source>>,
     metrics: Metrics,
+}
+
+/// Whose messages are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Source {
+    Login(Arc<str>),
+    Address(IpAddr),
 }
 
 struct Metrics {
     replies: Family<[(&'static str, &'static str); 1], Counter>,
     recipients: Family<[(&'static str, &'static str); 1], Counter>,
+    no_room: Family<[(&'static str, &'static str); 1], Counter>,
+    denied: Family<[(&'static str, &'static str); 1], Counter>,
+    limited: Counter,
     /// Held messages are counted with what becomes of them.
     quarantine: quarantine::Metrics,
 }
 
 impl Metrics {
     fn register(quarantine: quarantine::Metrics, registry: &mut Registry) -> Self {
-        let metrics = Self { replies: Family::default(), recipients: Family::default(), quarantine };
+        let metrics = Self {
+            replies: Family::default(),
+            recipients: Family::default(),
+            denied: Family::default(),
+            limited: Counter::default(),
+            no_room: Family::default(),
+            quarantine,
+        };
+        registry.register(
+            "postern_relay_denied",
+            "Recipients refused whatever the rules say, by why: client (not allowed), login (bound to other senders), \
+             sender (not of this organisation)",
+            metrics.denied.clone(),
+        );
+        registry.register(
+            "postern_rate_limited",
+            "Transactions refused because their client handed in too many messages within a minute",
+            metrics.limited.clone(),
+        );
         registry.register(
             "postern_messages",
             "Messages by what was answered after the data: accepted, rejected, deferred, refused",
@@ -78,7 +117,27 @@ impl Metrics {
              held, discarded as blatant spam",
             metrics.recipients.clone(),
         );
+        registry.register(
+            "postern_no_room",
+            "Transactions answered 452 4.3.1, by what was full: memory, disk",
+            metrics.no_room.clone(),
+        );
         metrics
+    }
+
+    fn storage(&self, error: &CommitError) -> Reply {
+        match error {
+            CommitError::Full => {
+                self.no_room.get_or_create(&[("of", "disk")]).inc();
+                Reply::new(452, [4, 3, 1], "Insufficient system storage, try again later")
+            }
+            CommitError::Io(_) => Reply::new(451, [4, 3, 0], "Cannot store the message, try again later"),
+        }
+    }
+
+    fn out_of_memory(&self) -> Reply {
+        self.no_room.get_or_create(&[("of", "memory")]).inc();
+        Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
     }
 
     fn count(&self, result: &'static str) {
@@ -116,6 +175,7 @@ impl Intake {
             acceptance,
             draining: AtomicBool::new(false),
             hostname,
+            rates: Mutex::new(Buckets::new(CLIENTS)),
             metrics: Metrics::register(quarantine, registry),
         }))
     }
@@ -127,6 +187,22 @@ impl Intake {
     /// From now on every new transaction is answered 421.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts a message of a client; the refusal when it hands in too many (spec R160).
+    fn counted(&self, running: &Running, peer: &Peer) -> Result<(), Reply> {
+        let gateway = &running.bundle.gateway;
+        let Some(limit) = gateway.limits.messages_per_minute_per_client else { return Ok(()) };
+        let source = match &peer.login {
+            Some(login) => Source::Login(Arc::clone(login)),
+            None => Source::Address(client_address(peer.address.ip())),
+        };
+        // Counting cannot panic half way.
+        let mut rates = self.0.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(source, &Rate::whole(limit, MINUTE), Timestamp::now()).map_err(|_| {
+            self.0.metrics.limited.inc();
+            Reply::new(450, [4, 7, 1], format!("Rate limit exceeded ({limit} per minute)"))
+        })
     }
 
     fn not_serving(&self) -> Option<Reply> {
@@ -160,8 +236,9 @@ impl Handler for Intake {
             return Err(reply);
         }
         let running = self.0.live.current().expect("not_serving looked");
+        self.counted(&running, peer)?;
         Ok(Incoming {
-            client_allowed: admission::client_allowed(&running.bundle.gateway, peer.address.ip()),
+            client_listed: admission::client_allowed(&running.bundle.gateway, peer.address.ip()),
             shared: Arc::clone(&self.0),
             running,
             peer: peer.clone(),
@@ -177,7 +254,8 @@ pub struct Incoming {
     shared: Arc<Shared>,
     running: Arc<Running>,
     peer: Peer,
-    client_allowed: bool,
+    /// Its address is in one of the gateway's networks.
+    client_listed: bool,
     declared: Option<u64>,
     envelope: Envelope,
     arriving: Option<Arriving>,
@@ -195,14 +273,18 @@ struct Arriving {
 impl Mail for Incoming {
     async fn rcpt(&mut self, recipient: Recipient) -> Result<(), Reply> {
         let gateway = &self.running.bundle.gateway;
-        admission::rcpt(gateway, self.client_allowed, self.envelope.sender.mailbox.as_ref())?;
+        admission::rcpt(gateway, self.client(), self.envelope.sender.mailbox.as_ref()).map_err(|denied| {
+            self.shared.metrics.denied.get_or_create(&[("reason", denied.word())]).inc();
+            denied.reply()
+        })?;
         self.envelope.recipients.push(recipient);
         Ok(())
     }
 
     async fn data(&mut self) -> Result<(), Reply> {
         let wanted = self.declared.unwrap_or(IN_MEMORY).min(IN_MEMORY);
-        let share = self.shared.budget.take(wanted).await.ok_or_else(out_of_memory)?;
+        let share =
+            self.shared.budget.take(wanted).await.ok_or_else(|| self.shared.metrics.out_of_memory())?;
         let id = self.shared.spool.new_id();
         let field = received::field(
             &self.peer,
@@ -214,14 +296,14 @@ impl Mail for Incoming {
             Timestamp::now(),
         );
         let mut writer = self.shared.spool.writer();
-        writer.write(field.as_bytes()).map_err(|error| storage(&error))?;
+        writer.write(field.as_bytes()).map_err(|error| self.shared.metrics.storage(&error))?;
         self.arriving = Some(Arriving { id, writer, received: field.len(), _share: share });
         Ok(())
     }
 
     async fn write(&mut self, content: &[u8]) -> Result<(), Reply> {
         let Some(arriving) = &mut self.arriving else { return Err(lost()) };
-        arriving.writer.write(content).map_err(|error| storage(&error))
+        arriving.writer.write(content).map_err(|error| self.shared.metrics.storage(&error))
     }
 
     async fn finish(mut self) -> Reply {
@@ -229,7 +311,7 @@ impl Mail for Incoming {
         let Arriving { id, writer, received, _share } = arriving;
         let content = match writer.finish() {
             Ok(content) => content,
-            Err(error) => return self.answer("refused", storage(&error)),
+            Err(error) => return self.answer("refused", self.shared.metrics.storage(&error)),
         };
         let mark = received::mark(&self.running.bundle.gateway.origin.uid);
         if received::is_loop(&content.bytes()[received..], &mark) {
@@ -253,7 +335,7 @@ impl Mail for Incoming {
                 match self.record(id, &content, &facts, archive).await {
                     Ok(()) => self.answer("rejected", reply),
                     // Nothing happens to a message without the record that was promised of it.
-                    Err(error) => self.answer("refused", storage(&error)),
+                    Err(error) => self.answer("refused", self.shared.metrics.storage(&error)),
                 }
             }
             Settlement::Accept { deliveries, held, discarded, archive, refused, unreported } => {
@@ -261,7 +343,7 @@ impl Mail for Incoming {
                 let verdict = Verdict { deliveries, held, archive, refused };
                 match self.store(id, &content, &facts, verdict, numbers).await {
                     Ok(()) => self.answer("accepted", reply),
-                    Err(error) => self.answer("refused", storage(&error)),
+                    Err(error) => self.answer("refused", self.shared.metrics.storage(&error)),
                 }
             }
         }
@@ -281,6 +363,13 @@ impl Incoming {
         self.running.bundle.gateway.hostname.as_deref().unwrap_or(&self.shared.hostname)
     }
 
+    /// Why this client may hand over mail, and as whom.
+    fn client(&self) -> Client<'_> {
+        let Peer { login, certificate, .. } = &self.peer;
+        let gateway = &self.running.bundle.gateway;
+        admission::client(gateway, self.client_listed, login.as_deref(), certificate.as_deref())
+    }
+
     fn answer(&self, result: &'static str, reply: Reply) -> Reply {
         self.shared.metrics.count(result);
         reply
@@ -293,7 +382,14 @@ impl Incoming {
         let arrived =
             Arrived { id: &id, client, helo: &self.peer.helo, envelope: &self.envelope, content, received };
         let (needs, gateway) = (self.running.policy.needs(), &self.running.bundle.gateway);
-        let Findings { authenticated, spam } = self.shared.inspector.inspect(needs, gateway, arrived).await;
+        let Findings { mut authenticated, spam } =
+            self.shared.inspector.inspect(needs, gateway, arrived).await;
+        let known = self.client();
+        for domain in known.vouches_for(self.envelope.sender.mailbox.as_ref()) {
+            if !authenticated.contains(&domain) {
+                authenticated.push(domain);
+            }
+        }
         Facts {
             client,
             tls: self.peer.tls.is_some(),
@@ -302,6 +398,7 @@ impl Incoming {
             phishy: spam.phishy,
             blatant: spam.blatant,
             received: received as u64,
+            identity: known.identity(),
         }
     }
 
@@ -316,7 +413,7 @@ impl Incoming {
             occasion: Occasion::Received,
         };
         self.shared.judge.judge(&self.running, case, content).await.map_err(|error| match error {
-            Unjudged::NoMemory => out_of_memory(),
+            Unjudged::NoMemory => self.shared.metrics.out_of_memory(),
             Unjudged::Failed => Reply::new(451, [4, 7, 1], judge::failure(&id.to_string())),
         })
     }
@@ -390,17 +487,6 @@ impl Incoming {
         }
         Ok(())
     }
-}
-
-fn storage(error: &CommitError) -> Reply {
-    match error {
-        CommitError::Full => Reply::new(452, [4, 3, 1], "Insufficient system storage, try again later"),
-        CommitError::Io(_) => Reply::new(451, [4, 3, 0], "Cannot store the message, try again later"),
-    }
-}
-
-fn out_of_memory() -> Reply {
-    Reply::new(452, [4, 3, 1], "Too many messages at once, try again later")
 }
 
 fn lost() -> Reply {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use crate::bundle::document::{EnhancedCode, ObjectId};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Judged, Occasion};
 use crate::gateway::live::Running;
 use crate::mail::envelope::Envelope;
@@ -19,11 +19,13 @@ use crate::spool::{Content, Facts};
 /// Content up to this size is judged where it was read; larger ones on the bounded pool, so that a big
 /// message never holds up the small ones of other sessions.
 const INLINE: usize = 64 << 10;
+/// Content above this size is judged from a part of the budget of its own.
+const LARGE: usize = 1 << 20;
 
 /// Cheap to clone; clones share one pool.
 #[derive(Clone)]
 pub struct Judge {
-    budget: Budget,
+    budgets: Budgets,
     /// Threads that judge large messages at the same time.
     pool: Arc<Semaphore>,
     /// Told of each decision.
@@ -53,9 +55,9 @@ pub enum Unjudged {
 }
 
 impl Judge {
-    pub fn new(budget: Budget, decisions: Decisions) -> Self {
+    pub fn new(budgets: Budgets, decisions: Decisions) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { budget, pool: Arc::new(Semaphore::new(threads)), decisions }
+        Self { budgets, pool: Arc::new(Semaphore::new(threads)), decisions }
     }
 
     pub async fn judge(
@@ -85,7 +87,8 @@ impl Judge {
             return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed());
         }
         // Reading a large message needs room for its decoded text.
-        let _share = self.budget.take(2 * size as u64).await.ok_or(Unjudged::NoMemory)?;
+        let budget = if size > LARGE { &self.budgets.large } else { &self.budgets.reception };
+        let _share = budget.take(2 * size as u64).await.ok_or(Unjudged::NoMemory)?;
         let _turn = self.pool.acquire().await.map_err(|_| Unjudged::Failed)?;
         tokio::task::spawn_blocking(work).await.map_err(|_| failed())
     }
@@ -102,12 +105,13 @@ impl Judge {
 
 impl Case {
     fn transaction(&self) -> Transaction<'_> {
-        let Facts { client, tls, authenticated, spam, phishy, blatant, received: _ } = &self.facts;
+        let Facts { client, tls, authenticated, spam, phishy, blatant, received: _, identity } = &self.facts;
         Transaction {
             client: *client,
             tls: *tls,
             now: self.now,
             authenticated,
+            identity: identity.as_ref(),
             spam: Spam { spam: *spam, phishy: *phishy, blatant: *blatant },
             except: &self.except,
             ..Transaction::new(&self.id, &self.envelope)

@@ -8,17 +8,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bundle::document::{Gateway, Listener, ListenerTls};
+use crate::bundle::document::{ClientUser, Gateway, Listener, ListenerTls};
 use crate::bundle::{Materials, NackReason};
 use crate::gateway::intake::{Intake, WeakIntake};
 use crate::loops::Dealer;
-use crate::smtp::server::{Connections, ListenerConfig, Server};
-use crate::smtp::settings::{Limits, Settings, TlsMode};
-use crate::smtp::tls::{LiveCertificate, TlsError};
+use crate::smtp::auth::Users;
+use crate::smtp::server::{Connections, ListenerConfig, Logins, Server};
+use crate::smtp::settings::{Limits, Settings, Timeouts, TlsMode};
+use crate::smtp::tls::{ClientAuthority, LiveCertificate, TlsError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -28,13 +30,23 @@ pub enum ListenError {
     Certificate { name: String, source: TlsError },
     #[error("the certificate of listener {name} is not in the mount")]
     Missing { name: String },
+    #[error("the password of client {name} is not in the mount")]
+    Password { name: String },
+    #[error("the CA of the clients is not in the mount")]
+    NoClientCa,
+    #[error("the CA of the clients cannot be used: {0}")]
+    ClientCa(TlsError),
 }
 
 impl ListenError {
     pub fn reason(&self) -> NackReason {
         match self {
-            ListenError::Bind { .. } | ListenError::Certificate { .. } => NackReason::ListenerFailed,
-            ListenError::Missing { .. } => NackReason::SecretMissing,
+            ListenError::Bind { .. } | ListenError::Certificate { .. } | ListenError::ClientCa(_) => {
+                NackReason::ListenerFailed
+            }
+            ListenError::Missing { .. } | ListenError::Password { .. } | ListenError::NoClientCa => {
+                NackReason::SecretMissing
+            }
         }
     }
 }
@@ -58,6 +70,8 @@ struct Place {
     name: String,
     address: SocketAddr,
     tls: TlsMode,
+    /// Load balancers in front of it.
+    proxy_from: Vec<IpNet>,
 }
 
 struct Open {
@@ -72,7 +86,14 @@ struct Open {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum CertificateSource {
+struct CertificateSource {
+    own: OwnCertificate,
+    /// Whom clients' certificates are to be from, if they are asked for one.
+    client_ca: Option<Arc<[u8]>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum OwnCertificate {
     SelfSigned { hostname: String },
     Pem { chain: Arc<[u8]>, key: Arc<[u8]> },
 }
@@ -101,7 +122,7 @@ impl Open {
 
 impl Listeners {
     pub fn new(fixed: Vec<SocketAddr>, hostname: String, loops: Dealer) -> Self {
-        let settings = settings(&hostname, Limits::default());
+        let settings = Settings { timeouts: timeouts(), ..Settings::new(&hostname) };
         Self {
             fixed,
             hostname,
@@ -130,10 +151,11 @@ impl Listeners {
             certificate: None,
             proxy_from: Vec::new(),
         };
-        let made_of = CertificateSource::SelfSigned { hostname: self.hostname.clone() };
+        let own = OwnCertificate::SelfSigned { hostname: self.hostname.clone() };
+        let made_of = CertificateSource { own, client_ca: None };
         let mut open = self.open.lock().await;
         for place in self.places(&listener).into_iter().filter(|place| self.fixed.contains(&place.address)) {
-            let Ok(certificate) = make(&listener, &made_of).map(Arc::new) else { return };
+            let Ok(certificate) = make(&listener, &made_of, None).map(Arc::new) else { return };
             if let Ok(bound) = self.bind(&place, Arc::clone(&certificate), &intake) {
                 open.insert(place.address, Open::start(place, bound, certificate, made_of.clone()));
             }
@@ -147,20 +169,26 @@ impl Listeners {
         let mut open = self.open.lock().await;
 
         // Everything that can fail comes first.
+        let users = Arc::new(users(gateway, materials)?);
+        let client_ca = client_ca(gateway, materials)?;
+        let authority = client_ca.as_deref().map(ClientAuthority::from_pem).transpose();
+        let authority = authority.map_err(ListenError::ClientCa)?.map(Arc::new);
         let mut certificates = Vec::new();
         let mut fresh = Vec::new();
         let mut wanted = Vec::new();
         for listener in self.meant(gateway) {
-            let made_of = source(listener, hostname, materials)?;
+            let own = source(listener, hostname, materials)?;
+            let made_of = CertificateSource { own, client_ca: client_ca.clone() };
             for place in self.places(listener) {
                 wanted.push(place.address);
                 match open.get(&place.address) {
                     Some(known) if known.place == place && known.made_of == made_of => {}
                     Some(known) if known.place == place => {
-                        certificates.push((place, make(listener, &made_of)?, made_of.clone()));
+                        let certificate = make(listener, &made_of, authority.as_deref())?;
+                        certificates.push((place, certificate, made_of.clone()));
                     }
                     other => {
-                        let certificate = Arc::new(make(listener, &made_of)?);
+                        let certificate = Arc::new(make(listener, &made_of, authority.as_deref())?);
                         let bound = match other {
                             Some(known) => self.take_over(&known.socket, &place, &certificate, &intake)?,
                             None => self.bind(&place, Arc::clone(&certificate), &intake)?,
@@ -179,7 +207,8 @@ impl Listeners {
             connections_per_client: limits.connections_per_client as usize,
             ..Limits::default()
         };
-        self.settings.store(Arc::new(settings(hostname, limits)));
+        let hostname = hostname.to_owned();
+        self.settings.store(Arc::new(Settings { hostname, limits, timeouts: timeouts(), users, authority }));
         for (place, certificate, made_of) in certificates {
             if let Some(known) = open.get_mut(&place.address) {
                 known.certificate.replace_by(&certificate);
@@ -201,6 +230,11 @@ impl Listeners {
     /// SMTP sessions that are open, of all listeners.
     pub fn sessions(&self) -> usize {
         self.connections.open()
+    }
+
+    /// How logins of clients went.
+    pub fn logins(&self) -> &Logins {
+        self.connections.logins()
     }
 
     /// The name of this machine.
@@ -229,7 +263,12 @@ impl Listeners {
             ListenerTls::Required => TlsMode::Required,
             ListenerTls::Implicit => TlsMode::Implicit,
         };
-        let place = |address| Place { name: listener.name.clone(), address, tls };
+        let place = |address| Place {
+            name: listener.name.clone(),
+            address,
+            tls,
+            proxy_from: listener.proxy_from.clone(),
+        };
         if self.fixed.is_empty() {
             return vec![place(SocketAddr::from((Ipv6Addr::UNSPECIFIED, listener.bind_port())))];
         }
@@ -241,6 +280,7 @@ impl Listeners {
             name: place.name.clone(),
             addr,
             tls: place.tls,
+            proxy_from: place.proxy_from.clone(),
             certificate: Arc::clone(certificate),
             settings: Arc::clone(&self.settings),
             connections: Arc::clone(&self.connections),
@@ -307,33 +347,47 @@ fn is_no_ipv6(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-fn settings(hostname: &str, limits: Limits) -> Settings {
-    let mut settings = Settings { limits, ..Settings::new(hostname) };
+fn timeouts() -> Timeouts {
     // The gateway itself stays open a little longer before it closes its listeners.
-    settings.timeouts.drain_grace = Duration::ZERO;
-    settings
+    Timeouts { drain_grace: Duration::ZERO, ..Timeouts::default() }
 }
 
-fn source(
-    listener: &Listener,
-    hostname: &str,
-    materials: &Materials,
-) -> Result<CertificateSource, ListenError> {
+/// Who may log in, with their passwords. A line end at the end of a password is the editor's, not the user's.
+fn users(gateway: &Gateway, materials: &Materials) -> Result<Users, ListenError> {
+    let mut users = Vec::with_capacity(gateway.users.len());
+    for ClientUser { name, password, senders: _ } in &gateway.users {
+        let password = materials.get(password).ok_or_else(|| ListenError::Password { name: name.clone() })?;
+        let password = password.strip_suffix(b"\n").unwrap_or(password);
+        users.push((name.as_str(), password.strip_suffix(b"\r").unwrap_or(password)));
+    }
+    Ok(Users::new(users))
+}
+
+fn client_ca(gateway: &Gateway, materials: &Materials) -> Result<Option<Arc<[u8]>>, ListenError> {
+    let Some(authority) = &gateway.mutual_tls else { return Ok(None) };
+    materials.get(&authority.ca).map(|ca| Some(Arc::clone(ca))).ok_or(ListenError::NoClientCa)
+}
+
+fn source(listener: &Listener, hostname: &str, materials: &Materials) -> Result<OwnCertificate, ListenError> {
     let Some(certificate) = &listener.certificate else {
-        return Ok(CertificateSource::SelfSigned { hostname: hostname.to_owned() });
+        return Ok(OwnCertificate::SelfSigned { hostname: hostname.to_owned() });
     };
     match (materials.get(&certificate.chain), materials.get(&certificate.key)) {
         (Some(chain), Some(key)) => {
-            Ok(CertificateSource::Pem { chain: Arc::clone(chain), key: Arc::clone(key) })
+            Ok(OwnCertificate::Pem { chain: Arc::clone(chain), key: Arc::clone(key) })
         }
         _ => Err(ListenError::Missing { name: listener.name.clone() }),
     }
 }
 
-fn make(listener: &Listener, made_of: &CertificateSource) -> Result<LiveCertificate, ListenError> {
-    match made_of {
-        CertificateSource::SelfSigned { hostname } => LiveCertificate::self_signed(hostname),
-        CertificateSource::Pem { chain, key } => LiveCertificate::from_pem(chain, key),
+fn make(
+    listener: &Listener,
+    made_of: &CertificateSource,
+    clients: Option<&ClientAuthority>,
+) -> Result<LiveCertificate, ListenError> {
+    match &made_of.own {
+        OwnCertificate::SelfSigned { hostname } => LiveCertificate::self_signed(hostname, clients),
+        OwnCertificate::Pem { chain, key } => LiveCertificate::from_pem(chain, key, clients),
     }
     .map_err(|source| ListenError::Certificate { name: listener.name.clone(), source })
 }

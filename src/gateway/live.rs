@@ -72,6 +72,7 @@ pub struct Live {
 struct Seen {
     running: Option<RunningFacts>,
     refused: Option<Nack>,
+    tested: u64,
 }
 
 /// A watcher that did not run for this long is not trusted (design section 4).
@@ -127,7 +128,7 @@ impl Live {
                 };
                 tracing::info!(sequence = %facts.sequence, revision = %facts.revision, "policy loaded");
                 self.running.store(Some(Arc::new(running)));
-                self.seen.send_replace(Seen { running: Some(facts), refused: None });
+                self.seen.send_modify(|seen| (seen.running, seen.refused) = (Some(facts), None));
                 Ok(())
             }
             Err(nack) => {
@@ -174,6 +175,9 @@ impl Live {
             listening: self.listeners.addresses(&found.bundle.gateway),
         };
         let routes = RouteTable::build(&found.bundle, &found.materials, &own);
+        for (route, why) in routes.broken() {
+            tracing::warn!(%route, why, "a route cannot be used: its mail waits");
+        }
         self.listeners
             .apply(&found.bundle.gateway, &found.materials)
             .await
@@ -249,23 +253,35 @@ impl Live {
 
     /// The Ack of this moment; `queued` is the caller's to know.
     pub fn ack(&self, queued: u64) -> Ack {
-        let Seen { running, refused } = self.seen.borrow().clone();
+        let Seen { running, refused, tested } = self.seen.borrow().clone();
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
             running,
             formats: vec![FORMAT],
             refused,
+            tested,
             queued,
         }
     }
 
+    /// Tests of routes found something new; this is the count of such results.
+    pub fn tested(&self, count: u64) {
+        self.seen.send_if_modified(|seen| std::mem::replace(&mut seen.tested, count) != count);
+    }
+
     /// Waits until something newer runs, or was refused, than the asker knows.
     pub async fn news(&self, after: Sequence, refused: Sequence) {
+        self.news_or_tests(after, refused, None).await;
+    }
+
+    /// The same, or until the count of tests is another one.
+    pub async fn news_or_tests(&self, after: Sequence, refused: Sequence, tested: Option<u64>) {
         let mut seen = self.seen.subscribe();
         let news = |seen: &Seen| {
             seen.running.as_ref().is_some_and(|running| running.sequence > after)
                 || seen.refused.as_ref().is_some_and(|nack| nack.sequence > refused)
+                || tested.is_some_and(|known| seen.tested != known)
         };
         // An error means that `self` is gone: there will be no news.
         let _ = seen.wait_for(news).await;

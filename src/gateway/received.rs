@@ -24,12 +24,15 @@ pub fn field(
     utf8: bool,
     now: Timestamp,
 ) -> String {
-    let protocol = match (utf8, peer.tls.is_some(), peer.esmtp) {
-        (true, false, _) => "UTF8SMTP",
-        (true, true, _) => "UTF8SMTPS",
-        (false, true, _) => "ESMTPS",
-        (false, false, true) => "ESMTP",
-        (false, false, false) => "SMTP",
+    // RFC 3848, RFC 6531 section 4.3. Who logs in has said EHLO, and under TLS.
+    let protocol = match (utf8, peer.tls.is_some(), peer.esmtp, peer.login.is_some()) {
+        (true, false, _, _) => "UTF8SMTP",
+        (true, true, _, false) => "UTF8SMTPS",
+        (true, true, _, true) => "UTF8SMTPSA",
+        (false, true, _, false) => "ESMTPS",
+        (false, true, _, true) => "ESMTPSA",
+        (false, false, true, _) => "ESMTP",
+        (false, false, false, _) => "SMTP",
     };
     let address = peer.address.ip().to_canonical();
     let tag = if address.is_ipv6() { "IPv6:" } else { "" };
@@ -85,7 +88,19 @@ mod tests {
             helo: "client.example".to_owned(),
             esmtp: true,
             tls: None,
+            login: None,
+            certificate: None,
         }
+    }
+
+    #[test]
+    fn r036_a_login_shows_in_the_protocol_and_not_by_name() {
+        let of = |utf8| {
+            let peer = Peer { tls: Some("TLSv1.3".to_owned()), login: Some("app".into()), ..peer() };
+            field(&peer, "gw.example", &mark("u1"), "Q1", &[], utf8, Timestamp::UNIX_EPOCH)
+        };
+        assert!(of(false).contains(" with ESMTPSA\r\n") && of(true).contains(" with UTF8SMTPSA\r\n"));
+        assert!(!of(false).contains("app"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::bundle::Sequence;
-use crate::delivery::{self, Allowance, Metrics, RouteTable, Routes, Throttle, Worker};
+use crate::delivery::outcome::Trouble;
+use crate::delivery::routes::Label;
+use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Throttle, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::control;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
@@ -28,8 +30,10 @@ use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::probe::{self, Prober};
 use crate::gateway::quarantine::{self, Desk, Policies, clock};
-use crate::loops::{Dealer, Loops};
+use crate::gateway::queue::{self, Queue};
+use crate::loops::Loops;
 use crate::spool::{self, Spool};
 
 /// How long a drain waits for transactions and deliveries in flight; what is left stays in the spool.
@@ -53,6 +57,8 @@ pub struct Options {
     pub matches: Matches,
     /// How much mail goes where at a time; whoever serves a status page holds a clone.
     pub throttle: Throttle,
+    /// What is paused; whoever serves a status page holds a clone.
+    pub pauses: Pauses,
 }
 
 pub enum Source {
@@ -74,6 +80,8 @@ pub enum StartError {
     Spool(#[from] spool::OpenError),
     #[error("cannot listen on {address} for {what}: {source}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Pauses(#[from] queue::ClosuresError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
@@ -85,6 +93,7 @@ pub enum StartError {
 pub struct Gateway {
     loops: [Loops; 2],
     live: Arc<Live>,
+    prober: Prober,
     intake: Intake,
     spool: Spool,
     desk: Desk,
@@ -99,31 +108,38 @@ pub struct Gateway {
 }
 
 /// Routes as they are now, for each attempt afresh. Made when the first policy runs.
-struct Current(Arc<Live>);
+struct Current {
+    live: Arc<Live>,
+    prober: Prober,
+}
 
 impl Routes for Current {
     fn current(&self) -> Arc<RouteTable> {
         let running =
-            self.0.current().expect("delivery starts with the first policy, and there is one ever after");
+            self.live.current().expect("delivery starts with the first policy, and there is one ever after");
         Arc::clone(&running.routes)
+    }
+
+    fn troubled(&self, way: &Label, trouble: &Trouble) {
+        self.prober.doubt(way, trouble);
     }
 }
 
 /// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
 async fn deliver(
-    live: Arc<Live>,
+    routes: Current,
     spool: Spool,
     metrics: Metrics,
     allowance: Allowance,
-    (loops, throttle): (Dealer, Throttle),
+    pauses: Pauses,
+    config: delivery::Config,
     stop: CancellationToken,
 ) {
     tokio::select! {
-        () = live.news(Sequence::default(), Sequence(u64::MAX)) => {}
+        () = routes.live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let config = delivery::Config { drain: DRAIN, loops, throttle, ..delivery::Config::default() };
-    let worker = Worker::start(spool, Arc::new(Current(live)), metrics, allowance, config);
+    let worker = Worker::start(spool, Arc::new(routes), metrics, allowance, pauses, config);
     stop.cancelled().await;
     worker.shutdown().await;
 }
@@ -141,13 +157,19 @@ impl Gateway {
             pod,
             hostname,
             matches,
+            pauses,
             throttle,
         } = options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
-        let (spool, recovery) = Spool::open(&spool, spool::Options::default())?;
-        tracing::info!(queued = spool.len(), ?recovery, "spool opened");
+        let budgets = Budgets::of_this_machine();
+        let listener = bind("probes and metrics", admin).await?;
+        let admin = listener.local_addr().unwrap_or(admin);
+        let early = Early::answer(&listener).map_err(|source| listening(admin, source))?;
+        let spool =
+            open(spool, spool::Options { warm_bytes: Some(budgets.warm), ..spool::Options::default() });
+        let spool = spool.await?;
         let instance = spool.new_id().to_string();
         let incoming = Loops::start("smtp").map_err(StartError::Thread)?;
         let outgoing = Loops::start("delivery").map_err(StartError::Thread)?;
@@ -159,14 +181,14 @@ impl Gateway {
             }
             Source::Offered { pages } => (None, None, pages),
         };
-        let live = Arc::new(Live::new(pod, instance, listeners, memory));
+        let live = Arc::new(Live::new(pod, instance.clone(), listeners, memory));
+        let prober = Prober::new(Arc::clone(&live), instance, &mut registry);
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
         throttle.register(&mut registry);
-        let budget = Budget::of_this_machine();
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
-        let judge = Judge::new(budget.clone(), decisions.clone());
+        let judge = Judge::new(budgets.clone(), decisions.clone());
         let acceptance =
             Acceptance { spool: spool.clone(), allowance: allowance.clone(), metrics: metrics.clone() };
         let held = quarantine::Metrics::default();
@@ -177,26 +199,45 @@ impl Gateway {
             policies: Policies::Live(Arc::clone(&live)),
             metrics: held.clone(),
         });
+        let for_queue = acceptance.clone();
         let parts = intake::Parts {
             live: Arc::clone(&live),
             mount: mount.clone(),
-            budget,
+            budget: budgets.reception.clone(),
             judge,
             acceptance,
             quarantine: held,
             hostname,
         };
         let intake = Intake::new(parts, &mut registry);
-        registry.register_collector(Box::new(Gauges { live: Arc::clone(&live), spool: spool.clone() }));
+        registry.register_collector(Box::new(Gauges {
+            live: Arc::clone(&live),
+            spool: spool.clone(),
+            pauses: pauses.clone(),
+        }));
         live.listeners().attach(&intake);
         live.listeners().open_early().await;
         let no_more = CancellationToken::new();
+        let acts = queue::Metrics::default();
+        acts.register(&mut registry);
+        let routes = {
+            let live = Arc::clone(&live);
+            Box::new(move || live.current().map(|running| Arc::clone(&running.routes)))
+        };
+        let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
         let delivery = tokio::spawn(deliver(
-            Arc::clone(&live),
+            Current { live: Arc::clone(&live), prober: prober.clone() },
             spool.clone(),
             metrics,
             allowance,
-            (outgoing.dealer(), throttle.clone()),
+            pauses.clone(),
+            delivery::Config {
+                drain: DRAIN,
+                memory: budgets.delivery,
+                loops: outgoing.dealer(),
+                throttle: throttle.clone(),
+                ..delivery::Config::default()
+            },
             no_more.clone(),
         ));
 
@@ -204,12 +245,15 @@ impl Gateway {
         let leaving = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         let ready = {
-            let (live, leaving) = (Arc::clone(&live), Arc::clone(&leaving));
-            move || !leaving.load(Ordering::Relaxed) && live.is_ready()
+            let (live, leaving, spool) = (Arc::clone(&live), Arc::clone(&leaving), spool.clone());
+            move || !leaving.load(Ordering::Relaxed) && live.is_ready() && spool.disk_works()
         };
-        let mail_pages = quarantine::http::api(desk.clone());
+        let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone(), throttle.clone());
-        let status_page = control::status(Arc::clone(&live), decisions.matches().clone(), throttle);
+        let mail_pages = mail_pages.merge(probe::http::api(prober.clone()));
+        let control_pages = control_pages.merge(probe::http::results(prober.clone()));
+        let matches = decisions.matches().clone();
+        let status_page = control::status(Arc::clone(&live), matches, queue, prober.clone(), throttle);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;
@@ -240,8 +284,8 @@ impl Gateway {
             }
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
-        let listener = bind("probes and metrics", admin).await?;
-        let admin = listener.local_addr().unwrap_or(admin);
+        tasks.push(tokio::spawn(prober.clone().run(stop.clone())));
+        early.end().await;
         tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
         if let Some(mount) = mount {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
@@ -251,6 +295,7 @@ impl Gateway {
         Ok(Self {
             loops,
             live,
+            prober,
             intake,
             spool,
             desk,
@@ -267,6 +312,11 @@ impl Gateway {
     /// Where bundles are offered in standalone mode.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// What tests of the routes found.
+    pub fn prober(&self) -> &Prober {
+        &self.prober
     }
 
     /// The admin address as it was bound.
@@ -321,6 +371,44 @@ impl Gateway {
         tracing::info!(queued, "stopped");
         Ok(())
     }
+}
+
+/// Recovers the spool, on a thread that may wait for the disk: a large backlog takes its time.
+async fn open(folder: PathBuf, options: spool::Options) -> Result<Spool, StartError> {
+    let began = Instant::now();
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&folder, options)).await;
+    let (spool, recovery) = opened.map_err(|error| StartError::Thread(io::Error::other(error)))??;
+    tracing::info!(queued = spool.len(), ?recovery, took = ?began.elapsed(), "spool opened");
+    Ok(spool)
+}
+
+/// Answers probes while the spool is recovered: alive, not ready.
+struct Early {
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Early {
+    /// On a second handle of the same socket, so that no connection is refused when the real pages take over.
+    fn answer(listener: &TcpListener) -> io::Result<Self> {
+        let twin = rustix::io::fcntl_dupfd_cloexec(listener, 0)?;
+        let twin = TcpListener::from_std(twin.into())?;
+        let stop = CancellationToken::new();
+        let pages = admin::probes(|| false, Arc::new(Registry::default()));
+        let server = tokio::spawn(admin::serve(twin, None, pages, stop.clone()));
+        Ok(Self { stop, server })
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the probes of the start did not end well");
+        }
+    }
+}
+
+fn listening(address: SocketAddr, source: io::Error) -> StartError {
+    StartError::Listen { what: "probes and metrics", address, source }
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

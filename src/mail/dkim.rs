@@ -2,6 +2,7 @@
 //! message gets. Which message gets one is for delivery to say; verifying asks DNS and is done by the gateway.
 
 pub mod canonical;
+mod published;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,8 @@ use mail_auth::common::crypto::{self, Ed25519Key, HashAlgorithm, RsaKey, Signing
 use mail_auth::common::headers::{Writable, Writer};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
+
+pub use self::published::{Mismatch, PublicKey};
 
 use self::canonical::Form;
 use crate::mail::address::Domain;
@@ -68,6 +71,14 @@ impl Key {
             None => RsaKey::from_key_der(der)
                 .map(|key| Self(key.into()))
                 .map_err(|error| KeyError::Unsupported(error.to_string())),
+        }
+    }
+
+    /// What receivers verify its signatures with.
+    pub fn public(&self) -> PublicKey {
+        match &self.0 {
+            crypto::DkimKey::Rsa(key) => PublicKey::Rsa(key.public_key()),
+            crypto::DkimKey::Ed25519(key) => PublicKey::Ed25519(key.public_key()),
         }
     }
 

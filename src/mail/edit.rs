@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 
 pub use head::split;
 pub use head::subject_of;
-pub use smime::{CertificateError, check_certificate};
+pub use smime::{CertificateError, Signer, SignerError, Signers, check_certificate};
+
+use jiff::Timestamp;
 
 /// One change of a message. Among edits of one kind the order is that of the rules' rank; the kinds are applied
 /// in the order of spec R106, whatever their order in a list.
@@ -48,6 +50,10 @@ pub enum Edit {
     Smime { certificate: String },
     /// Wraps the message into a journal: its envelope as text, then the message as it came (spec R46).
     Journal { sender: String, recipients: Vec<String> },
+    /// The same as `Smime`, with a cipher that older clients know.
+    SmimeCbc { certificate: String },
+    /// Signs with the key of this sender (folded), before encryption (spec R106). The key itself is never stored.
+    SmimeSign { address: String },
 }
 
 /// Which attachments go: all, or those that fulfil any of the others.
@@ -86,6 +92,9 @@ pub enum EditError {
     Opaque,
     #[error("it cannot be encrypted: {0}")]
     Certificate(#[from] CertificateError),
+    /// The only error that may be another one tomorrow.
+    #[error("the key that signs for its sender is not here")]
+    NoSigningKey,
 }
 
 /// What happened beside what was asked for, or instead of it.
@@ -101,6 +110,10 @@ pub enum Note {
     FooterLeftOut(&'static str),
     /// Encrypted already, so left as it is (spec R103).
     AlreadyEncrypted,
+    /// Signed or encrypted already, so not signed again.
+    AlreadySigned,
+    /// It is signed when it leaves; who looks here has no keys.
+    SignedOnItsWay,
 }
 
 impl fmt::Display for Note {
@@ -111,6 +124,8 @@ impl fmt::Display for Note {
             Note::EncryptedKept => f.write_str("encrypted content was left as it is"),
             Note::FooterLeftOut(why) => write!(f, "no footer was added: {why}"),
             Note::AlreadyEncrypted => f.write_str("the message was encrypted already"),
+            Note::AlreadySigned => f.write_str("the message was signed or encrypted already"),
+            Note::SignedOnItsWay => f.write_str("the message is signed when it leaves"),
         }
     }
 }
@@ -124,6 +139,8 @@ impl Note {
             Note::EncryptedKept => "EncryptedKept",
             Note::FooterLeftOut(_) => "FooterLeftOut",
             Note::AlreadyEncrypted => "AlreadyEncrypted",
+            Note::AlreadySigned => "AlreadySigned",
+            Note::SignedOnItsWay => "SignedOnItsWay",
         }
     }
 }
@@ -185,13 +202,39 @@ pub fn touches_body(edits: &[Edit]) -> bool {
         | Edit::Footer(_)
         | Edit::StripAmp
         | Edit::Smime { .. }
+        | Edit::SmimeCbc { .. }
+        | Edit::SmimeSign { .. }
         | Edit::Journal { .. } => true,
     })
 }
 
-/// Applies all edits, in the order of spec R106: attachments and AMP go, footer, subject, headers, encryption; a
-/// journal wraps the rest. Without edits the result is `content`.
+/// Those who can sign with S/MIME here, and the time that signatures bear.
+#[derive(Debug, Clone, Copy)]
+pub struct Signing<'a> {
+    pub signers: &'a Signers,
+    pub now: Timestamp,
+}
+
+/// The same as [`apply_signed`] where there are no keys: what would be signed is not, and noted.
 pub fn apply_all<'a>(content: &'a [u8], edits: &[Edit]) -> Result<Edited<'a>, EditError> {
+    apply(content, edits, None)
+}
+
+/// Applies all edits, in the order of spec R106: attachments and AMP go, footer, subject, headers, signature,
+/// encryption; a journal wraps the rest. Without edits the result is `content`.
+pub fn apply_signed<'a>(
+    content: &'a [u8],
+    edits: &[Edit],
+    signing: Signing<'_>,
+) -> Result<Edited<'a>, EditError> {
+    apply(content, edits, Some(signing))
+}
+
+fn apply<'a>(
+    content: &'a [u8],
+    edits: &[Edit],
+    signing: Option<Signing<'_>>,
+) -> Result<Edited<'a>, EditError> {
     let mut notes = Vec::new();
     let mut content = Cow::Borrowed(content);
     let removals = removals(edits);
@@ -217,12 +260,33 @@ pub fn apply_all<'a>(content: &'a [u8], edits: &[Edit]) -> Result<Edited<'a>, Ed
     let head = (new_head != content[..at]).then_some(new_head);
     let mut edited = Edited { content, at, head, notes };
 
-    let certificates: Vec<&str> = edits
-        .iter()
-        .filter_map(|e| if let Edit::Smime { certificate } = e { Some(certificate.as_str()) } else { None })
-        .collect();
+    let signer =
+        edits.iter().find_map(|e| if let Edit::SmimeSign { address } = e { Some(address) } else { None });
+    match (signer, signing) {
+        (None, _) => {}
+        (Some(_), None) => edited.notes.push(Note::SignedOnItsWay),
+        (Some(address), Some(Signing { signers, now })) => {
+            let signer = signers.get(address).ok_or(EditError::NoSigningKey)?;
+            match smime::sign(edited.head(), edited.rest(), signer, now)? {
+                Some(new) => edited.become_whole(new),
+                None => edited.notes.push(Note::AlreadySigned),
+            }
+        }
+    }
+    let mut cipher = smime::Cipher::Gcm;
+    let mut certificates: Vec<&str> = Vec::new();
+    for edit in edits {
+        match edit {
+            Edit::Smime { certificate } => certificates.push(certificate),
+            Edit::SmimeCbc { certificate } => {
+                certificates.push(certificate);
+                cipher = smime::Cipher::Cbc;
+            }
+            _ => {}
+        }
+    }
     if !certificates.is_empty() {
-        match smime::encrypt(edited.head(), edited.rest(), &certificates)? {
+        match smime::encrypt(edited.head(), edited.rest(), &certificates, cipher)? {
             Some(new) => edited.become_whole(new),
             None => edited.notes.push(Note::AlreadyEncrypted),
         }

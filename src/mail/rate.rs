@@ -2,7 +2,7 @@
 //!
 //! A [`Bucket`] is the generic cell rate algorithm (ITU-T I.371): one timestamp says everything. Delivery
 //! spreads what a route may send evenly ([`Rate::even`]); whoever answers clients lets bursts through
-//! ([`Rate::burst`]). Both stay below their number in every window.
+//! ([`Rate::burst`]). Both stay below their number in every window. [`Rate::whole`] lets all come at once.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub struct Rate {
     period: Duration,
     /// How many may come at once.
     burst: u32,
+    /// What comes at once is not saved up from the rest.
+    beside: bool,
 }
 
 impl Rate {
@@ -23,14 +25,21 @@ impl Rate {
     /// early, so that small delays of a fast one are made up for.
     pub fn even(count: u32, period: Duration) -> Self {
         let count = count.max(1);
-        Self { count, period, burst: 1 + (count - 1) / 600 }
+        Self { count, period, burst: 1 + (count - 1) / 600, beside: false }
     }
 
     /// `count` within `period`, a tenth of them at once: at most `count` in any window of that length, nine
     /// tenths of it on and on.
     pub fn burst(count: u32, period: Duration) -> Self {
         let count = count.max(1);
-        Self { count, period, burst: count.div_ceil(10) }
+        Self { count, period, burst: count.div_ceil(10), beside: false }
+    }
+
+    /// `count` at once, and `count` within each `period` on and on: for people, who do things in one go. At most
+    /// twice `count` in any window of that length.
+    pub fn whole(count: u32, period: Duration) -> Self {
+        let count = count.max(1);
+        Self { count, period, burst: count, beside: true }
     }
 
     pub fn per_minute(count: u32) -> Self {
@@ -40,7 +49,7 @@ impl Rate {
     /// The time from one to the next when they come on and on: `burst` at once and one per interval never
     /// exceed `count` in a window that does not include its end.
     pub fn interval(&self) -> Duration {
-        let steps = self.count - self.burst + 1;
+        let steps = if self.beside { self.count } else { self.count - self.burst + 1 };
         // Rounded up: a little less is within the limit, a little more is not.
         let nanos = self.period.as_nanos().div_ceil(u128::from(steps));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -113,6 +122,11 @@ impl Bucket {
         let longest = later(now, rate.interval().saturating_mul(rate.burst));
         self.full_at = later(self.full_at.min(longest).max(now), rate.interval());
         Ok(())
+    }
+
+    /// When it will be full again.
+    pub fn full_at(&self) -> Timestamp {
+        self.full_at
     }
 
     /// Whether it holds nothing that a new one would not.

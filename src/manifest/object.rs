@@ -273,6 +273,8 @@ fn secret(node: &Node, troubles: &mut Vec<Trouble>) -> Object {
             .iter()
             .filter_map(|(key, bytes)| Some((key.clone(), SecretFacts::certificates_of(bytes)?)))
             .collect(),
+        signing: SecretFacts::signing_of(&content),
+        pair: SecretFacts::pair_of(&content),
     };
     Object::Secret(key, facts, content)
 }

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::compile::Policy;
-use super::merge::{Changes, Encrypt, unite};
+use super::merge::{Changes, Wish, unite};
 use super::verdict::{Delivery, Spam, Transaction};
-use crate::bundle::document::{AddedRecipient, ChangeRecipient, Header, UnitPath};
+use crate::bundle::document::{AddedRecipient, ChangeRecipient, Header, SmimeCipher, UnitPath};
 use crate::mail::address::Mailbox;
 use crate::mail::edit::{Edit, Removal};
 use crate::mail::envelope::{Recipient, Via};
@@ -24,7 +24,8 @@ pub(super) struct Template {
     /// With the rule that changes it.
     recipient: Option<(usize, ChangeRecipient)>,
     original_to: bool,
-    smime: Option<Encrypt>,
+    encrypt: Option<Wish>,
+    sign: Option<Wish>,
 }
 
 /// Why a delivery cannot be made for one recipient. Each names the rank of the rule to blame.
@@ -34,13 +35,26 @@ pub(super) enum Undeliverable {
         rank: usize,
         to: Mailbox,
     },
+    /// Nobody signs for the sender.
+    NoSigner {
+        rank: usize,
+    },
     /// The changed recipient is no address.
     NoAddress {
         rank: usize,
     },
 }
 
-/// A delivery, and whether it should have been encrypted but goes as it is.
+/// What of a message matters for S/MIME.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sealing<'a> {
+    /// It is encrypted already, so that nothing more is asked of it.
+    pub encrypted: bool,
+    /// Who signs it, by folded address.
+    pub signer: Option<&'a str>,
+}
+
+/// A delivery, and whether it should have been encrypted or signed but goes as it is.
 pub(super) struct Addressed {
     pub delivery: Delivery,
     pub unencrypted: bool,
@@ -62,7 +76,8 @@ impl Template {
             edits: edits(changes, changes.removal.clone(), &[], headers).into(),
             recipient: changes.recipient.map(|(rank, change)| (rank, change.clone())),
             original_to: changes.original_to,
-            smime: changes.smime,
+            encrypt: changes.encrypt,
+            sign: changes.sign,
         }
     }
 
@@ -102,17 +117,18 @@ impl Template {
             edits: edits(changes, removal, subject_prefix.as_slice(), headers).into(),
             recipient: own.or_else(|| changes.recipient.map(|(rank, change)| (rank, change.clone()))),
             original_to: changes.original_to,
-            smime: changes.smime,
+            encrypt: changes.encrypt,
+            sign: changes.sign,
         }
     }
 
-    /// The delivery for one recipient. `encrypted`: the message is, so that nothing more is asked of it.
+    /// The delivery for one recipient.
     pub fn address(
         &self,
         recipient: &Recipient,
         policy: &Policy,
         transaction: &Transaction<'_>,
-        encrypted: bool,
+        Sealing { encrypted, signer }: Sealing<'_>,
     ) -> Result<Addressed, Undeliverable> {
         let mut to = recipient.clone();
         if let Some((rank, change)) = &self.recipient {
@@ -126,9 +142,22 @@ impl Template {
             more.push(Edit::SetHeader { name: ORIGINAL_TO.to_owned(), value });
         }
         let mut unencrypted = false;
-        if let Some(encrypt) = self.smime.filter(|_| !encrypted) {
+        if let Some(sign) = self.sign.filter(|_| !encrypted) {
+            match signer {
+                Some(address) => more.push(Edit::SmimeSign { address: address.to_owned() }),
+                None if sign.bounce_if_unable => return Err(Undeliverable::NoSigner { rank: sign.rank }),
+                None => unencrypted = true,
+            }
+        }
+        if let Some(encrypt) = self.encrypt.filter(|_| !encrypted) {
             match policy.certificate(&to.mailbox, transaction.now) {
-                Some(certificate) => more.push(Edit::Smime { certificate: certificate.der.clone() }),
+                Some(certificate) => {
+                    let certificate = certificate.der.clone();
+                    more.push(match policy.bundle().gateway.smime_cipher {
+                        SmimeCipher::Aes256Gcm => Edit::Smime { certificate },
+                        SmimeCipher::Aes256Cbc => Edit::SmimeCbc { certificate },
+                    });
+                }
                 None if encrypt.bounce_if_unable => {
                     return Err(Undeliverable::NoCertificate { rank: encrypt.rank, to: to.mailbox });
                 }

@@ -19,7 +19,9 @@ use crate::bundle::document::{
 };
 use crate::bundle::{Bundle, Revision};
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::envelope::Envelope;
 use crate::mail::envelope::RouteName;
+use crate::mail::message::Message;
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -76,6 +78,28 @@ impl Policy {
     pub fn is_own(&self, mailbox: &Mailbox) -> bool {
         let own = |domain: &Domain| self.bundle.gateway.domains.iter().any(|parent| domain.is_within(parent));
         mailbox.domain().is_some_and(own)
+    }
+
+    /// Who signs a message, by folded address: its one author, if the envelope names the same sender and there is a
+    /// certificate that is valid now. Clients that log in are held to their envelope senders, so they are to this.
+    pub(super) fn signer(&self, message: &Message<'_>, envelope: &Envelope, now: Timestamp) -> Option<&str> {
+        let signers = &self.bundle.gateway.smime_signers;
+        if signers.is_empty() || message.all("From").count() != 1 {
+            return None;
+        }
+        let authors = message.addresses("From");
+        let [author] = authors.as_slice() else { return None };
+        let author = author.folded();
+        if envelope.sender.mailbox.as_ref().is_none_or(|sender| sender.folded() != author) {
+            return None;
+        }
+        // The first that names the address: it is the one that delivery has, too.
+        let named = signers.iter().find_map(|signer| {
+            let address = signer.addresses.iter().find(|address| **address == author)?;
+            Some((signer, address.as_str()))
+        });
+        let (signer, address) = named?;
+        (signer.not_before <= now && now <= signer.not_after).then_some(address)
     }
 
     /// The certificate to encrypt for an address with: of those valid now, the one that is so for longest.

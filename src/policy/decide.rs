@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::changes::{Addressed, Template, Undeliverable, is_encrypted};
+use super::changes::{Addressed, Sealing, Template, Undeliverable, is_encrypted};
 use super::compile::{Policy, RuleCode};
 use super::content::Texts;
 use super::copies::{self, Asked};
@@ -31,7 +31,10 @@ pub fn decide(policy: &Policy, transaction: &Transaction<'_>, content: &[u8], fu
     let judge = Judge {
         policy,
         transaction,
-        encrypted: is_encrypted(&message),
+        sealing: Sealing {
+            encrypted: is_encrypted(&message),
+            signer: policy.signer(&message, transaction.envelope, transaction.now),
+        },
         texts: Texts::new(policy, transaction, &message, fuel),
         sender: Sender::of(policy, transaction, senders.from()),
         senders,
@@ -45,8 +48,7 @@ pub fn decide(policy: &Policy, transaction: &Transaction<'_>, content: &[u8], fu
 pub(super) struct Judge<'a> {
     pub policy: &'a Policy,
     pub transaction: &'a Transaction<'a>,
-    /// The message is encrypted already.
-    pub encrypted: bool,
+    pub sealing: Sealing<'a>,
     texts: Texts<'a>,
     senders: Senders<'a>,
     pub sender: Sender<'a>,
@@ -320,9 +322,12 @@ impl<'a> Judge<'a> {
 
     /// The delivery, or why there is none.
     pub fn address(&self, template: &Template, recipient: &Recipient) -> Result<Addressed, Disposition> {
-        template.address(recipient, self.policy, self.transaction, self.encrypted).map_err(|why| match why {
+        template.address(recipient, self.policy, self.transaction, self.sealing).map_err(|why| match why {
             Undeliverable::NoCertificate { rank, to } => {
                 Disposition::Reject(notice::no_certificate(self.object(rank), &to, self.transaction))
+            }
+            Undeliverable::NoSigner { rank } => {
+                Disposition::Reject(notice::no_signer(self.object(rank), self.transaction))
             }
             Undeliverable::NoAddress { rank } => Disposition::Defer(self.deferral(Some(rank))),
         })

@@ -5,7 +5,7 @@ pub(super) mod route;
 
 use super::verdict::Spam;
 use crate::bundle::document::{
-    AddedRecipient, ChangeRecipient, DefaultRoute, Header, Modify, Quarantining, Reject,
+    AddedRecipient, ChangeRecipient, DefaultRoute, Header, Modify, Quarantining, Reject, Smime,
 };
 use crate::mail::edit::{Footer, Removal};
 use crate::mail::envelope::{RouteName, Via};
@@ -113,17 +113,27 @@ pub struct Changes<'a> {
     pub footers: Vec<&'a Footer>,
     pub strip_amp: bool,
     pub require_tls: bool,
-    pub smime: Option<Encrypt>,
+    /// S/MIME encryption, and signature.
+    pub encrypt: Option<Wish>,
+    pub sign: Option<Wish>,
     pub suppress_bounces: bool,
     /// With the rank of the rule that adds each.
     pub copies: Vec<(usize, &'a AddedRecipient)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Encrypt {
-    /// The rule that would refuse, else the first that wants encryption.
+pub struct Wish {
+    /// The rule that would refuse, else the first that wishes so.
     pub rank: usize,
     pub bounce_if_unable: bool,
+}
+
+/// Adds the wish of one more rule: it never weakens what is wished already.
+fn wish(known: &mut Option<Wish>, one: Wish) {
+    match known {
+        Some(known) if known.bounce_if_unable || !one.bounce_if_unable => {}
+        known => *known = Some(one),
+    }
 }
 
 pub fn merge<'a>(matches: &[Match<'a>], setting: &Setting<'_>) -> Merged<'a> {
@@ -214,7 +224,8 @@ fn deliver<'a>(
         footers: Vec::new(),
         strip_amp: false,
         require_tls: false,
-        smime: None,
+        encrypt: None,
+        sign: None,
         suppress_bounces: false,
         copies: Vec::new(),
     };
@@ -276,9 +287,13 @@ fn deliver<'a>(
             changes.footers.push(footer);
         }
         if let Some(smime) = smime {
-            let known = changes.smime.get_or_insert(Encrypt { rank: one.rank, bounce_if_unable: false });
-            if smime.bounce_if_unable && !known.bounce_if_unable {
-                *known = Encrypt { rank: one.rank, bounce_if_unable: true };
+            let Smime { encrypt, sign, bounce_if_unable } = *smime;
+            let own = Wish { rank: one.rank, bounce_if_unable };
+            if encrypt {
+                wish(&mut changes.encrypt, own);
+            }
+            if sign {
+                wish(&mut changes.sign, own);
             }
         }
         changes.suppress_bounces |= suppress_bounces;

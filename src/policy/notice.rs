@@ -54,12 +54,22 @@ pub(super) fn unknown_sender(directory: &ObjectId, transaction: &Transaction<'_>
     Rejection { rule: directory.clone(), code: EnhancedCode([5, 7, 1]), text: text.clone(), full_text: text }
 }
 
-/// No certificate to encrypt with, and the rule wants no clear text then (spec R105).
+/// No certificate to encrypt with, and the rule wants no clear text then. The words are those of spec R105.
 pub(super) fn no_certificate(rule: &ObjectId, to: &Mailbox, transaction: &Transaction<'_>) -> Rejection {
-    let text = |to: &str| format!("Cannot encrypt for {to}: no valid certificate (ref: {})", transaction.id);
-    let full_text = text(&to.to_string());
+    let text = |to: &str| format!("Cannot encrypt for {to}: no valid certificate");
+    unsealed(rule, text(&to.to_string()), text("a recipient"), transaction)
+}
+
+/// Nobody signs for the sender, and the rule wants nothing unsigned then.
+pub(super) fn no_signer(rule: &ObjectId, transaction: &Transaction<'_>) -> Rejection {
+    let text = |from: &str| format!("Cannot sign for {from}: no valid certificate");
+    let sender = transaction.envelope.sender.mailbox.as_ref().map(ToString::to_string);
+    unsealed(rule, text(sender.as_deref().unwrap_or("nobody")), text("the sender"), transaction)
+}
+
+fn unsealed(rule: &ObjectId, full_text: String, plain: String, transaction: &Transaction<'_>) -> Rejection {
     let fits = transaction.utf8_replies || full_text.is_ascii();
-    let short = if fits { full_text.clone() } else { text("a recipient") };
+    let short = if fits { full_text.clone() } else { plain };
     Rejection { rule: rule.clone(), code: EnhancedCode([5, 7, 5]), text: wrap(&short), full_text }
 }
 

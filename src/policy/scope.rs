@@ -31,13 +31,14 @@ pub(super) struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    /// The envelope sender; a null sender is judged by From (design section 9), by its first own address if it
-    /// has one. A message that tells neither counts as the organisation's own, since one of its clients sent it.
+    /// Whom the client has proved to be, else the envelope sender (spec R117); a null sender is judged by From
+    /// (design section 9), by its first own address if it has one. A message that tells neither counts as the organisation's own, since one of its clients sent it.
     pub fn of(policy: &'a Policy, transaction: &Transaction<'_>, from: &[Mailbox]) -> Self {
         let envelope = transaction.envelope.sender.mailbox.as_ref();
-        let (source, address) = match envelope {
-            Some(mailbox) => (SenderSource::Envelope, Some(mailbox)),
-            None => match from.iter().find(|mailbox| policy.is_own(mailbox)).or(from.first()) {
+        let (source, address) = match (transaction.identity, envelope) {
+            (Some(mailbox), _) => (SenderSource::Authenticated, Some(mailbox)),
+            (None, Some(mailbox)) => (SenderSource::Envelope, Some(mailbox)),
+            (None, None) => match from.iter().find(|mailbox| policy.is_own(mailbox)).or(from.first()) {
                 Some(mailbox) => (SenderSource::From, Some(mailbox)),
                 None => (SenderSource::Nobody, None),
             },

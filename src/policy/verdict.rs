@@ -29,6 +29,8 @@ pub struct Transaction<'a> {
     ///
     /// [`Policy::needs`]: super::Policy::needs
     pub authenticated: &'a [Domain],
+    /// Who handed the message over, where a login or a certificate says so: then the sender is he (spec R117).
+    pub identity: Option<&'a Mailbox>,
     pub spam: Spam,
     /// Rules that do not judge this message: the one that held it, on release (spec R75).
     pub except: &'a [ObjectId],
@@ -45,6 +47,7 @@ impl<'a> Transaction<'a> {
             envelope,
             now: Timestamp::UNIX_EPOCH,
             authenticated: &[],
+            identity: None,
             spam: Spam::default(),
             except: &[],
         }
@@ -134,6 +137,9 @@ impl Default for SenderTrace {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SenderSource {
+    /// The login or the certificate of the client.
+    Authenticated,
+    /// Nobody is known by those.
     Envelope,
     /// The envelope sender is null.
     From,

@@ -1,4 +1,4 @@
-//! A command line → [`Command`] (RFC 5321 section 4.1, RFC 1870, 3207, 3461, 6152, 6531). Pure grammar:
+//! A command line → [`Command`] (RFC 5321 section 4.1, RFC 1870, 3030, 3207, 3461, 4954, 6152, 6531). Pure grammar:
 //! whether a command may come now, and whether it is obeyed, is the session's business.
 
 mod parameters;
@@ -12,9 +12,26 @@ use super::reply::Reply;
 pub enum Command {
     Ehlo(String),
     Helo(String),
-    Mail { sender: Sender, size: Option<u64> },
-    Rcpt { to: Forward, notify: Notify, original: Option<String> },
+    Mail {
+        sender: Sender,
+        size: Option<u64>,
+    },
+    Rcpt {
+        to: Forward,
+        notify: Notify,
+        original: Option<String>,
+    },
     Data,
+    /// `size` octets of content follow at once, whatever is answered.
+    Bdat {
+        size: u64,
+        last: bool,
+    },
+    /// `initial`: the first response, in base64 or `=`.
+    Auth {
+        mechanism: String,
+        initial: Option<String>,
+    },
     Rset,
     Noop,
     Quit,
@@ -40,6 +57,9 @@ pub enum CommandError {
     /// A browser or proxy was tricked into talking to us; what it says next may be anyone's words.
     #[error("This is not a web server")]
     Http,
+    /// Nobody knows how much of what follows is content.
+    #[error("Syntax: BDAT size [LAST]; closing")]
+    Chunk,
     #[error("Control characters are not allowed")]
     Control,
     #[error("The command is not UTF-8")]
@@ -62,7 +82,7 @@ impl CommandError {
             Self::Unknown | Self::Control | Self::NotUtf8 => (500, [5, 5, 2]),
             Self::NotImplemented => (502, [5, 5, 1]),
             Self::Http => (554, [5, 5, 1]),
-            Self::Syntax(_) | Self::Parameter(_) => (501, [5, 5, 4]),
+            Self::Syntax(_) | Self::Parameter(_) | Self::Chunk => (501, [5, 5, 4]),
             Self::Sender(_) => (501, [5, 1, 7]),
             Self::Recipient(_) => (501, [5, 1, 3]),
             Self::UnknownParameter => (555, [5, 5, 4]),
@@ -78,6 +98,13 @@ impl CommandError {
 
 /// Parses a line without its CRLF.
 pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
+    let parsed = parse_any(line);
+    // Whatever is wrong with it: content follows, and nobody knows how much.
+    let is_chunk = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"));
+    if is_chunk && parsed.is_err() { Err(CommandError::Chunk) } else { parsed }
+}
+
+fn parse_any(line: &[u8]) -> Result<Command, CommandError> {
     if line.iter().any(|&octet| octet.is_ascii_control() && octet != b'\t') {
         return Err(CommandError::Control);
     }
@@ -95,6 +122,8 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
         b"MAIL" => mail(rest),
         b"RCPT" => rcpt(rest),
         b"DATA" => alone(Command::Data, "DATA"),
+        b"BDAT" => bdat(rest),
+        b"AUTH" => auth(rest),
         b"RSET" => alone(Command::Rset, "RSET"),
         b"QUIT" => alone(Command::Quit, "QUIT"),
         b"STARTTLS" => alone(Command::StartTls, "STARTTLS"),
@@ -102,7 +131,7 @@ pub fn parse(line: &[u8]) -> Result<Command, CommandError> {
         b"HELP" => Ok(Command::Help),
         b"VRFY" if rest.is_empty() => Err(CommandError::Syntax("VRFY address")),
         b"VRFY" => Ok(Command::Vrfy),
-        b"AUTH" | b"BDAT" | b"EXPN" | b"TURN" | b"ETRN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML" | b"BURL" => {
+        b"EXPN" | b"TURN" | b"ETRN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML" | b"BURL" => {
             Err(CommandError::NotImplemented)
         }
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"CONNECT" | b"OPTIONS" => Err(CommandError::Http),
@@ -155,6 +184,25 @@ fn rcpt(rest: &str) -> Result<Command, CommandError> {
     };
     let (notify, original) = parameters::of_rcpt(rest)?;
     Ok(Command::Rcpt { to, notify, original })
+}
+
+fn bdat(rest: &str) -> Result<Command, CommandError> {
+    let mut words = rest.split(BLANK).filter(|word| !word.is_empty());
+    let size = words.next().and_then(parameters::octets).ok_or(CommandError::Chunk)?;
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case("LAST") => true,
+        Some(_) => return Err(CommandError::Chunk),
+    };
+    if words.next().is_some() { Err(CommandError::Chunk) } else { Ok(Command::Bdat { size, last }) }
+}
+
+fn auth(rest: &str) -> Result<Command, CommandError> {
+    let mut words = rest.split(BLANK).filter(|word| !word.is_empty()).map(str::to_owned);
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => Ok(Command::Auth { mechanism, initial }),
+        _ => Err(CommandError::Syntax("AUTH mechanism [initial-response]")),
+    }
 }
 
 fn why(error: crate::mail::address::AddressError) -> &'static str {

@@ -27,7 +27,7 @@ pub enum Line<'a> {
     Partial,
     /// A line without its CRLF.
     Whole(&'a [u8]),
-    /// The end of a line of more than [`MAX_COMMAND`] octets; its text is lost.
+    /// The end of a line of more octets than are kept; its text is lost.
     TooLong,
     /// No line and no chance of one: the connection must be closed, nothing after it be read.
     Hopeless(Hopeless),
@@ -46,20 +46,20 @@ pub enum Hopeless {
 }
 
 impl Lines {
-    /// The next line of `input`, and how many octets of it are used up.
-    pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Line<'a>) {
+    /// The next line of `input`, and how many octets of it are used up. Longer ones than `most` are lost.
+    pub fn next<'a>(&mut self, input: &'a [u8], most: usize) -> (usize, Line<'a>) {
         if self.skipped == 0 && input.first() == Some(&TLS_HANDSHAKE) {
             return (input.len(), Line::Hopeless(Hopeless::Tls));
         }
         match memchr(b'\n', input) {
             Some(at) if at > 0 && input[at - 1] == b'\r' => {
-                let too_long = self.skipped > 0 || at - 1 > MAX_COMMAND;
+                let too_long = self.skipped > 0 || at - 1 > most;
                 self.skipped = 0;
                 (at + 1, if too_long { Line::TooLong } else { Line::Whole(&input[..at - 1]) })
             }
             Some(_) => (input.len(), Line::Hopeless(Hopeless::BareLf)),
             None if self.skipped > MAX_SKIPPED => (input.len(), Line::Hopeless(Hopeless::Endless)),
-            None if self.skipped > 0 || input.len() > MAX_COMMAND + 1 => {
+            None if self.skipped > 0 || input.len() > most + 1 => {
                 // The last octet stays: it may be the CR of this line's CRLF.
                 let used = input.len().saturating_sub(1);
                 self.skipped += used;

@@ -4,9 +4,12 @@
 mod clients;
 mod connection;
 mod input;
+mod logins;
+mod proxy;
 
-pub use clients::Connections;
+pub use clients::{Connections, client};
 pub use connection::serve;
+pub use logins::{Logins, Try};
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,11 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+use clients::Place;
+use proxy::Ends;
 
 use super::Handler;
 use super::session;
@@ -38,6 +45,8 @@ pub struct ListenerConfig {
     pub name: String,
     pub addr: SocketAddr,
     pub tls: TlsMode,
+    /// Load balancers: they say by a PROXY header who the client is, and must.
+    pub proxy_from: Vec<IpNet>,
     pub certificate: Arc<LiveCertificate>,
     pub settings: Arc<ArcSwap<Settings>>,
     /// Shared by all listeners whose connections are counted together.
@@ -146,14 +155,12 @@ fn admit<H: Handler>(
     // An IPv4 client of a dual-stack listener is an IPv4 client.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let limits = config.settings.load().limits;
-    let Some(place) = config.connections.take(peer.ip(), &limits) else {
-        debug!(listener = %config.name, %peer, "too many connections");
-        let mut wire = Vec::new();
-        session::too_many_connections().write_to(&mut wire);
-        // A fresh socket takes a line at once or never.
-        let _ = stream.try_write(&wire);
-        return;
+    let by_proxy = config.proxy_from.iter().any(|network| network.contains(&peer.ip()));
+    let place = match by_proxy {
+        true => config.connections.take_unknown(&limits),
+        false => config.connections.take(peer.ip(), &limits),
     };
+    let Some(place) = place else { return turn_away(&stream, peer, config) };
     let Ok(local) = stream.local_addr() else { return };
     let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     let _ = stream.set_nodelay(true);
@@ -163,13 +170,60 @@ fn admit<H: Handler>(
     // The socket is watched by the loop that serves it, not by the one that accepted it.
     let Ok(stream) = stream.into_std() else { return };
     let session = async move {
-        let _taken = (place, turn);
-        match TcpStream::from_std(stream) {
-            Ok(stream) => serve(stream, peer, local, config, handler, closing).await,
-            Err(error) => debug!(%peer, %error, "a connection cannot be served"),
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%peer, %error, "a connection cannot be served"),
+        };
+        let _turn = turn;
+        if by_proxy {
+            let balancer = Ends { client: peer, local };
+            // Boxed: no other connection has to be as large as this one is.
+            return Box::pin(serve_proxied(stream, balancer, place, config, handler, closing)).await;
         }
+        let _place = place;
+        serve(stream, peer, local, config, handler, closing).await;
     };
     sessions.spawn_on(session, &home);
+}
+
+/// A connection from a load balancer: whose it is comes first.
+async fn serve_proxied<H: Handler>(
+    mut stream: TcpStream,
+    balancer: Ends,
+    mut place: Place,
+    config: Arc<ListenerConfig>,
+    handler: Arc<H>,
+    closing: CancellationToken,
+) {
+    let settings = config.settings.load_full();
+    // Boxed: it is over long before the session is.
+    let header =
+        Box::pin(tokio::time::timeout(settings.timeouts.proxy_header, proxy::read(&mut stream))).await;
+    let ends = match header {
+        Ok(Ok(ends)) => ends.unwrap_or(balancer),
+        Ok(Err(error)) => {
+            info!(listener = %config.name, balancer = %balancer.client, %error, "connection refused");
+            return;
+        }
+        Err(_) => {
+            info!(listener = %config.name, balancer = %balancer.client, "connection refused: no PROXY header in time");
+            return;
+        }
+    };
+    if !place.is_of(ends.client.ip(), &settings.limits) {
+        return turn_away(&stream, ends.client, &config);
+    }
+    drop(settings);
+    serve(stream, ends.client, ends.local, config, handler, closing).await;
+    drop(place);
+}
+
+fn turn_away(stream: &TcpStream, peer: SocketAddr, config: &ListenerConfig) {
+    debug!(listener = %config.name, %peer, "too many connections");
+    let mut wire = Vec::new();
+    session::too_many_connections().write_to(&mut wire);
+    // A fresh socket takes a line at once or never.
+    let _ = stream.try_write(&wire);
 }
 
 /// After a failed accept: waits where the next one would fail at once as well.

@@ -7,9 +7,11 @@ mod replies;
 pub(super) use replies::*;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use super::auth::{Exchange, MAX_RESPONSE, Mechanism, Step};
 use super::command::{self, Command, CommandError, Forward};
-use super::line::Hopeless;
+use super::line::{Hopeless, MAX_COMMAND};
 use super::reply::Reply;
 use super::settings::{Settings, TlsMode};
 use crate::mail::envelope::{Recipient, Sender};
@@ -32,6 +34,17 @@ pub enum Action {
     Rcpt(Recipient),
     /// Ask the handler whether content may come, read it, then call [`Session::ended`].
     Data,
+    /// Read so many octets of content; before the first ones ask the handler as for [`Action::Data`]. After the
+    /// last ones, or when something is wrong, call [`Session::ended`].
+    Chunk { size: u64, last: bool },
+    /// Read so many octets, throw them away, and say this.
+    NoChunk { size: u64, reply: Reply },
+    /// Look whether this client may try to log in, then call [`Session::log_in`] and do what it says.
+    LogIn { mechanism: Mechanism, initial: Option<String> },
+    /// A login succeeded: count it and say this.
+    LoggedIn(Reply),
+    /// A login failed: count it, wait, and do this.
+    LoginFailed(Box<Action>),
 }
 
 #[derive(Debug)]
@@ -40,6 +53,9 @@ pub struct Session {
     secured: bool,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
+    /// A login that waits for the client's next line.
+    exchange: Option<Box<Exchange>>,
+    login: Option<Arc<str>>,
     errors: u32,
     chatter: u32,
 }
@@ -56,11 +72,22 @@ pub struct Hello {
 struct Transaction {
     smtputf8: bool,
     recipients: usize,
+    /// Content has begun to come, by BDAT.
+    chunking: bool,
 }
 
 impl Session {
     pub fn new(tls: TlsMode) -> Self {
-        Self { tls, secured: tls == TlsMode::Implicit, hello: None, transaction: None, errors: 0, chatter: 0 }
+        Self {
+            tls,
+            secured: tls == TlsMode::Implicit,
+            hello: None,
+            transaction: None,
+            exchange: None,
+            login: None,
+            errors: 0,
+            chatter: 0,
+        }
     }
 
     /// Who the client says it is; `None` before EHLO and again after STARTTLS.
@@ -73,11 +100,24 @@ impl Session {
         self.transaction.is_some()
     }
 
-    /// One command line without its CRLF.
+    /// Whom the client has logged in as.
+    pub fn login(&self) -> Option<&Arc<str>> {
+        self.login.as_ref()
+    }
+
+    /// Octets that the next line may have.
+    pub fn longest_line(&self) -> usize {
+        if self.exchange.is_some() { MAX_RESPONSE } else { MAX_COMMAND }
+    }
+
+    /// One command line without its CRLF, or a line of a login.
     pub fn line(&mut self, line: &[u8], settings: &Settings) -> Action {
+        if let Some(exchange) = self.exchange.take() {
+            return self.step(exchange.answer(line, &settings.users), settings);
+        }
         match command::parse(line) {
             Ok(command) => self.command(command, settings),
-            Err(CommandError::Http) => Action::Close(CommandError::Http.reply()),
+            Err(error @ (CommandError::Http | CommandError::Chunk)) => Action::Close(error.reply()),
             Err(error) if error.is_protocol_error() => self.mistake(error.reply(), settings),
             Err(error) => Action::Say(error.reply()),
         }
@@ -85,7 +125,8 @@ impl Session {
 
     /// A command line that was too long to keep.
     pub fn too_long(&mut self, settings: &Settings) -> Action {
-        self.mistake(line_too_long(), settings)
+        let reply = if self.exchange.take().is_some() { login_line_too_long() } else { line_too_long() };
+        self.mistake(reply, settings)
     }
 
     /// Input that can hold no command any more.
@@ -102,11 +143,23 @@ impl Session {
         self.secured = true;
         self.hello = None;
         self.transaction = None;
+        self.exchange = None;
+        self.login = None;
+    }
+
+    /// The login of [`Action::LogIn`]; `None` when its client must not try.
+    pub fn log_in(&mut self, tried: Option<(Mechanism, Option<&str>)>, settings: &Settings) -> Action {
+        match tried {
+            Some((mechanism, initial)) => {
+                self.step(Exchange::begin(mechanism, initial, &settings.users), settings)
+            }
+            None => self.mistake(too_many_failed_logins(), settings),
+        }
     }
 
     /// The handler began the transaction of [`Action::Mail`].
     pub fn began(&mut self, smtputf8: bool) -> Reply {
-        self.transaction = Some(Transaction { smtputf8, recipients: 0 });
+        self.transaction = Some(Transaction { smtputf8, recipients: 0, chunking: false });
         sender_ok()
     }
 
@@ -129,7 +182,7 @@ impl Session {
     fn command(&mut self, command: Command, settings: &Settings) -> Action {
         match command {
             Command::Ehlo(name) => {
-                let reply = ehlo(settings, !self.secured);
+                let reply = ehlo(settings, self.secured);
                 self.greeted(Hello { name, esmtp: true }, reply, settings)
             }
             Command::Helo(name) => {
@@ -144,11 +197,21 @@ impl Session {
                 self.chat(ok(), settings)
             }
             Command::Help => self.chat(help(), settings),
-            Command::Vrfy | Command::Mail { .. } | Command::Rcpt { .. } | Command::Data
+            Command::Vrfy
+            | Command::Mail { .. }
+            | Command::Rcpt { .. }
+            | Command::Data
+            | Command::Bdat { .. }
+            | Command::Auth { .. }
                 if self.tls == TlsMode::Required && !self.secured =>
             {
-                self.mistake(starttls_first(), settings)
+                match (self.mistake(starttls_first(), settings), command) {
+                    (Action::Say(reply), Command::Bdat { size, .. }) => Action::NoChunk { size, reply },
+                    (action, _) => action,
+                }
             }
+            Command::Auth { mechanism, initial } => self.auth(&mechanism, initial, settings),
+            Command::Bdat { size, last } => self.bdat(size, last, settings),
             Command::Vrfy => self.chat(cannot_verify(), settings),
             Command::Mail { sender, size } => self.mail(sender, size, settings),
             Command::Rcpt { to, notify, original } => match self.rcpt(to, settings) {
@@ -171,6 +234,42 @@ impl Session {
         }
         self.transaction = None;
         Action::StartTls(ready_for_tls())
+    }
+
+    fn auth(&mut self, mechanism: &str, initial: Option<String>, settings: &Settings) -> Action {
+        let refused = if settings.users.is_empty() {
+            CommandError::NotImplemented.reply()
+        } else if !self.secured {
+            encryption_required()
+        } else if !self.hello.as_ref().is_some_and(|hello| hello.esmtp) {
+            bad_sequence("EHLO first")
+        } else if self.login.is_some() {
+            bad_sequence("Already authenticated")
+        } else if self.transaction.is_some() {
+            bad_sequence("A transaction is open")
+        } else {
+            match Mechanism::named(mechanism) {
+                Some(mechanism) => return Action::LogIn { mechanism, initial },
+                None => mechanism_unknown(),
+            }
+        };
+        self.mistake(refused, settings)
+    }
+
+    fn step(&mut self, step: Step, settings: &Settings) -> Action {
+        match step {
+            Step::Challenge(exchange, challenge) => {
+                self.exchange = Some(Box::new(exchange));
+                Action::Say(auth_challenge(challenge))
+            }
+            Step::Proven(name) => {
+                self.login = Some(name);
+                Action::LoggedIn(logged_in())
+            }
+            Step::Wrong => Action::LoginFailed(Box::new(self.mistake(login_failed(), settings))),
+            Step::Cancelled => self.mistake(login_cancelled(), settings),
+            Step::Malformed => self.mistake(login_malformed(), settings),
+        }
     }
 
     fn mail(&mut self, sender: Sender, size: Option<u64>, settings: &Settings) -> Action {
@@ -198,6 +297,9 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return Err(self.mistake(bad_sequence("MAIL first"), settings));
         };
+        if transaction.chunking {
+            return Err(self.mistake(bad_sequence("Content has begun"), settings));
+        }
         if transaction.recipients >= settings.limits.recipients {
             return Err(Action::Say(too_many_recipients(settings.limits.recipients)));
         }
@@ -215,12 +317,34 @@ impl Session {
 
     fn data(&mut self, settings: &Settings) -> Action {
         let refused = match &self.transaction {
+            // RFC 3030 section 2: never both, and what came so far is void.
+            Some(transaction) if transaction.chunking => {
+                self.transaction = None;
+                bad_sequence("DATA and BDAT do not mix; the transaction is over")
+            }
             Some(transaction) if transaction.recipients > 0 => return Action::Data,
             Some(_) => no_recipients(),
             None => bad_sequence("MAIL first"),
         };
         match self.mistake(refused, settings) {
             Action::Say(reply) => Action::NoData(reply),
+            other => other,
+        }
+    }
+
+    /// The chunk follows whatever is answered (RFC 3030 section 2), so it is read even when it is not wanted.
+    /// Chunks behind one that was refused have no transaction any more and end here.
+    fn bdat(&mut self, size: u64, last: bool, settings: &Settings) -> Action {
+        let refused = match &mut self.transaction {
+            Some(transaction) if transaction.recipients > 0 => {
+                transaction.chunking = true;
+                return Action::Chunk { size, last };
+            }
+            Some(_) => no_recipients(),
+            None => bad_sequence("MAIL first"),
+        };
+        match self.chat(refused, settings) {
+            Action::Say(reply) => Action::NoChunk { size, reply },
             other => other,
         }
     }
@@ -247,12 +371,16 @@ impl Session {
 }
 
 /// The response to EHLO: our name, then what we can do.
-fn ehlo(settings: &Settings, offer_tls: bool) -> Reply {
+fn ehlo(settings: &Settings, secured: bool) -> Reply {
     let size = format!("SIZE {}", settings.limits.message_size);
     let mut lines: Vec<Cow<'_, str>> = vec![settings.hostname.as_str().into()];
-    lines.extend(["PIPELINING", &size, "8BITMIME", "SMTPUTF8", "DSN"].map(Cow::from));
+    lines.extend(["PIPELINING", &size, "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING"].map(Cow::from));
+    // Passwords are for TLS only.
+    if secured && !settings.users.is_empty() {
+        lines.push(format!("AUTH {}", Mechanism::ALL.map(Mechanism::name).join(" ")).into());
+    }
     // One of the two: the other makes no sense on this leg.
-    lines.push(if offer_tls { "STARTTLS" } else { "REQUIRETLS" }.into());
+    lines.push(if secured { "REQUIRETLS" } else { "STARTTLS" }.into());
     // Last, so that the final line is the same on every leg.
     lines.push("ENHANCEDSTATUSCODES".into());
     Reply::plain(250, lines.join("\n"))

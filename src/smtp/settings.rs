@@ -1,7 +1,12 @@
 //! What an administrator may set about a listener's sessions, as plain values. They are read afresh
 //! as sessions go on, so a changed limit needs no reconnect.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::auth::Users;
+use super::tls::ClientAuthority;
+use crate::mail::rate::Rate;
 
 /// How a listener uses TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,17 +20,27 @@ pub enum TlsMode {
 }
 
 /// Everything of a session that configuration decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The name in the greeting and the EHLO response, and the domain of `<postmaster>`.
     pub hostname: String,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    /// Who may log in. With nobody in it, AUTH is not offered.
+    pub users: Arc<Users>,
+    /// Who vouches for clients that show a certificate. The listeners' certificates must be made with it.
+    pub authority: Option<Arc<ClientAuthority>>,
 }
 
 impl Settings {
     pub fn new(hostname: impl Into<String>) -> Self {
-        Self { hostname: hostname.into(), limits: Limits::default(), timeouts: Timeouts::default() }
+        Self {
+            hostname: hostname.into(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            users: Arc::default(),
+            authority: None,
+        }
     }
 }
 
@@ -43,6 +58,8 @@ pub struct Limits {
     pub errors: u32,
     /// Commands that bring no message nearer (NOOP, RSET, EHLO, ...) before each counts as a mistake.
     pub chatter: u32,
+    /// Failed logins of one client address before it has to wait.
+    pub failed_logins: Rate,
 }
 
 impl Default for Limits {
@@ -54,6 +71,7 @@ impl Default for Limits {
             connections_per_client: 100,
             errors: 20,
             chatter: 100,
+            failed_logins: Rate::whole(10, Duration::from_secs(600)),
         }
     }
 }
@@ -72,6 +90,10 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For a client to take the replies it was sent.
     pub reply: Duration,
+    /// Before a failed login is answered, so that guessing takes time.
+    pub failed_login: Duration,
+    /// For the header of a load balancer (PROXY protocol).
+    pub proxy_header: Duration,
     /// Content slower than [`min_rate`](Self::min_rate) is tolerated this long.
     pub rate_grace: Duration,
     /// Octets of content per second, on average over the time spent waiting for them.
@@ -91,6 +113,8 @@ impl Default for Timeouts {
             transaction: Duration::from_secs(3600),
             handshake: Duration::from_secs(30),
             reply: Duration::from_secs(60),
+            failed_login: Duration::from_secs(1),
+            proxy_header: Duration::from_secs(5),
             rate_grace: Duration::from_secs(60),
             min_rate: 256,
             drain_grace: Duration::from_secs(5),

@@ -113,6 +113,8 @@ struct Jobs {
     carries: Vec<Carries>,
     closing: bool,
     sleep: Sleep,
+    /// Something outside of the log failed: to be looked at.
+    nudged: bool,
     /// The committer has ended: nobody would answer.
     ended: bool,
 }
@@ -160,6 +162,12 @@ impl Queue {
         }
     }
 
+    /// Wakes the committer to see whether the disk works.
+    pub fn nudge(&self) {
+        lock(&self.jobs).nudged = true;
+        self.ready.notify_one();
+    }
+
     pub fn close(&self) {
         lock(&self.jobs).closing = true;
         self.ready.notify_one();
@@ -170,7 +178,7 @@ impl Queue {
         let mut jobs = lock(&self.jobs);
         let urgent = |jobs: &Jobs| {
             let waited_for = |batch: &Batch| !matches!(batch.reply, Reply::Nobody);
-            jobs.batches.iter().any(waited_for) || !jobs.carries.is_empty() || jobs.closing
+            jobs.batches.iter().any(waited_for) || !jobs.carries.is_empty() || jobs.closing || jobs.nudged
         };
         let light = Instant::now() + LIGHT;
         while !urgent(&jobs) {
@@ -192,12 +200,14 @@ impl Queue {
             }
         }
         jobs.sleep = Sleep::Awake;
+        jobs.nudged = false;
         Jobs {
             batches: std::mem::take(&mut jobs.batches),
             carries: std::mem::take(&mut jobs.carries),
             closing: jobs.closing,
             ended: false,
             sleep: Sleep::Awake,
+            nudged: false,
         }
     }
 
@@ -265,7 +275,11 @@ impl Committer {
                 return;
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                let _ = self.flush();
+                // A disk that fails now was reported with each failure before.
+                let _ = if self.is_failing() { self.probe() } else { self.flush() };
+            }
+            if self.is_failing() {
+                self.deadline.get_or_insert_with(|| Instant::now() + RETRY);
             }
             if self.log.wants_next() {
                 let _ = shared.chores.send(Chore::Prepare);
@@ -402,7 +416,11 @@ impl Committer {
 
     /// Makes durable what was written.
     fn sync(&mut self) -> Result<(), CommitError> {
+        let wrote = self.log.has_news();
         self.log.sync().map_err(|error| self.fail(error))?;
+        if wrote {
+            self.shared.works();
+        }
         self.deadline = (!self.unwritten.is_empty()).then(|| Instant::now() + RETRY);
         let mut index = self.shared.index();
         for finished in self.unsynced.drain(..).filter_map(|kept| kept.finished) {
@@ -418,6 +436,26 @@ impl Committer {
         if result.is_err() {
             self.deadline = Some(Instant::now() + RETRY);
         }
+        result
+    }
+
+    fn is_failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
+    }
+
+    /// Writes and syncs the beginning of a new segment, to see whether the disk works again: nobody who is
+    /// told that it does not brings mail to try it with.
+    fn probe(&mut self) -> Result<(), CommitError> {
+        if self.log.is_open() {
+            self.sync()?;
+            self.log.seal();
+        }
+        let result = self.make_room(0).and_then(|()| self.sync());
+        if matches!(result, Err(CommitError::Full)) {
+            // It answers, and what it says is another matter.
+            self.shared.works();
+        }
+        self.deadline = (!self.unwritten.is_empty() || self.is_failing()).then(|| Instant::now() + RETRY);
         result
     }
 

@@ -1,5 +1,8 @@
 //! The index in memory: which messages there are, where they lie, how each recipient stands and who
-//! is due when. Plain data under one lock: no I/O, no clock (`now` is given).
+//! is due when. Plain data under one lock: no I/O, no clock (`now` is given), and nothing that looks at
+//! every message while others wait for the lock.
+
+mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -7,12 +10,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub(super) use self::queue::Tally;
 use super::Summary;
 use super::content::Content;
-use super::entry::{Entry, Fate, Waiting};
+use super::entry::{Entry, Fate};
 use super::hold::{ClaimError, HeldSummary};
 use super::id::QueueId;
+use super::items::{Item, Items, Keys, Lane, Slot, State, nanos, time};
 use super::record::BodyRef;
+use super::texts::Texts;
 
 /// Where a message's record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,32 +53,6 @@ pub(super) struct Finished {
     pub body: Option<BodyRef>,
 }
 
-struct Item {
-    place: Place,
-    received_at: Timestamp,
-    size: u64,
-    body: Option<BodyRef>,
-    states: Box<[State]>,
-    waiting: u32,
-    /// The key it has in a queue now.
-    due: Option<(Lane, Timestamp)>,
-    /// When the first of its held recipients expires; the key it has among the held.
-    until: Option<Timestamp>,
-    warm: Option<Warm>,
-}
-
-struct State {
-    fate: Fate,
-    in_flight: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    /// Never attempted.
-    New,
-    Retry,
-}
-
 /// A message taken out for delivery.
 pub(super) struct Taken {
     pub id: QueueId,
@@ -81,10 +61,12 @@ pub(super) struct Taken {
     pub warm: Option<Warm>,
 }
 
-pub(super) enum Next {
-    Taken(Taken),
-    /// Nothing is due before this time, if anything ever is.
-    Wait(Option<Timestamp>),
+/// What a look at the queues found.
+pub(super) struct Batch {
+    /// Oldest first, new mail and retries by turns.
+    pub taken: Vec<Taken>,
+    /// If nothing was taken: nothing is due before this time, if anything ever is.
+    pub until: Option<Timestamp>,
 }
 
 /// What the index knows of a segment.
@@ -103,18 +85,39 @@ pub(super) struct Usage {
 
 #[derive(Default)]
 pub(super) struct Index {
-    items: HashMap<QueueId, Item>,
-    new: BTreeSet<(Timestamp, QueueId)>,
-    retries: BTreeSet<(Timestamp, QueueId)>,
+    items: Items,
+    texts: Texts,
+    new: BTreeSet<(i64, Slot)>,
+    retries: BTreeSet<(i64, Slot)>,
+    /// Messages with a recipient that waits, in the order of their arrival.
+    queued: BTreeSet<QueueId>,
     /// Messages with a held recipient, in the order of their arrival and in that of their end.
     held: BTreeSet<QueueId>,
-    expiring: BTreeSet<(Timestamp, QueueId)>,
+    expiring: BTreeSet<(i64, Slot)>,
     /// Whose turn it is when both lanes have something due.
     retry_next: bool,
     warm_left: u64,
     /// Content files, and how many messages use each.
     bodies: HashMap<QueueId, (u64, u32)>,
+    body_bytes: u64,
     pub segments: BTreeMap<u64, Usage>,
+    pub tally: Tally,
+}
+
+/// What memory a warm message is taken to cost beside its content.
+const ENTRY_COST: u64 = 1024;
+const TARGET_COST: u64 = 256;
+/// The same of one whose content is mapped: a descriptor, a mapping and its page tables.
+const MAPPED_COST: u64 = 64 << 10;
+
+impl Warm {
+    fn cost(&self) -> u64 {
+        let content = match self.content.body() {
+            Some(_) => MAPPED_COST,
+            None => self.content.memory(),
+        };
+        content + ENTRY_COST + TARGET_COST * self.entry.targets.len() as u64
+    }
 }
 
 impl Index {
@@ -128,11 +131,11 @@ impl Index {
 
     /// Bytes of the messages, whether in the log or in content files.
     pub fn live_bytes(&self) -> u64 {
-        self.log_live_bytes() + self.body_bytes()
+        self.log_live_bytes() + self.body_bytes
     }
 
     pub fn bytes_on_disk(&self) -> u64 {
-        self.log_bytes() + self.body_bytes()
+        self.log_bytes() + self.body_bytes
     }
 
     pub fn log_bytes(&self) -> u64 {
@@ -143,98 +146,134 @@ impl Index {
         self.segments.values().map(|usage| usage.live_bytes).sum()
     }
 
-    fn body_bytes(&self) -> u64 {
-        self.bodies.values().map(|(len, _)| len).sum()
-    }
-
     /// Enters a message, or its new place if it is known (start-up finds moved messages twice).
     pub fn insert(&mut self, arrival: Arrival) {
-        let Arrival { id, place, received_at, size, body, fates, mut warm } = arrival;
+        let Arrival { id, place, received_at, size, body, fates, warm } = arrival;
         self.remove(id);
         let usage = self.segments.entry(place.segment).or_default();
         usage.live += 1;
         usage.live_bytes += place.len;
         if let Some(body) = body {
-            self.bodies.entry(body.file).or_insert((body.len, 0)).1 += 1;
+            let (_, users) = self.bodies.entry(body.file).or_insert_with(|| {
+                self.body_bytes += body.len;
+                (body.len, 0)
+            });
+            *users += 1;
         }
-        warm = warm.filter(|warm| warm.content.memory() <= self.warm_left);
-        self.warm_left -= warm.as_ref().map_or(0, |warm| warm.content.memory());
-        let waiting = fates.iter().filter(|fate| !fate.is_final()).count() as u32;
-        let states = fates.into_iter().map(|fate| State { fate, in_flight: false }).collect();
-        self.items.insert(
-            id,
-            Item { place, received_at, size, body, states, waiting, due: None, until: None, warm },
-        );
-        self.schedule(id);
+        let mut item = Item::new(id, place, received_at, size, body, &fates, &mut self.texts);
+        item.warm = warm.filter(|warm| warm.cost() <= self.warm_left).map(Box::new);
+        self.warm_left -= item.warm.as_ref().map_or(0, |warm| warm.cost());
+        if item.states().iter().any(State::is_waiting) {
+            self.queued.insert(id);
+        }
+        fates.iter().for_each(|fate| self.tally.enter(fate));
+        let keys = item.keys();
+        let slot = self.items.insert(item);
+        self.requeue(slot, id, Keys::default(), keys);
     }
 
     /// Takes the message out as if it had never been there; start-up only.
     fn remove(&mut self, id: QueueId) {
-        if let Some(finished) = self.finish(id) {
+        if let Some(slot) = self.items.find(id) {
+            let mut tally = self.tally;
+            self.items.at(slot).states().iter().for_each(|state| tally.forget(state));
+            self.tally = tally;
+            let finished = self.finish(slot);
             self.forget(&finished);
         }
     }
 
     /// The segment a message lies in.
     pub fn home(&self, id: QueueId) -> Option<u64> {
-        self.items.get(&id).map(|item| item.place.segment)
+        self.place(id).map(|place| place.segment)
     }
 
     pub fn place(&self, id: QueueId) -> Option<Place> {
-        self.items.get(&id).map(|item| item.place)
+        self.items.by_id(id).map(Item::place)
     }
 
     /// What a rewritten record has to say of a message.
     pub fn snapshot(&self, id: QueueId) -> Option<(Timestamp, Option<BodyRef>, Vec<Fate>)> {
-        let item = self.items.get(&id)?;
-        Some((item.received_at, item.body, item.states.iter().map(|state| state.fate.clone()).collect()))
+        let item = self.items.by_id(id)?;
+        Some((item.received_at(), item.body.as_deref().copied(), item.fates()))
+    }
+
+    /// Changes a message and moves it to where it belongs in the queues from then on.
+    fn change<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Item, &mut Texts) -> R) -> R {
+        let item = self.items.at_mut(slot);
+        let (id, before) = (item.id, item.keys());
+        let result = change(item, &mut self.texts);
+        let after = item.keys();
+        self.requeue(slot, id, before, after);
+        result
+    }
+
+    fn requeue(&mut self, slot: Slot, id: QueueId, before: Keys, after: Keys) {
+        if before.due != after.due {
+            if let Some((lane, at)) = before.due {
+                self.lane(lane).remove(&(at, slot));
+            }
+            if let Some((lane, at)) = after.due {
+                self.lane(lane).insert((at, slot));
+            }
+        }
+        if before.until != after.until {
+            match before.until {
+                Some(until) => _ = self.expiring.remove(&(until, slot)),
+                None => _ = self.held.insert(id),
+            }
+            match after.until {
+                Some(until) => _ = self.expiring.insert((until, slot)),
+                None => _ = self.held.remove(&id),
+            }
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut BTreeSet<(i64, Slot)> {
+        match lane {
+            Lane::New => &mut self.new,
+            Lane::Retry => &mut self.retries,
+        }
     }
 
     /// Records how recipients stand now; they are no longer in flight. Some: that was the last one.
     pub fn settle(&mut self, id: QueueId, fates: Vec<(usize, Fate)>) -> Option<Finished> {
-        let item = self.items.get_mut(&id)?;
-        for (target, fate) in fates {
-            let Some(state) = item.states.get_mut(target) else { continue };
-            state.in_flight = false;
-            // A final outcome stays: a late retry of something done would be a second delivery.
-            if !state.fate.is_final() {
-                item.waiting -= u32::from(fate.is_final());
-                state.fate = fate;
+        let slot = self.items.find(id)?;
+        let mut tally = self.tally;
+        let over = self.change(slot, |item, texts| {
+            for (target, fate) in fates {
+                let Some(state) = item.states_mut().get_mut(target) else { continue };
+                state.in_flight = false;
+                // A final outcome stays: a late retry of something done would be a second delivery.
+                if !state.is_final() {
+                    tally.turn(state, &fate);
+                    *state = State::new(&fate, texts);
+                }
             }
-        }
-        if item.waiting == 0 {
-            return self.finish(id);
-        }
-        self.schedule(id);
-        None
+            item.open() == 0
+        });
+        self.tally = tally;
+        over.then(|| self.finish(slot))
     }
 
     /// Gives recipients back unattempted.
     pub fn release(&mut self, id: QueueId, times: &[(usize, Timestamp)]) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        for (target, time) in times {
-            let Some(state) = item.states.get_mut(*target) else { continue };
-            state.in_flight = false;
-            if let Fate::Waiting(waiting) = &mut state.fate {
-                waiting.next_attempt = *time;
+        let Some(slot) = self.items.find(id) else { return };
+        self.change(slot, |item, _| {
+            for (target, time) in times {
+                let Some(state) = item.states_mut().get_mut(*target) else { continue };
+                state.in_flight = false;
+                state.postpone(*time);
             }
-        }
-        self.schedule(id);
+        });
     }
 
-    fn finish(&mut self, id: QueueId) -> Option<Finished> {
-        let item = self.items.remove(&id)?;
-        match item.due {
-            Some((Lane::New, time)) => self.new.remove(&(time, id)),
-            Some((Lane::Retry, time)) => self.retries.remove(&(time, id)),
-            None => false,
-        };
-        if let Some(until) = item.until {
-            self.held.remove(&id);
-            self.expiring.remove(&(until, id));
-        }
-        self.warm_left += item.warm.map_or(0, |warm| warm.content.memory());
-        Some(Finished { place: item.place, body: item.body })
+    fn finish(&mut self, slot: Slot) -> Finished {
+        let item = self.items.remove(slot);
+        self.queued.remove(&item.id);
+        self.requeue(slot, item.id, item.keys(), Keys::default());
+        self.warm_left += item.warm.as_ref().map_or(0, |warm| warm.cost());
+        Finished { place: item.place(), body: item.body.map(|body| *body) }
     }
 
     /// A finished message's end is durable (or the message has a durable new record): its old record
@@ -242,11 +281,12 @@ impl Index {
     pub fn forget(&mut self, finished: &Finished) -> Option<QueueId> {
         self.leave(finished.place);
         let file = finished.body?.file;
-        let (_, users) = self.bodies.get_mut(&file)?;
+        let (len, users) = self.bodies.get_mut(&file)?;
         *users -= 1;
         if *users > 0 {
             return None;
         }
+        self.body_bytes -= *len;
         self.bodies.remove(&file);
         Some(file)
     }
@@ -260,8 +300,10 @@ impl Index {
 
     /// A message has a durable record at a new place. False: it was finished in the meantime.
     pub fn moved(&mut self, id: QueueId, to: Place) -> bool {
-        let Some(item) = self.items.get_mut(&id) else { return false };
-        let from = std::mem::replace(&mut item.place, to);
+        let Some(slot) = self.items.find(id) else { return false };
+        let item = self.items.at_mut(slot);
+        let from = item.place();
+        item.set_place(to);
         self.leave(from);
         let usage = self.segments.entry(to.segment).or_default();
         usage.live += 1;
@@ -269,58 +311,14 @@ impl Index {
         true
     }
 
-    /// Puts the message into the lane and at the time its recipients ask for, and among the held if it is.
-    fn schedule(&mut self, id: QueueId) {
-        self.schedule_end(id);
-        let Some(item) = self.items.get_mut(&id) else { return };
-        let mut next: Option<(Lane, Timestamp)> = None;
-        for state in &item.states {
-            if let (Fate::Waiting(Waiting { attempts, next_attempt, .. }), false) =
-                (&state.fate, state.in_flight)
-            {
-                let lane = if *attempts == 0 { Lane::New } else { Lane::Retry };
-                if next.is_none_or(|(_, time)| *next_attempt < time) {
-                    next = Some((lane, *next_attempt));
-                }
-            }
-        }
-        if item.due == next {
-            return;
-        }
-        match std::mem::replace(&mut item.due, next) {
-            Some((Lane::New, time)) => self.new.remove(&(time, id)),
-            Some((Lane::Retry, time)) => self.retries.remove(&(time, id)),
-            None => false,
-        };
-        match next {
-            Some((Lane::New, time)) => self.new.insert((time, id)),
-            Some((Lane::Retry, time)) => self.retries.insert((time, id)),
-            None => false,
-        };
-    }
-
-    fn schedule_end(&mut self, id: QueueId) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        let until = item.holds().min();
-        match (std::mem::replace(&mut item.until, until), until) {
-            (before, after) if before == after => return,
-            (Some(before), _) => _ = self.expiring.remove(&(before, id)),
-            (None, _) => _ = self.held.insert(id),
-        }
-        match until {
-            Some(until) => _ = self.expiring.insert((until, id)),
-            None => _ = self.held.remove(&id),
-        }
-    }
-
     pub fn held(&self, after: Option<QueueId>, limit: usize) -> Vec<HeldSummary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let ids = self.held.range((from, Bound::Unbounded)).take(limit);
-        ids.filter_map(|id| self.items.get(id)?.held(*id)).collect()
+        ids.filter_map(|id| held_summary(self.items.by_id(*id)?)).collect()
     }
 
     pub fn held_one(&self, id: QueueId) -> Option<HeldSummary> {
-        self.items.get(&id)?.held(id)
+        held_summary(self.items.by_id(id)?)
     }
 
     pub fn held_len(&self) -> usize {
@@ -328,88 +326,96 @@ impl Index {
     }
 
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiring.first().map(|(until, _)| *until)
+        self.expiring.first().map(|(until, _)| time(*until))
     }
 
     pub fn expired(&self, now: Timestamp, limit: usize) -> Vec<QueueId> {
+        let now = nanos(now);
         let over = self.expiring.iter().take_while(|(until, _)| *until <= now);
-        over.take(limit).map(|(_, id)| *id).collect()
+        over.take(limit).map(|(_, slot)| self.items.at(*slot).id).collect()
     }
 
     /// Takes the held recipients of a message into hand.
     pub fn claim(&mut self, id: QueueId) -> Result<Vec<usize>, ClaimError> {
-        let item = self.items.get_mut(&id).filter(|item| item.until.is_some());
-        let item = item.ok_or(ClaimError::NotHeld(id))?;
-        if item.states.iter().any(|state| state.in_flight) {
+        let slot = self.items.find(id).filter(|slot| self.items.at(*slot).keys().until.is_some());
+        let slot = slot.ok_or(ClaimError::NotHeld(id))?;
+        if self.items.at(slot).in_flight() {
             return Err(ClaimError::Busy(id));
         }
-        let mut targets = Vec::new();
-        for (target, state) in item.states.iter_mut().enumerate() {
-            if matches!(state.fate, Fate::Held(_)) {
-                state.in_flight = true;
-                targets.push(target);
-            }
-        }
-        Ok(targets)
+        Ok(self.change(slot, |item, _| take_where(item, State::is_held)))
     }
 
     /// The opposite of [`Index::claim`], for those of the recipients that are still there.
     pub fn give_back(&mut self, id: QueueId, targets: &[usize]) {
-        let Some(item) = self.items.get_mut(&id) else { return };
-        for target in targets {
-            if let Some(state) = item.states.get_mut(*target) {
-                state.in_flight = false;
+        let Some(slot) = self.items.find(id) else { return };
+        self.change(slot, |item, _| {
+            for target in targets {
+                if let Some(state) = item.states_mut().get_mut(*target) {
+                    state.in_flight = false;
+                }
             }
-        }
+        });
     }
 
-    /// Takes the next message whose time has come, the lanes by turns, so that neither a flood of
-    /// new mail nor a mountain of retries holds up the other.
-    pub fn next(&mut self, now: Timestamp) -> Next {
+    /// Takes messages whose time has come, the lanes by turns, so that neither a flood of new mail
+    /// nor a mountain of retries holds up the other. At least one if there is one; then no more than
+    /// `max`, nor more than have `bytes` of content in memory together.
+    pub fn take_due(&mut self, now: Timestamp, max: usize, bytes: u64) -> Batch {
+        let mut taken = Vec::new();
+        let mut left = bytes;
+        while taken.len() < max.max(1) {
+            let slot = match self.next(nanos(now)) {
+                Ok(slot) => slot,
+                Err(until) => return Batch { taken, until: until.map(time) },
+            };
+            let item = self.items.at(slot);
+            let cost = if item.body.is_some() { MAPPED_COST } else { item.size + ENTRY_COST };
+            if cost > left && !taken.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(cost);
+            taken.push(self.take(slot, nanos(now)));
+        }
+        Batch { taken, until: None }
+    }
+
+    /// Whose turn it is; or when it is somebody's.
+    fn next(&mut self, now: i64) -> Result<Slot, Option<i64>> {
         let first_new = self.new.first().copied();
         let first_retry = self.retries.first().copied();
-        let due = |first: Option<(Timestamp, QueueId)>| first.filter(|(time, _)| *time <= now);
-        let id = match (due(first_new), due(first_retry)) {
+        let due = |first: Option<(i64, Slot)>| first.filter(|(at, _)| *at <= now);
+        match (due(first_new), due(first_retry)) {
             (Some((_, new)), Some((_, retry))) => {
                 self.retry_next = !self.retry_next;
-                if self.retry_next { retry } else { new }
+                Ok(if self.retry_next { retry } else { new })
             }
-            (Some((_, id)), None) | (None, Some((_, id))) => id,
-            (None, None) => {
-                let times = first_new.into_iter().chain(first_retry).map(|(time, _)| time);
-                return Next::Wait(times.min());
-            }
-        };
-        Next::Taken(self.take(id, now))
+            (Some((_, slot)), None) | (None, Some((_, slot))) => Ok(slot),
+            (None, None) => Err(first_new.into_iter().chain(first_retry).map(|(at, _)| at).min()),
+        }
     }
 
-    fn take(&mut self, id: QueueId, now: Timestamp) -> Taken {
-        let item = self.items.get_mut(&id).expect("what is in a lane is in the index");
-        let mut targets = Vec::with_capacity(item.states.len());
-        for (target, state) in item.states.iter_mut().enumerate() {
-            if let (Fate::Waiting(waiting), false) = (&state.fate, state.in_flight)
-                && waiting.next_attempt <= now
-            {
-                state.in_flight = true;
-                targets.push(target);
-            }
-        }
-        let fates = item.states.iter().map(|state| state.fate.clone()).collect();
-        let warm = item.warm.take();
-        self.warm_left += warm.as_ref().map_or(0, |warm| warm.content.memory());
-        self.schedule(id);
-        Taken { id, targets, fates, warm }
+    fn take(&mut self, slot: Slot, now: i64) -> Taken {
+        let taken = self.change(slot, |item, _| Taken {
+            id: item.id,
+            targets: take_where(item, |state| state.is_waiting() && state.at() <= now),
+            fates: item.fates(),
+            warm: item.warm.take().map(|warm| *warm),
+        });
+        self.warm_left += taken.warm.as_ref().map_or(0, Warm::cost);
+        taken
     }
 
     pub fn fates(&self, id: QueueId) -> Option<Arc<[Fate]>> {
-        let item = self.items.get(&id)?;
-        Some(item.states.iter().map(|state| state.fate.clone()).collect())
+        self.items.by_id(id).map(Item::fates)
     }
 
-    /// Messages whose records are still in this segment.
-    pub fn within(&self, segment: u64) -> Vec<(QueueId, Place)> {
-        let inside = self.items.iter().filter(|(_, item)| item.place.segment == segment);
-        inside.map(|(id, item)| (*id, item.place)).collect()
+    /// Messages whose records are in this segment, among those of one step through all messages; None
+    /// behind the last step, or as soon as there is none left.
+    pub fn within(&self, step: usize, segment: u64) -> Option<Vec<(QueueId, Place)>> {
+        let live = self.segments.get(&segment).map_or(0, |usage| usage.live);
+        let items = self.items.chunk(step).filter(|_| live > 0)?;
+        let inside = items.filter(|item| item.place().segment == segment);
+        Some(inside.map(|item| (item.id, item.place())).collect())
     }
 
     pub fn bodies(&self) -> impl Iterator<Item = (QueueId, u64)> {
@@ -418,7 +424,11 @@ impl Index {
 
     /// A message whose record is beyond reading.
     pub fn lose(&mut self, id: QueueId) -> Option<QueueId> {
-        let finished = self.finish(id)?;
+        let slot = self.items.find(id)?;
+        let mut tally = self.tally;
+        self.items.at(slot).states().iter().for_each(|state| tally.lose(state));
+        self.tally = tally;
+        let finished = self.finish(slot);
         self.forget(&finished)
     }
 
@@ -432,50 +442,51 @@ impl Index {
         self.segments.iter().filter(|(_, usage)| dead(usage)).map(|(number, _)| *number).collect()
     }
 
-    pub fn list(&self) -> Vec<Summary> {
-        let waiting = self.items.iter().filter(|(id, _)| !self.held.contains(id));
-        let mut list: Vec<Summary> = waiting.map(|(id, item)| item.summary(*id)).collect();
-        list.sort_by_key(|summary| (summary.received_at, summary.id));
-        list
+    /// The messages that wait among those of one step through all of them; None behind the last step.
+    /// What moves while the lock is free between two steps may be missed or seen twice.
+    pub fn waiting(&self, step: usize) -> Option<Vec<Summary>> {
+        let waiting = |item: &&Item| item.keys().until.is_none();
+        Some(self.items.chunk(step)?.filter(waiting).map(summary).collect())
+    }
+
+    pub fn summary(&self, id: QueueId) -> Option<Summary> {
+        self.items.by_id(id).filter(|item| item.keys().until.is_none()).map(summary)
     }
 }
 
-impl Item {
-    /// When each of its held recipients expires.
-    fn holds(&self) -> impl Iterator<Item = Timestamp> {
-        self.states.iter().filter_map(|state| match &state.fate {
-            Fate::Held(holding) => Some(holding.until),
-            Fate::Waiting(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
-        })
-    }
-
-    fn held(&self, id: QueueId) -> Option<HeldSummary> {
-        Some(HeldSummary {
-            id,
-            received_at: self.received_at,
-            size: self.size,
-            recipients: self.holds().count(),
-            until: self.until?,
-            busy: self.states.iter().any(|state| state.in_flight),
-        })
-    }
-
-    fn summary(&self, id: QueueId) -> Summary {
-        let waiting = || {
-            self.states.iter().filter_map(|state| match &state.fate {
-                Fate::Waiting(waiting) => Some(waiting),
-                Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
-            })
-        };
-        Summary {
-            id,
-            received_at: self.received_at,
-            size: self.size,
-            waiting: self.waiting as usize,
-            in_flight: self.states.iter().any(|state| state.in_flight),
-            attempts: waiting().map(|waiting| waiting.attempts).max().unwrap_or(0),
-            next_attempt: waiting().map(|waiting| waiting.next_attempt).min(),
-            last_error: waiting().find_map(|waiting| waiting.last_error.clone()),
+/// Puts the recipients that are free and like this in flight.
+fn take_where(item: &mut Item, wanted: impl Fn(&State) -> bool) -> Vec<usize> {
+    let mut targets = Vec::new();
+    for (target, state) in item.states_mut().iter_mut().enumerate() {
+        if !state.in_flight && wanted(state) {
+            state.in_flight = true;
+            targets.push(target);
         }
+    }
+    targets
+}
+
+fn held_summary(item: &Item) -> Option<HeldSummary> {
+    Some(HeldSummary {
+        id: item.id,
+        received_at: item.received_at(),
+        size: item.size,
+        recipients: item.states().iter().filter(|state| state.is_held()).count(),
+        until: time(item.keys().until?),
+        busy: item.in_flight(),
+    })
+}
+
+fn summary(item: &Item) -> Summary {
+    let waiting = || item.states().iter().filter(|state| state.is_waiting());
+    Summary {
+        id: item.id,
+        received_at: item.received_at(),
+        size: item.size,
+        waiting: item.open(),
+        in_flight: item.in_flight(),
+        attempts: waiting().map(State::attempts).max().unwrap_or(0),
+        next_attempt: waiting().map(State::at).min().map(time),
+        last_error: waiting().find_map(State::last_error).map(str::to_owned),
     }
 }

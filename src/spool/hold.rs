@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Fate, Holding, Submission};
 use super::id::QueueId;
 use super::{CommitError, Queued, Spool};
-use crate::mail::address::Domain;
+use crate::mail::address::{Domain, Mailbox};
 
 /// Why a message is held, until when, and what must be known to judge it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct Facts {
     pub blatant: bool,
     /// Length of our own Received field, which no rule reads.
     pub received: u64,
+    /// Who handed it over, where that is known by a login or a certificate.
+    pub identity: Option<Mailbox>,
 }
 
 /// One line of a listing; made without reading the disk.
@@ -107,13 +109,15 @@ pub struct HeldSummary {
 pub enum ClaimError {
     #[error("there is no held message {0}")]
     NotHeld(QueueId),
-    #[error("message {0} is being decided by somebody else right now")]
+    #[error("there is no message {0} that waits for its delivery")]
+    NotWaiting(QueueId),
+    #[error("message {0} is in other hands right now")]
     Busy(QueueId),
     #[error("the message cannot be read: {0}")]
     Unreadable(io::Error),
 }
 
-/// A held message in the hands of one who decides. Dropped without a decision it is held as before.
+/// A held or waiting message in the hands of one who decides. Dropped without a decision it is as before.
 pub struct Claim {
     spool: Spool,
     queued: Queued,
@@ -127,7 +131,7 @@ impl Claim {
         &self.queued
     }
 
-    /// Recipients (indexes into the entry's targets) that are still held.
+    /// Recipients (indexes into the entry's targets) that it is about.
     pub fn targets(&self) -> &[usize] {
         &self.targets
     }
@@ -163,6 +167,7 @@ impl Drop for Claim {
         // Given up in the middle of a commit, it may be over already: a restart will tell.
         if !self.handed_over {
             self.spool.inner.shared.index().give_back(self.queued.id(), &self.targets);
+            self.spool.inner.shared.wake.notify_one();
         }
     }
 }
@@ -205,6 +210,19 @@ impl Spool {
             Err(error) => Err(ClaimError::Unreadable(error)),
         }
     }
+
+    /// Takes recipients that wait out of delivery's hands, those of `wanted` that are not attempted just now.
+    pub async fn take(&self, id: QueueId, wanted: &[usize]) -> Result<Claim, ClaimError> {
+        let targets = self.inner.shared.index().take_waiting(id, wanted)?;
+        let taken = Taken { spool: self, id, targets: Some(targets) };
+        match self.get(id).await {
+            Ok(Some(queued)) => {
+                Ok(Claim { spool: self.clone(), queued, targets: taken.keep(), handed_over: false })
+            }
+            Ok(None) => Err(ClaimError::NotWaiting(id)),
+            Err(error) => Err(ClaimError::Unreadable(error)),
+        }
+    }
 }
 
 /// Gives recipients back unless they are kept: whoever waits for the disk may be cancelled.
@@ -224,6 +242,7 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if let Some(targets) = self.targets.take() {
             self.spool.inner.shared.index().give_back(self.id, &targets);
+            self.spool.inner.shared.wake.notify_one();
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use jiff::Timestamp;
 
@@ -43,21 +45,17 @@ impl From<io::Error> for RecoverError {
 /// One record, as far as the index cares.
 struct Event {
     place: Place,
-    part: u16,
-    parts: u16,
     what: What,
 }
 
 enum What {
-    Nothing,
     Message(Head, u64),
     News(News),
 }
 
-/// One segment, read and not yet judged.
+/// What a segment is like, from its first byte to its last.
 #[derive(Default)]
-struct Reading {
-    events: Vec<Event>,
+struct Survey {
     /// Stretches that hold no record.
     bad: Vec<(u64, u64)>,
     needs: BTreeSet<u64>,
@@ -65,8 +63,32 @@ struct Reading {
     synced: u64,
     /// Where the last sound record ends.
     end: u64,
+    /// Records of batches that are not whole.
+    halves: Vec<Place>,
 }
 
+/// What a reading thread tells, one segment after the other.
+enum Told {
+    Events(Vec<Event>),
+    Done(Survey),
+}
+
+/// Events in one message of a reading thread: enough to make it cheap, few enough to be small.
+const EVENTS: usize = 256;
+/// Threads that read; a disk rarely gives more.
+const READERS: usize = 4;
+
+/// One segment file.
+#[derive(Clone, Copy)]
+struct Segment {
+    number: u64,
+    len: u64,
+    /// Where it ends, if a later one says so: then all before was durable.
+    told: Option<u64>,
+}
+
+/// Segments are read at the same time and applied in their order. In memory are the index and a few
+/// hundred events for each thread, whatever the length of the log.
 pub(super) fn recover(store: &dyn Store, warm: u64, now: Timestamp) -> Result<Recovered, RecoverError> {
     let files = store.list()?;
     let mut segments: BTreeMap<u64, u64> = BTreeMap::new();
@@ -83,27 +105,100 @@ pub(super) fn recover(store: &dyn Store, warm: u64, now: Timestamp) -> Result<Re
         damaged: 0,
         orphans: Vec::new(),
     };
+    let mut order: Vec<Segment> = Vec::with_capacity(segments.len());
     for (&number, &len) in &segments {
         let told = told.get(&number).copied();
-        let reading = read(store, number, told)?;
-        if told.is_some_and(|end| end <= FRONT) || (told.is_none() && reading.end == 0) {
-            // Nothing in it counts, or ever did.
-            store.remove(&segment::name(number))?;
-            continue;
+        match told {
+            // Nothing in it ever counted.
+            Some(end) if end <= FRONT => store.remove(&segment::name(number))?,
+            _ => order.push(Segment { number, len, told }),
         }
-        let end = told.unwrap_or(reading.end);
-        let durable = told.unwrap_or(reading.synced);
-        if told.is_none() {
-            recovered.ends.push((number, end));
-        }
-        let usage = Usage { bytes: end, needs: reading.needs.clone(), sealed: true, ..Usage::default() };
-        recovered.index.segments.insert(number, usage);
-        recovered.damaged += heal(store, number, &reading, Extent { len, end, durable })?;
-        apply(&mut recovered.index, reading, durable, now);
     }
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(READERS).min(order.len());
+    thread::scope(|scope| {
+        let mut telling: Vec<Receiver<Result<Told, RecoverError>>> = Vec::new();
+        for first in 0..threads {
+            let (tell, told) = mpsc::sync_channel(4);
+            let mine: Vec<Segment> = order.iter().skip(first).step_by(threads).copied().collect();
+            thread::Builder::new()
+                .name("spool-recover".into())
+                .spawn_scoped(scope, move || tell_all(store, &mine, &tell))?;
+            telling.push(told);
+        }
+        for (segment, told) in order.iter().zip(telling.iter().cycle()) {
+            take_in(store, *segment, told, &mut recovered, now)?;
+        }
+        Ok::<(), RecoverError>(())
+    })?;
     judge_bodies(&files, &mut recovered);
     store.sync_names()?;
     Ok(recovered)
+}
+
+/// The life of a reading thread; ends early when nobody listens any more.
+fn tell_all(store: &dyn Store, segments: &[Segment], tell: &SyncSender<Result<Told, RecoverError>>) {
+    for segment in segments {
+        let mut events = Vec::new();
+        let end = segment.told.unwrap_or(u64::MAX);
+        // Without a told end it is not yet known what counts: nothing is told of what is in it.
+        let survey = survey(store, segment.number, end, |event| {
+            if segment.told.is_none() {
+                return true;
+            }
+            events.push(event);
+            events.len() < EVENTS || tell.send(Ok(Told::Events(std::mem::take(&mut events)))).is_ok()
+        });
+        let rest = tell.send(Ok(Told::Events(std::mem::take(&mut events))));
+        if rest.is_err() || tell.send(survey.map(Told::Done)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Brings one segment into the index, and heals it.
+fn take_in(
+    store: &dyn Store,
+    segment: Segment,
+    told: &Receiver<Result<Told, RecoverError>>,
+    recovered: &mut Recovered,
+    now: Timestamp,
+) -> Result<(), RecoverError> {
+    let Segment { number, len, told: end } = segment;
+    if let Some(end) = end {
+        let usage = Usage { bytes: end, sealed: true, ..Usage::default() };
+        recovered.index.segments.insert(number, usage);
+    }
+    let survey = loop {
+        let gone = || io::Error::other("a thread that reads the spool ended");
+        match told.recv().map_err(|_| gone())?? {
+            Told::Events(events) => {
+                events.into_iter().for_each(|event| apply(&mut recovered.index, event, now));
+            }
+            Told::Done(survey) => break survey,
+        }
+    };
+    if let Some(end) = end {
+        recovered.damaged += heal(store, number, &survey, Extent { len, end, durable: end })?;
+    } else if survey.end == 0 {
+        // Nothing in it counts.
+        store.remove(&segment::name(number))?;
+        return Ok(());
+    } else {
+        let (end, durable) = (survey.end, survey.synced);
+        recovered.ends.push((number, end));
+        let usage = Usage { bytes: end, sealed: true, ..Usage::default() };
+        recovered.index.segments.insert(number, usage);
+        recovered.damaged += heal(store, number, &survey, Extent { len, end, durable })?;
+        // Now that what does not count is closed, all that is left does.
+        self::survey(store, number, end, |event| {
+            apply(&mut recovered.index, event, now);
+            true
+        })?;
+    }
+    if let Some(usage) = recovered.index.segments.get_mut(&number) {
+        usage.needs.extend(&survey.needs);
+    }
+    Ok(())
 }
 
 /// Where segments end, as the first records of later ones tell.
@@ -135,50 +230,64 @@ fn openings(store: &dyn Store, segments: &BTreeMap<u64, u64>) -> Result<BTreeMap
     Ok(ends)
 }
 
-fn read(store: &dyn Store, number: u64, told: Option<u64>) -> Result<Reading, RecoverError> {
+/// Reads a segment up to `end`, or to its end when that is not known (`u64::MAX`), and tells of each message
+/// and each piece of news in it, as long as the listener wants to hear more.
+fn survey(
+    store: &dyn Store,
+    number: u64,
+    end: u64,
+    mut tell: impl FnMut(Event) -> bool,
+) -> Result<Survey, RecoverError> {
     let name = segment::name(number);
     let file = store.open(&name)?;
-    if told.is_none() {
+    let is_open = end == u64::MAX;
+    if is_open {
         // What a killed process wrote and never synced is about to count.
         file.sync()?;
     }
-    let mut reading = Reading::default();
+    let mut survey = Survey::default();
     let mut front = [0; FRONT as usize];
     let read = file.read_at(&mut front, 0)?;
     if segment::read_front(&front[..read], number) != Front::Good {
-        reading.bad.push((0, FRONT));
+        survey.bad.push((0, FRONT));
     }
-    let mut scan = Scan::new(file, number, told.unwrap_or(u64::MAX))?;
+    let mut batch = Halves::default();
+    let mut scan = Scan::new(file, number, end)?;
     while let Some((found, record)) = scan.next()? {
         match found {
-            Found::Bad { at, end } => reading.bad.push((at, end)),
+            Found::Bad { at, end } => survey.bad.push((at, end)),
             Found::Unknown { at, kind } => {
                 return Err(RecoverError::UnknownRecord { file: name, offset: at, kind });
             }
             Found::Record { at, header } => {
                 let place = Place { segment: number, offset: at, len: header.len() };
-                reading.synced = reading.synced.max(header.synced);
-                reading.end = at + header.len();
+                survey.synced = survey.synced.max(header.synced);
+                survey.end = at + header.len();
                 if header.home != 0 {
-                    reading.needs.insert(header.home);
+                    survey.needs.insert(header.home);
                 }
-                match event(&header, record) {
-                    Some(what) => {
-                        let Header { part, parts, .. } = header;
-                        reading.events.push(Event { place, part, parts, what });
+                match what(&header, record) {
+                    Ok(what) => {
+                        batch.add(&mut survey.halves, &header, place);
+                        if let Some(what) = what
+                            && !tell(Event { place, what })
+                        {
+                            return Ok(survey);
+                        }
                     }
-                    None => reading.bad.push((at, reading.end)),
+                    Err(Unreadable) => survey.bad.push((at, survey.end)),
                 }
             }
         }
     }
-    if let Some(told) = told {
-        reading.reach(told);
+    batch.end(&mut survey.halves);
+    if !is_open {
+        survey.reach(end);
     }
-    Ok(reading)
+    Ok(survey)
 }
 
-impl Reading {
+impl Survey {
     /// What is missing before the told end is as bad as what cannot be read.
     fn reach(&mut self, told: u64) {
         let good = self.end.max(FRONT);
@@ -189,50 +298,65 @@ impl Reading {
     }
 }
 
-fn event(header: &Header, record: &[u8]) -> Option<What> {
+/// The meta data of a record are not what its kind promises.
+struct Unreadable;
+
+fn what(header: &Header, record: &[u8]) -> Result<Option<What>, Unreadable> {
     let meta = header.meta(record);
-    Some(match header.kind {
+    Ok(match header.kind {
         MESSAGE => {
-            let (head, _) = decode::<Head>(meta)?;
+            let (head, _) = decode::<Head>(meta).ok_or(Unreadable)?;
             let size = head.body.map_or(u64::from(header.body_len), |body| body.len);
-            What::Message(head, size)
+            Some(What::Message(head, size))
         }
-        FATES => What::News(decode::<News>(meta)?.0),
-        _ => What::Nothing,
+        FATES => Some(What::News(decode::<News>(meta).ok_or(Unreadable)?.0)),
+        _ => None,
     })
 }
 
-/// Brings the events of one segment into the index.
-fn apply(index: &mut Index, reading: Reading, durable: u64, now: Timestamp) {
-    let Reading { events, .. } = reading;
-    let void = void(&events, durable);
-    for event in events {
-        if void.contains(&event.place.offset) {
-            continue;
-        }
-        match event.what {
-            What::Nothing => {}
-            What::Message(head, size) => index.insert(arrival(head, size, event.place, now)),
-            What::News(News { id, fates }) => {
-                let fates = fates.into_iter().map(|(target, fate)| (target as usize, fate)).collect();
-                if let Some(finished) = index.settle(id, fates) {
-                    index.forget(&finished);
-                }
+/// Brings one event into the index.
+fn apply(index: &mut Index, event: Event, now: Timestamp) {
+    match event.what {
+        What::Message(head, size) => index.insert(arrival(head, size, event.place, now)),
+        What::News(News { id, fates }) => {
+            let fates = fates.into_iter().map(|(target, fate)| (target as usize, fate)).collect();
+            if let Some(finished) = index.settle(id, fates) {
+                index.forget(&finished);
             }
         }
     }
 }
 
-/// Records of batches that never got to disk whole. Of a batch that was durable and is damaged now,
-/// what is left still counts: it was promised.
-fn void(events: &[Event], durable: u64) -> BTreeSet<u64> {
-    let mut void = BTreeSet::new();
-    for batch in events.chunk_by(follows) {
-        let whole = batch[0].part == 0 && batch.len() == usize::from(batch[0].parts);
-        let places = batch.iter().map(|event| event.place.offset);
-        void.extend(places.filter(|offset| !whole && *offset >= durable));
+/// Follows the records of a segment and finds those of batches that never got to disk whole. Of a batch
+/// that was durable and is damaged now, what is left still counts: it was promised.
+#[derive(Default)]
+struct Halves {
+    /// The batch that goes on, whole as far as it has come or not.
+    places: Vec<Place>,
+    part: u16,
+    parts: u16,
+    from_start: bool,
+}
+
+impl Halves {
+    fn add(&mut self, halves: &mut Vec<Place>, header: &Header, place: Place) {
+        let last = self.places.last().copied();
+        let follows = last.is_some_and(|last| {
+            (header.part, header.parts) == (self.part.wrapping_add(1), self.parts)
+                && place.offset == last.offset + last.len
+        });
+        if !follows {
+            self.end(halves);
+            self.from_start = header.part == 0;
+        }
+        self.places.push(place);
+        (self.part, self.parts) = (header.part, header.parts);
     }
-    void
+
+    fn end(&mut self, halves: &mut Vec<Place>) {
+        let whole = self.from_start && self.places.len() == usize::from(self.parts);
+        if whole { self.places.clear() } else { halves.append(&mut self.places) }
+    }
 }
 
 /// How far a segment goes.
@@ -249,13 +373,13 @@ struct Extent {
 /// Brings a segment to a state that reads the same at every later start: what is damaged is set
 /// aside, what does not count is closed, and nothing is behind the end. Returns how many places
 /// were damaged.
-fn heal(store: &dyn Store, number: u64, reading: &Reading, extent: Extent) -> io::Result<u64> {
+fn heal(store: &dyn Store, number: u64, survey: &Survey, extent: Extent) -> io::Result<u64> {
     let Extent { len, end, durable } = extent;
     let name = segment::name(number);
     let file = store.open(&name)?;
     let mut damaged = 0;
     let mut touched = false;
-    for &(from, to) in reading.bad.iter().filter(|(from, _)| *from < end) {
+    for &(from, to) in survey.bad.iter().filter(|(from, _)| *from < end) {
         if from < durable {
             tracing::error!(segment = name, offset = from, end = to, "the spool is damaged here");
             set_aside(store, number, from, to - from);
@@ -267,8 +391,7 @@ fn heal(store: &dyn Store, number: u64, reading: &Reading, extent: Extent) -> io
         }
         touched = true;
     }
-    let void = void(&reading.events, durable);
-    for Event { place, .. } in reading.events.iter().filter(|event| void.contains(&event.place.offset)) {
+    for place in survey.halves.iter().filter(|place| place.offset >= durable) {
         close(&*file, (number, place.offset), place.len, durable)?;
         touched = true;
     }
@@ -286,11 +409,6 @@ fn close(file: &dyn File, at: (u64, u64), len: u64, durable: u64) -> io::Result<
     let mut gap = Record::gap(len);
     gap.place(at, (0, 1), 0, durable.min(at.1));
     file.write_at(&mut gap.pieces(), at.1)
-}
-
-fn follows(one: &Event, next: &Event) -> bool {
-    (next.part, next.parts) == (one.part.wrapping_add(1), one.parts)
-        && next.place.offset == one.place.offset + one.place.len
 }
 
 fn arrival(head: Head, size: u64, place: Place, now: Timestamp) -> Arrival {

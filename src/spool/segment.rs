@@ -14,7 +14,7 @@ use super::store::{File, Store};
 use super::sweep::Chore;
 
 /// The version of all that is on disk. Raise it when a record's meaning or encoding changes.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: [u8; 16] = *b"POSTERN SPOOL\r\n\0";
 /// Size of a segment when the disk has no room for a usual one.
@@ -137,6 +137,11 @@ impl Log {
     /// Whether a segment is open that everything written so far lies in.
     pub fn is_open(&self) -> bool {
         self.active.is_some()
+    }
+
+    /// Whether something was written that is not known to be durable.
+    pub fn has_news(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.synced < active.end)
     }
 
     /// Opens the next segment with room for `least` bytes. The one before must be sealed.

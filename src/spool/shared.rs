@@ -2,7 +2,7 @@
 //! during I/O and never across an await.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::CommitError;
 use super::commit::Queue;
 use super::due::Index;
+use super::handout::Readers;
 use super::segment::Spare;
 use super::store::{Space, Store};
 use super::sweep::Chore;
@@ -26,8 +27,12 @@ pub(super) struct Shared {
     pub chores: Sender<Chore>,
     /// The next segment, made ready in the background.
     pub spare: Mutex<Option<Spare>>,
+    /// Segments open for reading.
+    pub readers: Readers,
     pub next_segment: AtomicU64,
     pub counters: Counters,
+    /// The disk failed, and nothing has been written to it since.
+    pub failing: AtomicBool,
     pub room: Room,
 }
 
@@ -48,6 +53,13 @@ pub(super) struct Counters {
     pub rewritten: AtomicU64,
 }
 
+/// Whether the process, not the disk, lacks something.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&errno))
+}
+
 /// A mutex whose holder panicked still protects values we can use: the panic itself is reported
 /// where it happened.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,7 +76,21 @@ impl Shared {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CommitError::Full,
-            _ => CommitError::Io(Arc::new(error)),
+            _ => {
+                // That this process has no descriptors left says nothing of the disk.
+                if !is_exhausted(&error) && !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "the spool's disk fails: no mail is taken until it can be written again");
+                    self.queue.nudge();
+                }
+                CommitError::Io(Arc::new(error))
+            }
+        }
+    }
+
+    /// Something was written and synced.
+    pub fn works(&self) {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the spool's disk works again");
         }
     }
 

@@ -125,6 +125,7 @@ impl Sweeper {
                 }
             }
             self.shared.store.sync_names()?;
+            dead.iter().for_each(|number| self.shared.readers.close(*number));
             let mut index = self.shared.index();
             for number in dead {
                 index.segments.remove(&number);
@@ -186,9 +187,22 @@ impl Sweeper {
         }
     }
 
+    /// Messages whose records are still in this segment: none, as a rule, and then nobody is looked at.
+    fn left_in(&self, number: u64) -> Vec<(QueueId, Place)> {
+        let mut left = Vec::new();
+        for step in 0.. {
+            let within = self.shared.index().within(step, number);
+            match within {
+                Some(within) => left.extend(within),
+                None => break,
+            }
+        }
+        left
+    }
+
     /// What the index has in a segment and a whole reading of it did not find is damaged beyond use.
     fn give_up_on_the_rest(&self, number: u64) {
-        for (id, place) in self.shared.index().within(number) {
+        for (id, place) in self.left_in(number) {
             tracing::error!(queue_id = %id, "a message on disk is damaged and was set aside");
             set_aside(&*self.shared.store, number, place.offset, place.len);
             self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);

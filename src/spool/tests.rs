@@ -4,10 +4,11 @@ mod crash;
 mod damage;
 mod folder;
 mod hold;
-
+mod memory;
 mod sim;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -64,6 +65,7 @@ fn held_entry(targets: usize) -> Entry {
             phishy: true,
             blatant: false,
             received: 3,
+            identity: None,
         },
     };
     Entry { held: Some(Arc::new(held)), ..entry(targets) }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 
 use super::order::{Pass, resolved};
@@ -15,7 +17,7 @@ use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
 use crate::bundle::document::{
     Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
-    ListenerTls, Notices, ObjectKind,
+    ListenerTls, Notices, ObjectKind, SpfClients, TlsReports,
 };
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -70,7 +72,7 @@ pub(super) fn decide(
         }
     };
     let mut findings = findings;
-    if record.as_ref().is_some_and(|record| record.clients.is_empty()) {
+    if record.as_ref().is_some_and(|record| !record.has_clients() && record.spf_clients.is_empty()) {
         findings.push(no_clients());
     }
     let Findings { problems, warnings } = findings;
@@ -103,8 +105,10 @@ fn draft(
         storage,
         limits,
         shared_limits,
+        public_addresses,
         notices,
         dns,
+        tls_reports,
         dkim,
         archive,
         allowed_external_targets,
@@ -120,20 +124,27 @@ fn draft(
     name(&pass.gateway.name, findings);
     storage_form(storage, findings);
     let clients = clients.clone().unwrap_or_default();
-    service_form(service.as_ref(), &clients, findings);
+    let proxied = listeners.iter().all(|listener| listener.proxy_protocol.is_some());
+    service_form(service.as_ref(), &clients, proxied, findings);
     each("spec.allowedExternalTargets", allowed_external_targets, host, findings);
     if let Some(named) = directory_ref {
         directory(pass, &named.name, findings);
     }
     let scanner = content_scanners.as_ref().and_then(|scanners| scanners.rspamd.as_ref());
     let own = each("spec.domains", domains, domain, findings);
+    let spf_clients = super::published::clients(pass, &clients.spf_domains, findings);
+    let typed = each("spec.clients.cidrs", &clients.cidrs, network, findings);
     let hostname = hostname.as_ref().and_then(|text| findings.ok(domain("spec.hostname", text)));
     Gateway {
         hostname: hostname.map(|domain| domain.ascii().to_owned()),
         archive: archive.as_ref().and_then(|archive| journal(pass, archive, &own, routes, findings)),
         domains: own,
         listeners: ports(pass, listeners, findings),
-        clients: each("spec.clients.cidrs", &clients.cidrs, network, findings),
+        clients: together(typed, &spf_clients),
+        spf_clients,
+        users: super::clients::users(pass, &clients.users, findings),
+        mutual_tls: super::clients::authority(pass, clients.mutual_tls.as_ref(), findings),
+        public_addresses: each("spec.publicAddresses", public_addresses, ip, findings),
         allow_foreign_senders: clients.allow_foreign_senders,
         default_route: default_route.as_ref().and_then(|route| fallback(pass, route, routes, findings)),
         limits: bounds(limits, findings),
@@ -157,12 +168,17 @@ fn draft(
             .as_ref()
             .map(|dns| each("spec.dns.servers", &dns.servers, name_server, findings))
             .unwrap_or_default(),
+        dnssec: dns.as_ref().is_some_and(|dns| dns.dnssec),
+        dns_anchors: dns.as_ref().map(|dns| anchors(dns, findings)).unwrap_or_default(),
+        tls_reports: tls_reports.as_ref().map(|reports| told(reports, findings)),
         dkim: dkim.iter().enumerate().filter_map(|(at, key)| signing_key(pass, at, key, findings)).collect(),
         drop_blatant_spam: *drop_blatant_spam,
         default_route_spam_headers: default_route.as_ref().is_some_and(|route| route.spam_headers),
         rspamd: scanner
             .and_then(|rspamd| findings.ok(web_address("spec.contentScanners.rspamd.url", &rspamd.url))),
         smime: super::smime::certificates(pass, smime.as_ref(), findings),
+        smime_signers: super::smime::signers(pass, smime.as_ref(), findings),
+        smime_cipher: super::smime::cipher(smime.as_ref()),
         ..Gateway::new(origin(gateway))
     }
 }
@@ -189,7 +205,16 @@ fn signing_key(pass: &Pass<'_>, at: usize, key: &spec::DkimKey, findings: &mut F
     let object = ObjectKey::new(&pass.gateway.namespace, &key_ref.name);
     let (domain, selector) = (signs?, selector?.ascii().to_owned());
     match pass.secret_key(&format!("{path}.keyRef"), &object, &key_ref.key) {
-        Ok(key) => Some(DkimKey { domain, selector, key }),
+        Ok(key) => {
+            if let Some(Err(why)) = pass.resources.secrets.get(&object).map(|s| s.signing_key(&key.key)) {
+                let message = format!(
+                    "Secret {object}, key {}: {why}; until that is repaired, it signs nothing",
+                    key.key
+                );
+                findings.push(Problem::reference(format!("{path}.keyRef"), Reason::KeyInvalid, message));
+            }
+            Some(DkimKey { domain, selector, key })
+        }
         Err(mut problem) => {
             let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.dkim);
             let kept = last
@@ -283,6 +308,21 @@ fn network(path: &str, text: &str) -> Result<IpNet, Problem> {
     Ok(net.trunc())
 }
 
+fn ip(path: &str, text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| Problem::invalid(path, checks::IP.message))
+}
+
+/// All networks that may relay, each once.
+fn together(typed: Vec<IpNet>, spf: &[SpfClients]) -> Vec<IpNet> {
+    let mut all = typed;
+    for net in spf.iter().flat_map(|from| &from.networks) {
+        if !all.contains(net) {
+            all.push(*net);
+        }
+    }
+    all
+}
+
 pub(super) fn address(path: &str, text: &str) -> Result<Mailbox, Problem> {
     text.parse().map_err(|error| Problem::invalid(path, format!("{}: {error}", checks::ADDRESS.message)))
 }
@@ -292,6 +332,39 @@ fn name_server(path: &str, text: &str) -> Result<SocketAddr, Problem> {
     with_port
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
         .map_err(|_| Problem::invalid(path, checks::DNS_SERVER.message))
+}
+
+fn anchors(dns: &spec::Dns, findings: &mut Findings) -> Vec<String> {
+    let alone = dns.trust_anchors.is_empty() || dns.dnssec;
+    findings.check(alone, "spec.dns", &checks::ANCHORS_NEED_DNSSEC);
+    each("spec.dns.trustAnchors", &dns.trust_anchors, anchor, findings)
+}
+
+/// A DNSKEY record on one line (RFC 4034 section 2.2) of an algorithm that can be validated.
+fn anchor(path: &str, text: &str) -> Result<String, Problem> {
+    let mut words: Vec<&str> = text.split_whitespace().collect();
+    if words.get(1).is_some_and(|ttl| ttl.bytes().all(|b| b.is_ascii_digit())) {
+        words.remove(1);
+    }
+    let key = |words: &[&str]| STANDARD.decode(words.concat()).is_ok_and(|key| key.len() >= 32);
+    let fine = match words.as_slice() {
+        [zone, "IN", "DNSKEY", "256" | "257", "3", "8" | "10" | "13" | "14" | "15", key_words @ ..] => {
+            let named = zone
+                .strip_suffix('.')
+                .is_some_and(|zone| zone.is_empty() || (zone.is_ascii() && domain(path, zone).is_ok()));
+            named && key(key_words)
+        }
+        _ => false,
+    };
+    if fine { Ok(words.join(" ")) } else { Err(Problem::invalid(path, checks::TRUST_ANCHOR.message)) }
+}
+
+fn told(reports: &crate::api::tls_reports::TlsReports, findings: &mut Findings) -> TlsReports {
+    let plain = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+    let crate::api::tls_reports::TlsReports { organization, contact } = reports;
+    findings.check(plain(organization), "spec.tlsReports.organization", &checks::ONE_LINE);
+    findings.check(plain(contact), "spec.tlsReports.contact", &checks::ONE_LINE);
+    TlsReports { organization: organization.clone(), contact: contact.clone() }
 }
 
 fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
@@ -306,6 +379,7 @@ fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
 fn service_form(
     service: Option<&crate::api::pod::Service>,
     clients: &spec::Clients,
+    proxied: bool,
     findings: &mut Findings,
 ) {
     let Some(service) = service else { return };
@@ -316,7 +390,8 @@ fn service_form(
     let only = service.load_balancer_class.is_none() && service.load_balancer_source_ranges.is_empty();
     findings.check(balanced || only, "spec.service", &checks::LOAD_BALANCER_ONLY);
     let hides = policy == Some(ExternalTrafficPolicy::Cluster);
-    findings.check(!hides || clients.cidrs.is_empty(), "spec", &checks::CLUSTER_POLICY);
+    let by_address = !clients.cidrs.is_empty() || !clients.spf_domains.is_empty();
+    findings.check(!hides || proxied || !by_address, "spec", &checks::CLUSTER_POLICY);
     let ranges = &service.load_balancer_source_ranges;
     each("spec.service.loadBalancerSourceRanges", ranges, network, findings);
 }
@@ -332,7 +407,9 @@ fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings)
         findings.invalid("spec.listeners", "there must be at least one listener");
     }
     let mut found = Vec::new();
-    for (at, spec::Listener { name, port, tls, certificate_ref }) in listeners.iter().enumerate() {
+    for (at, spec::Listener { name, port, tls, certificate_ref, proxy_protocol }) in
+        listeners.iter().enumerate()
+    {
         let path = format!("spec.listeners[{at}]");
         let free = !matches!(port, 0 | 8025 | 8026 | 10_000..=11_023);
         findings.check(free, &format!("{path}.port"), &checks::LISTENER_PORT);
@@ -347,7 +424,10 @@ fn ports(pass: &Pass<'_>, listeners: &[spec::Listener], findings: &mut Findings)
                 spec::ListenerTls::Implicit => ListenerTls::Implicit,
             },
             certificate: reference.and_then(|secret| certificate(pass, &path, name, secret, findings)),
-            proxy_from: Vec::new(),
+            proxy_from: proxy_protocol
+                .as_ref()
+                .map(|proxy| each(&format!("{path}.proxyProtocol.from"), &proxy.from, network, findings))
+                .unwrap_or_default(),
         });
     }
     found
@@ -413,7 +493,13 @@ fn fallback(
 
 fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
     const MOST: u64 = 1 << 30;
-    let spec::Limits { message_size, recipients, connections, connections_per_client } = limits;
+    let spec::Limits {
+        message_size,
+        recipients,
+        connections,
+        connections_per_client,
+        messages_per_minute_per_client,
+    } = limits;
     let path = "spec.limits.messageSize";
     let size = message_size.bytes();
     findings.check(size.is_some(), path, &checks::QUANTITY);
@@ -423,6 +509,7 @@ fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
         ("recipients", recipients),
         ("connections", connections),
         ("connectionsPerClient", connections_per_client),
+        ("messagesPerMinutePerClient", &messages_per_minute_per_client.unwrap_or(1)),
     ] {
         if *value == 0 {
             findings.invalid(&format!("spec.limits.{field}"), "must be at least 1");
@@ -433,6 +520,6 @@ fn bounds(limits: &spec::Limits, findings: &mut Findings) -> Limits {
         recipients: *recipients,
         connections: *connections,
         connections_per_client: *connections_per_client,
-        messages_per_minute_per_client: None,
+        messages_per_minute_per_client: *messages_per_minute_per_client,
     }
 }

@@ -10,7 +10,7 @@ use super::resources::ObjectKey;
 use super::rules::unit;
 use crate::api::checks;
 use crate::api::conditions::Reason;
-use crate::api::ldap::{GroupMapping, Ldap, Mapping, UserMapping};
+use crate::api::ldap::{CertificateMapping, GroupMapping, Ldap, Mapping, UserMapping};
 use crate::api::refs::SourceKind;
 use crate::bundle::document::UnitPath;
 
@@ -21,6 +21,18 @@ pub struct Snapshot {
     pub users: Vec<User>,
     /// Sorted by address.
     pub groups: Vec<Group>,
+    /// Sorted, without repetitions.
+    #[serde(default)]
+    pub certificates: Vec<FoundCertificate>,
+}
+
+/// A certificate as it was found at one entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FoundCertificate {
+    /// Those of the entry, folded.
+    pub addresses: Vec<String>,
+    /// X.509 in DER, base64.
+    pub der: String,
 }
 
 /// The state of one Directory's LDAP server.
@@ -60,6 +72,7 @@ pub(super) fn source(pass: &Pass<'_>, directory: &ObjectKey, ldap: &Ldap, findin
     let Mapping {
         users: UserMapping { filter: of_users, address: _, aliases: _, unit: _ },
         groups: GroupMapping { filter: of_groups, address: _, members: _ },
+        certificates,
     } = mapping;
     findings.check(checks::is_ldap_url(url), "spec.ldap.url", &checks::LDAP_URL);
     findings.check(is_name(base_dn), "spec.ldap.baseDN", &checks::BASE_DN);
@@ -70,6 +83,13 @@ pub(super) fn source(pass: &Pass<'_>, directory: &ObjectKey, ldap: &Ldap, findin
         let path = format!("spec.ldap.mapping.{kind}.filter");
         let whole = filter.starts_with('(') && filter.ends_with(')');
         findings.check(whole && ldap3::parse_filter(filter).is_ok(), &path, &checks::LDAP_FILTER);
+    }
+    if let Some(CertificateMapping { base_dn, filter, address: _, certificate: _ }) = certificates {
+        let path = "spec.ldap.mapping.certificates";
+        let fine = base_dn.as_ref().is_none_or(|base| is_name(base));
+        findings.check(fine, &format!("{path}.baseDN"), &checks::BASE_DN);
+        let whole = filter.starts_with('(') && filter.ends_with(')') && ldap3::parse_filter(filter).is_ok();
+        findings.check(whole, &format!("{path}.filter"), &checks::LDAP_FILTER);
     }
     if let Some(reference) = ca_ref {
         let object = ObjectKey::new(&directory.namespace, &reference.name);

@@ -42,6 +42,11 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     };
     let mut bundle = Bundle { gateway, routes, rules, lists, directory, quarantines };
     bundle.sort();
+    let findings = super::published::verdicts(resources, &bundle.gateway, &bundle.routes);
+    let own = &bundle.gateway.origin.object;
+    if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(own)) {
+        outcomes[at].findings = findings;
+    }
     for (object, problem) in conflicts::find(&bundle) {
         if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
             outcomes[at].warnings.push(problem);
@@ -259,12 +264,17 @@ impl<'a> Pass<'a> {
         let certificates =
             bundle.gateway.listeners.iter().filter_map(|listener| listener.certificate.as_ref());
         let pairs = certificates.flat_map(|certificate| [&certificate.chain, &certificate.key]);
-        let authorities = bundle.routes.iter().filter_map(|route| route.tls.ca.as_ref());
+        let of_routes = bundle.routes.iter().flat_map(Route::materials);
         let shared =
             bundle.gateway.shared_limits.iter().flat_map(|shared| [&shared.username, &shared.password]);
         let shared = shared.flatten();
         let signing = bundle.gateway.dkim.iter().map(|dkim| &dkim.key);
-        let named: BTreeSet<&Material> = pairs.chain(authorities).chain(signing).chain(shared).collect();
+        let passwords = bundle.gateway.users.iter().map(|user| &user.password);
+        let clients = passwords.chain(bundle.gateway.mutual_tls.iter().map(|authority| &authority.ca));
+        let senders = bundle.gateway.smime_signers.iter().map(|signer| &signer.certificate);
+        let senders = senders.flat_map(|certificate| [&certificate.chain, &certificate.key]);
+        let named = pairs.chain(of_routes).chain(signing).chain(shared).chain(clients).chain(senders);
+        let named: BTreeSet<&Material> = named.collect();
         let mut versions: Vec<_> = named.into_iter().filter_map(|material| self.version(material)).collect();
         versions.sort();
         versions

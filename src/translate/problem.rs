@@ -83,6 +83,8 @@ pub struct Outcome {
     pub unused: bool,
     /// Lists and directories: how many addresses and domains they hold.
     pub entries: Option<u64>,
+    /// What was found of the world around it: it stops nothing.
+    pub findings: Vec<Verdict>,
 }
 
 impl Outcome {
@@ -96,6 +98,7 @@ impl Outcome {
             disabled: false,
             unused: false,
             entries: None,
+            findings: Vec::new(),
         }
     }
 
@@ -122,6 +125,7 @@ impl Outcome {
                 verdicts.push(Verdict::new(*kind, State::True, first.reason, text));
             }
         }
+        verdicts.extend(self.findings.iter().cloned());
         verdicts
     }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::address_lists::Memo;
 use super::ldap::LdapFacts;
 use super::problem::{Outcome, Problem};
+use super::published::PublishedFacts;
 use crate::api::conditions::Reason;
 use crate::api::{
     AddressList, ComplianceRule, DEFAULT_GATEWAY, Directory, GatewayRef, OutboundGateway, OutboundRoute,
@@ -19,6 +20,8 @@ use crate::api::{
 use crate::bundle::Bundle;
 use crate::bundle::document::{ObjectId, ObjectKind, Origin};
 use crate::bundle::material::{Material, MaterialKind, MaterialVersion};
+use crate::mail::dkim::{Key, KeyError, PublicKey};
+use crate::mail::edit::Signer;
 
 /// A namespace and a name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +56,8 @@ pub struct Resources {
     pub secrets: BTreeMap<ObjectKey, SecretFacts>,
     /// What the servers of Directories said. `None`: nobody asks them here (`check`, `explain`).
     pub ldap: Option<BTreeMap<ObjectKey, LdapFacts>>,
+    /// What DNS says of the gateway's domains. `None`: nobody asks DNS here (`check`, `explain`).
+    pub published: Option<PublishedFacts>,
     /// Objects that are there but could not be read.
     pub malformed: Vec<Malformed>,
     /// Large lists that an earlier pass read. Whoever makes passes again and again hands it on.
@@ -79,6 +84,10 @@ pub struct SecretFacts {
     pub keys: BTreeSet<String>,
     /// The certificates of each key that has some, in PEM; nothing else of its content.
     pub certificates: BTreeMap<String, String>,
+    /// The public half of each key that holds a private key in PEM, or why it cannot sign.
+    pub signing: BTreeMap<String, Result<PublicKey, String>>,
+    /// Whether `tls.crt` and `tls.key` can sign mail (S/MIME); `None`: it has not both.
+    pub pair: Option<Result<(), String>>,
 }
 
 impl SecretFacts {
@@ -100,6 +109,29 @@ impl SecretFacts {
             rest = &rest[end..];
         }
         (!found.is_empty()).then_some(found)
+    }
+
+    /// The public halves of the signing keys of a Secret, see [`SecretFacts::signing`].
+    pub fn signing_of<'a>(
+        data: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>,
+    ) -> BTreeMap<String, Result<PublicKey, String>> {
+        const MARK: &[u8] = b"PRIVATE KEY-----";
+        let pem = |bytes: &[u8]| bytes.windows(MARK.len()).any(|window| window == MARK);
+        let private = data.into_iter().filter(|(_, bytes)| pem(bytes));
+        let read = |bytes: &[u8]| Key::read(bytes).map(|key| key.public()).map_err(|error| error.to_string());
+        private.map(|(key, bytes)| (key.clone(), read(bytes))).collect()
+    }
+
+    /// See [`SecretFacts::pair`].
+    pub fn pair_of(data: &BTreeMap<String, Vec<u8>>) -> Option<Result<(), String>> {
+        let (chain, key) = data.get("tls.crt").zip(data.get("tls.key"))?;
+        Some(Signer::read(chain, key).map(|_| ()).map_err(|error| error.to_string()))
+    }
+
+    /// The public half of one key, or why it cannot sign.
+    pub fn signing_key(&self, key: &str) -> Result<PublicKey, String> {
+        let none = || Err(KeyError::NoPem.to_string());
+        self.signing.get(key).cloned().unwrap_or_else(none)
     }
 
     /// Whether labels mark a Secret as usable.
@@ -297,6 +329,7 @@ pub fn unattached(resources: &Resources) -> Unattached {
 
 /// What the objects name, so that a caller knows what to read.
 pub fn references(resources: &Resources) -> References {
+    use crate::api::clients::MutualTls;
     use crate::api::refs::SourceKind;
     let mut found = References::default();
     for gateway in &resources.gateways {
@@ -312,13 +345,31 @@ pub fn references(resources: &Resources) -> References {
         for key in &gateway.spec.dkim {
             found.secrets.insert(ObjectKey::new(&namespace, &key.key_ref.name));
         }
+        if let Some(clients) = &gateway.spec.clients {
+            let passwords = clients.users.iter().map(|user| &user.password_ref.name);
+            found.secrets.extend(passwords.map(|name| ObjectKey::new(&namespace, name)));
+            if let Some(MutualTls { ca_ref, .. }) = &clients.mutual_tls {
+                let key = ObjectKey::new(&namespace, &ca_ref.name);
+                match ca_ref.kind {
+                    SourceKind::ConfigMap => found.config_maps.insert(key),
+                    SourceKind::Secret => found.secrets.insert(key),
+                };
+            }
+        }
         for from in gateway.spec.smime.iter().flat_map(|smime| &smime.certificates_from) {
             let config_map = from.config_map_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name));
             found.config_maps.extend(config_map);
             found.secrets.extend(from.secret_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name)));
         }
+        for from in gateway.spec.smime.iter().flat_map(|smime| &smime.signing_from) {
+            found.secrets.insert(ObjectKey::new(&namespace, &from.secret_ref.name));
+        }
     }
     for route in &resources.routes {
+        let login = route.spec.auth.as_ref().map(|auth| &auth.credentials_ref);
+        for reference in login.into_iter().chain(&route.spec.tls.client_certificate_ref) {
+            found.secrets.insert(ObjectKey::new(key(&**route).namespace, &reference.name));
+        }
         if let Some(reference) = &route.spec.tls.ca_ref {
             let key = ObjectKey::new(key(&**route).namespace, &reference.name);
             match reference.kind {

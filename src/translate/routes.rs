@@ -2,15 +2,18 @@
 
 use std::net::IpAddr;
 
+use super::login;
 use super::order::{Draft, Given, Pass};
 use super::problem::{Findings, Outcome, Problem};
 use super::resources::{ObjectKey, origin};
 use crate::api::checks;
+use crate::api::login::TlsVersion;
 use crate::api::refs::{KeyRef, SourceKind};
 use crate::api::route::{self as spec, OutboundRoute, OutboundRouteSpec};
 use crate::api::units::GoDuration;
 use crate::bundle::document::{
-    HostPort, OnTlsFailure, Origin, Retry, Route, RouteTarget, RouteTls, TlsMode, WeightedHost,
+    self as bundle, HostPort, OnTlsFailure, Origin, Retry, Route, RouteTarget, RouteTls, TlsMode,
+    WeightedHost,
 };
 use crate::bundle::material::Material;
 use crate::mail::address::Domain;
@@ -67,19 +70,24 @@ fn read(pass: &Pass<'_>, route: &OutboundRoute) -> Draft<Route> {
         secondary_hosts,
         mx_lookup,
         tls,
+        auth: _,
         egress,
         limits,
         retry,
         on_tls_failure,
+        probe,
     } = &route.spec;
     let target = target(hosts, secondary_hosts, *mx_lookup, &mut findings);
     let tls = protection(pass, &origin.object.namespace, tls, &mut findings);
+    let auth = login::login(pass, &origin.object.namespace, &route.spec, &tls, &mut findings);
     let record = Route {
+        auth,
         on_tls_failure: match on_tls_failure {
             spec::OnTlsFailure::Bounce => OnTlsFailure::Bounce,
             spec::OnTlsFailure::Defer => OnTlsFailure::Defer,
         },
         retry: schedule(retry.as_ref(), &mut findings),
+        probe_seconds: tests(probe, &mut findings),
         egress: egress.as_ref().map(|egress| super::egress::egress(egress, &mut findings)),
         limits: super::egress::limits(limits.as_ref(), &mut findings),
         ..Route::new(origin, target, tls)
@@ -146,9 +154,20 @@ fn looks_like_ip(text: &str) -> bool {
 }
 
 fn protection(pass: &Pass<'_>, namespace: &str, tls: &spec::Tls, findings: &mut Findings) -> RouteTls {
-    let spec::Tls { mode, require, require_ca_signed, validate_hostname, server_name, ca_ref } = tls;
+    let spec::Tls {
+        mode,
+        require,
+        require_ca_signed,
+        validate_hostname,
+        server_name,
+        ca_ref,
+        client_certificate_ref,
+        min_version,
+    } = tls;
     let checks = require_ca_signed.unwrap_or(false) || validate_hostname.unwrap_or(false);
     findings.check(*require || !checks, "spec.tls", &checks::CERTIFICATE_NEEDS_TLS);
+    let terms = client_certificate_ref.is_some() || min_version.is_some();
+    findings.check(*require || !terms, "spec.tls", &checks::TLS_TERMS_NEED_TLS);
     RouteTls {
         mode: match mode {
             spec::TlsMode::StartTls => TlsMode::StartTls,
@@ -159,7 +178,37 @@ fn protection(pass: &Pass<'_>, namespace: &str, tls: &spec::Tls, findings: &mut 
         validate_hostname: validate_hostname.unwrap_or(*require),
         server_name: server_name.as_ref().and_then(|name| findings.ok(host("spec.tls.serverName", name))),
         ca: ca_ref.as_ref().and_then(|reference| findings.ok(authority(pass, namespace, reference))),
-        ..RouteTls::opportunistic()
+        client_certificate: client_certificate_ref
+            .as_ref()
+            .and_then(|reference| findings.ok(login::certificate(pass, namespace, reference))),
+        min_version: match min_version {
+            None | Some(TlsVersion::Tls12) => bundle::TlsVersion::Tls12,
+            Some(TlsVersion::Tls13) => bundle::TlsVersion::Tls13,
+        },
+    }
+}
+
+/// Seconds between two tests of the hosts; `None`: never.
+fn tests(probe: &spec::Probe, findings: &mut Findings) -> Option<u32> {
+    const DEFAULT: u32 = 15 * 60;
+    let spec::Probe { mode, interval } = probe;
+    let seconds = match interval {
+        None => DEFAULT,
+        Some(interval) => match interval.get() {
+            None => {
+                findings.invalid("spec.probe.interval", checks::DURATION.message);
+                DEFAULT
+            }
+            Some(interval) => {
+                let fits = (10..=168 * 3600).contains(&interval.as_secs());
+                findings.check(fits, "spec.probe", &checks::PROBE_INTERVAL);
+                u32::try_from(interval.as_secs()).unwrap_or(DEFAULT)
+            }
+        },
+    };
+    match mode {
+        spec::ProbeMode::Scheduled => Some(seconds),
+        spec::ProbeMode::Disabled => None,
     }
 }
 

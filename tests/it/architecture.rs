@@ -16,9 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("spool", &["mail"]),
     ("delivery", &["spool", "policy", "bundle", "smtp", "loops", "mail"]),
     ("directory", &["api", "translate", "bundle", "mail"]),
+    ("published", &["api", "translate", "bundle", "mail"]),
     ("manifest", &["api", "translate", "bundle", "mail"]),
     ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "loops", "mail"]),
-    ("controller", &["api", "translate", "policy", "bundle", "directory", "admin", "mail"]),
+    ("controller", &["api", "translate", "policy", "bundle", "directory", "published", "admin", "mail"]),
     ("admin", &[]),
     ("telemetry", &[]),
     ("loops", &[]),
@@ -34,6 +35,7 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ("spool", &["kube"], "the spool knows no cluster"),
     ("delivery", &["kube"], "delivery knows no cluster"),
     ("directory", &["kube::Client"], "whoever has the Secrets hands them over"),
+    ("published", &["kube::Client"], "it asks DNS alone"),
     ("gateway", &["kube", "k8s_openapi"], "whoever breaks into a pod finds nothing of the cluster"),
 ];
 

@@ -3,6 +3,7 @@
 
 mod install;
 mod lists;
+mod probe;
 mod propagation;
 mod rollout;
 mod static_errors;

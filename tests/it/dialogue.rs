@@ -93,6 +93,9 @@ fn r170_every_reply_says_what_the_table_says() {
             "not declared utf-8",
             "C: EHLO c.example\nC: MAIL FROM:<jürgen@solarmora.com>\nS: 553 5.6.7".to_owned(),
         ),
+        ("unknown parameter", format!("C: EHLO c.example\nC: MAIL FROM:<{OWN}> FOO=BAR\nS: 555 5.5.4")),
+        ("unknown command", "C: EHLO c.example\nC: FLY\nS: 500 5.5.2".to_owned()),
+        ("wrong syntax", "C: EHLO\nS: 501 5.5.4".to_owned()),
         ("out of order", "C: EHLO c.example\nC: RCPT TO:<b@p.example>\nS: 503 5.5.1".to_owned()),
     ];
     let rows_of: Vec<(&str, &str)> = rows_of.iter().map(|(name, text)| (*name, text.as_str())).collect();

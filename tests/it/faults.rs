@@ -223,7 +223,7 @@ fn load(number: usize, to: SocketAddr, stop: &AtomicBool, accepted: &Mutex<BTree
 
 /// E3, R162.
 #[test]
-fn e3_sigterm_under_load_ends_in_time_and_loses_nothing() {
+fn r162_e3_sigterm_under_load_ends_in_time_and_loses_nothing() {
     let sink = Inbox::start();
     let site = Site::new("sigterm", sink.address);
     let accepted = Mutex::new(BTreeSet::new());
@@ -266,7 +266,7 @@ fn e3_sigterm_under_load_ends_in_time_and_loses_nothing() {
 
 /// R162: whoever is in the middle of a message when SIGTERM comes may end it.
 #[test]
-fn e3_a_transaction_that_is_open_when_sigterm_comes_gets_its_reply() {
+fn r162_e3_a_transaction_that_is_open_when_sigterm_comes_gets_its_reply() {
     let sink = Inbox::start();
     let site = Site::new("sigterm-open", sink.address);
     let gateway = site.start();

@@ -8,14 +8,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use postern::bundle::document::{self, Listener, ListenerTls};
+use postern::bundle::document::{
+    self, AuthMechanism, DefaultRoute, HostPort, Listener, ListenerTls, Route, RouteAuth, RouteTarget,
+    RouteTls, WeightedHost,
+};
 use postern::bundle::manifest::{MANIFEST, SegmentRef};
+use postern::bundle::material::{Material, MaterialKind, MaterialVersion};
 use postern::bundle::{Bundle, Manifest, Revision, Sequence, segment};
 
 use crate::support::client::{Client, send};
 use crate::support::gateway::{Folder, POSTERN, free_address, http_get};
 use crate::support::inbox::Inbox;
-use crate::support::wait_for;
+use crate::support::sink::{Authority, Behaviour, Sink, say};
+use crate::support::{wait, wait_for};
 
 const MAIL: &str = "From: a@solarmora.com\r\nSubject: x\r\n\r\nthe word is here\r\n";
 
@@ -35,12 +40,26 @@ impl Mount {
 
     /// Writes a set as kubelet does: a new folder, then one rename of the `..data` link.
     fn publish(&mut self, sequence: u64, bundle: &Bundle) -> Revision {
+        self.publish_with(sequence, bundle, &[])
+    }
+
+    /// With these secrets in the mount beside it.
+    fn publish_with(
+        &mut self,
+        sequence: u64,
+        bundle: &Bundle,
+        secrets: &[(MaterialVersion, Vec<u8>)],
+    ) -> Revision {
+        for (version, content) in secrets {
+            fs::write(self.folder.0.join("secrets").join(version.file_name()), content).unwrap();
+        }
+        let materials: Vec<_> = secrets.iter().map(|(version, _)| version.clone()).collect();
         self.version += 1;
         let root = self.folder.0.join("bundle");
         let data = root.join(format!("..v{}", self.version));
         fs::create_dir_all(&data).unwrap();
         let segments = segment::cut(bundle);
-        let revision = Revision::of(document::FORMAT, &segments, &[]);
+        let revision = Revision::of(document::FORMAT, &segments, &materials);
         let mut names = BTreeSet::from([MANIFEST.to_owned()]);
         let mut refs = Vec::new();
         for part in &segments {
@@ -58,7 +77,7 @@ impl Mount {
             revision: revision.clone(),
             published_at: Timestamp::now(),
             segments: refs,
-            materials: Vec::new(),
+            materials,
             leaving: Vec::new(),
         };
         fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
@@ -328,4 +347,71 @@ fn e32_a_damaged_segment_is_never_run_and_the_last_good_policy_goes_on_until_the
     assert!(!pod.ready() && pod.ack("").unwrap()["running"].is_null());
     let greeting = Client::connect(SocketAddr::from(([127, 0, 0, 1], port))).map(|client| client.greeting);
     assert!(greeting.as_ref().map_or(true, |text| text.starts_with("421 4.3.2")), "{greeting:?}");
+}
+
+/// R141, R16: a rotated Secret is a new revision, and the next attempt uses what it says; a session that was
+/// logged in before is not used for it.
+#[test]
+fn r141_r016_a_rotated_password_is_used_by_the_next_attempt_of_a_mounted_gateway() {
+    let authority = Authority::new();
+    let extensions = vec!["AUTH PLAIN".to_owned()];
+    let behaviour = Behaviour { extensions, ..Behaviour::with_tls(authority.server(&["127.0.0.1"])) };
+    let hop = wait(Sink::start(behaviour.on("AUTH", say("235 2.7.0 welcome"))));
+    let inbox = Inbox::start();
+    let mut mount = Mount::new("rotated");
+    let port = free_address().port();
+    let mut bundle = bundle(&inbox, port, "absent");
+    let of = |kind, name: &str, key: &str| Material {
+        kind,
+        namespace: "ns".to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+    };
+    let login = |key: &str| of(MaterialKind::Secret, "login", key);
+    let ca = of(MaterialKind::ConfigMap, "ca", "ca.crt");
+    let at = HostPort { host: "127.0.0.1".to_owned(), port: hop.address.port() };
+    let target =
+        RouteTarget::Hosts { primary: vec![WeightedHost { at, weight: None }], secondary: Vec::new() };
+    let tls = RouteTls {
+        require: true,
+        require_ca_signed: true,
+        validate_hostname: true,
+        ca: Some(ca.clone()),
+        ..RouteTls::opportunistic()
+    };
+    let mut origin = bundle.gateway.origin.clone();
+    (origin.object.kind, origin.object.name) = (document::ObjectKind::OutboundRoute, "relay".to_owned());
+    let mut route = Route::new(origin, target, tls);
+    route.auth = Some(RouteAuth {
+        mechanism: AuthMechanism::Plain,
+        username: login("username"),
+        password: login("password"),
+    });
+    bundle.gateway.default_route = Some(DefaultRoute::Named(route.name()));
+    bundle.routes.push(route);
+    let secrets = |version: &str, password: &str| {
+        [(login("username"), "app"), (login("password"), password), (ca.clone(), &authority.pem())].map(
+            |(material, content)| {
+                let (uid, resource_version) = ("u-1".to_owned(), version.to_owned());
+                (MaterialVersion { material, uid, resource_version }, content.as_bytes().to_vec())
+            },
+        )
+    };
+    let first = mount.publish_with(1, &bundle, &secrets("1", "old"));
+    let pod = mount.start();
+    pod.wait_running(1);
+    assert!(mail(port).starts_with("250"));
+    wait(hop.wait_for(1));
+    let second = mount.publish_with(2, &bundle, &secrets("2", "new"));
+    assert_ne!(first, second, "a rotation is a revision");
+    pod.wait_running(2);
+    assert!(mail(port).starts_with("250"));
+    wait(hop.wait_for(2));
+    let logins: Vec<String> = hop.commands().into_iter().filter(|line| line.starts_with("AUTH")).collect();
+    assert_eq!(logins, ["AUTH PLAIN AGFwcABvbGQ=", "AUTH PLAIN AGFwcABuZXc="]);
+    assert_eq!(hop.connections(), 2);
+    let log = fs::read_to_string(mount.folder.0.join("log")).unwrap();
+    for secret in ["AGFwcABvbGQ", "AGFwcABuZXc", "\"old\"", "\"new\""] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
 }

@@ -301,7 +301,7 @@ fn a40_a_session_that_comes_one_octet_at_a_time_works() {
 }
 
 #[test]
-fn a42_a_message_of_many_hops_passes_and_one_that_goes_in_circles_is_refused() {
+fn r038_a42_a_message_of_many_hops_passes_and_one_that_goes_in_circles_is_refused() {
     let relay = Relay::new("hops");
     let gateway = relay.site.start();
     let mut client = Client::hello(gateway.smtp);

@@ -7,10 +7,13 @@ mod admission;
 mod authentication;
 mod containers;
 mod edits;
+mod inbound;
 mod matching;
+mod names;
 mod precedence;
 mod quarantine;
 mod scope;
+mod sealing;
 mod trust;
 
 use std::collections::BTreeMap;

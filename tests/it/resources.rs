@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::kill::number_from;
 use crate::support::client::{Client, send};
 use crate::support::gateway::Standalone;
 use crate::support::inbox::Inbox;
@@ -76,7 +77,7 @@ fn alive(gateway: &Standalone) {
 }
 
 #[test]
-fn e7_a_full_disk_is_452_and_nothing_that_was_accepted_is_lost_or_repeated() {
+fn r158_e7_a_full_disk_is_452_and_nothing_that_was_accepted_is_lost_or_repeated() {
     let sink = Inbox::start();
     let site = Site::new("disk-full", sink.address);
     let disk = SmallDisk::mount(&site, "size=64m");
@@ -105,6 +106,12 @@ fn e7_a_full_disk_is_452_and_nothing_that_was_accepted_is_lost_or_repeated() {
     });
     assert!(refused.starts_with("452 4.3.1"), "{refused}");
     alive(&gateway);
+    assert!(gateway.metric("postern_no_room", "of=\"disk\"") >= 2);
+    assert_eq!(
+        gateway.get("/readyz").map(|(status, _)| status),
+        Some(200),
+        "it answers 452: that is no failure"
+    );
     // What was accepted leaves although not a byte is free.
     sink.set_busy(false);
     sink.wait(accepted.len());
@@ -180,7 +187,7 @@ impl Drop for Tracing {
 /// E9. A file system cannot be remounted read-only while a file of it is open for writing; what the gateway would
 /// see if it could be is injected by strace into the very system calls.
 #[test]
-fn e9_a_disk_that_became_read_only_is_451_until_it_can_be_written_again() {
+fn r158_e9_a_disk_that_became_read_only_is_451_until_it_can_be_written_again() {
     for errno in ["EROFS", "EIO"] {
         let sink = Inbox::start();
         let site = Site::new(&format!("disk-{errno}"), sink.address);
@@ -207,7 +214,14 @@ fn e9_a_disk_that_became_read_only_is_451_until_it_can_be_written_again() {
             assert!(reply.starts_with("451 4.3.0"), "{size}: {reply}");
         }
         alive(&gateway);
+        wait_for("it is not ready", Duration::from_secs(5), || {
+            (gateway.get("/readyz")?.0 == 503).then_some(())
+        });
+        assert_eq!(gateway.metric("postern_spool_failing", ""), 1);
         drop(tracing);
+        // Without any mail: nobody sends to a pod that is not ready.
+        gateway.wait_ready();
+        assert_eq!(gateway.metric("postern_spool_failing", ""), 0);
         wait_for("mail is taken again", Duration::from_secs(10), || {
             send(gateway.smtp, OWN, &[PARTNER], &message("after")).starts_with("250").then_some(())
         });
@@ -454,9 +468,11 @@ fn own_memory(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
+/// `POSTERN_LARGE_SESSIONS` and `POSTERN_LARGE_MIB`: that many of that size instead of 50 of 20 MiB.
 #[test]
-fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
-    const SESSIONS: usize = 50;
+fn r158_e27_large_messages_at_once_stay_within_the_memory_limit() {
+    let sessions = number_from("POSTERN_LARGE_SESSIONS", 50);
+    let size = number_from("POSTERN_LARGE_MIB", 20);
     let (sink, memory) = (Inbox::start(), Memory::new());
     sink.set_forgetful();
     let site = Site::new("memory", sink.address);
@@ -471,11 +487,12 @@ fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
     );
     let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", memory.0.display());
     let gateway = site.start_by(&["sh", "-c", &join, "sh"]);
-    let content = large("large", 20 << 20) + ".\r\n";
-    let (mut taken, mut most) = (0, 0);
+    // The limit is for what arrives: line ends and our own fields are in it.
+    let content = large("large", (size << 20) - (size << 12)) + ".\r\n";
+    let (mut taken, mut refused, mut most) = (0, 0, 0);
     let replies = Mutex::new(Vec::new());
     std::thread::scope(|threads| {
-        for n in 0..SESSIONS {
+        for n in 0..sessions {
             let (content, smtp, replies) = (&content, gateway.smtp, &replies);
             threads.spawn(move || {
                 let mut client = Client::hello(smtp);
@@ -489,7 +506,7 @@ fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
                 replies.lock().unwrap().push(reply);
             });
         }
-        while replies.lock().unwrap().len() < SESSIONS {
+        while replies.lock().unwrap().len() < sessions {
             most = most.max(own_memory(gateway.pid()));
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -497,13 +514,15 @@ fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
     for reply in replies.into_inner().unwrap() {
         assert!(reply.starts_with("250") || reply.starts_with("452 4.3.1"), "{reply}");
         taken += usize::from(reply.starts_with("250"));
+        refused += u64::from(reply.starts_with("452"));
     }
-    wait_for("what was taken is delivered", Duration::from_secs(60), || {
+    assert_eq!(gateway.metric("postern_no_room", "of=\"memory\""), refused, "each 452 is counted");
+    wait_for("what was taken is delivered", Duration::from_secs(300), || {
         most = most.max(own_memory(gateway.pid()));
         (gateway.queued() == 0).then_some(())
     });
     crate::support::tell(&format!(
-        "{taken} of {SESSIONS} taken, at most {} MiB of {} MiB",
+        "{taken} of {sessions} messages of {size} MiB taken, {refused} told to come later, at most {} MiB of {} MiB",
         most >> 20,
         Memory::LIMIT >> 20
     ));
@@ -512,4 +531,97 @@ fn e27_fifty_large_messages_at_once_stay_within_the_memory_limit() {
     alive(&gateway);
     assert_eq!(memory.kills(), 0);
     assert!(most < Memory::LIMIT * 3 / 4, "{} MiB", most >> 20);
+}
+
+/// `POSTERN_FILES_A_SECOND`: that many instead of 2 (a debug build reads no 20 of them in a second).
+#[test]
+fn small_mail_is_accepted_promptly_beside_large_files() {
+    let rate = number_from("POSTERN_FILES_A_SECOND", 2);
+    const SECONDS: usize = 4;
+    let sink = Inbox::start();
+    sink.set_forgetful();
+    let site = Site::new("beside-files", sink.address);
+    site.add(
+        "ComplianceRule",
+        "word",
+        "  messages: [Outbound]
+  match: {words: [rahasia]}
+  onScanLimit: TreatAsNoMatch
+  action: {reject: {notice: Not this word}}
+",
+    );
+    let gateway = site.start();
+    let file = large("file", 5 << 20);
+    let took = Mutex::new(Vec::new());
+    let until = Instant::now() + Duration::from_secs(SECONDS as u64);
+    std::thread::scope(|threads| {
+        let (file, took, smtp) = (&file, &took, gateway.smtp);
+        for n in 0..rate * SECONDS {
+            threads.spawn(move || {
+                // Each at its own time, whatever became of the one before.
+                std::thread::sleep(Duration::from_millis((n * 1000 / rate) as u64));
+                let reply = send(smtp, OWN, &[PARTNER], file);
+                assert!(reply.starts_with("250") || reply.starts_with("452 4.3.1"), "{reply}");
+            });
+        }
+        for _ in 0..4 {
+            threads.spawn(move || {
+                let mut client = Client::hello(smtp);
+                while Instant::now() < until {
+                    let start = Instant::now();
+                    let reply = client.send(OWN, &[PARTNER], &message("small")).unwrap();
+                    assert!(reply.starts_with("250"), "{reply}");
+                    took.lock().unwrap().push(start.elapsed());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+    });
+    let mut took = took.into_inner().unwrap();
+    took.sort();
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    crate::support::tell(&format!(
+        "{} small messages beside {rate} files of 5 MiB a second: accepted in {:?} (median), {:?} (p99)",
+        took.len(),
+        at(50),
+        at(99)
+    ));
+    assert!(at(50) < Duration::from_secs(1), "{:?}", at(50));
+    gateway.wait_empty();
+}
+
+/// strace holds up the very first thing a start does with the spool.
+#[test]
+fn r158_probes_are_answered_while_a_spool_is_being_recovered() {
+    let sink = Inbox::start();
+    let site = Site::new("slow-start", sink.address);
+    let (config, state) = (site.folder.0.join("config"), site.folder.0.join("state"));
+    let slow = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=flock",
+        "-e",
+        "inject=flock:delay_enter=3s",
+        "-o",
+        "/dev/null",
+    ];
+    let start = Instant::now();
+    let gateway = Standalone::launch_by(&slow, &config, &state);
+    wait_for("it is alive", Duration::from_secs(10), || (gateway.get("/livez")?.0 == 200).then_some(()));
+    assert_eq!(gateway.get("/readyz").map(|(status, _)| status), Some(503));
+    assert!(start.elapsed() < Duration::from_secs(3), "the recovery was over already: {:?}", start.elapsed());
+    let mut answers = 0;
+    while gateway.get("/readyz").is_some_and(|(status, _)| status == 503) {
+        assert_eq!(gateway.get("/livez").map(|(status, _)| status), Some(200), "not one probe is lost");
+        answers += 1;
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(answers > 10, "{answers}");
+    assert!(start.elapsed() >= Duration::from_secs(3));
+    assert!(send(gateway.smtp, OWN, &[PARTNER], &message("at last")).starts_with("250"));
+    sink.wait(1);
 }

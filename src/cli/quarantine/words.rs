@@ -2,19 +2,10 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
-use serde::Serialize;
-
+use crate::cli::words::{clean, cut, time};
 use crate::gateway::quarantine::{Detail, Done, Row, few};
 
-/// Characters of a cell whose text somebody else chose.
-const WIDEST: usize = 40;
-
-pub fn json(value: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(value).expect("these have string keys only");
-    text.push('\n');
-    text
-}
+pub use crate::cli::words::json;
 
 pub fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
@@ -34,18 +25,7 @@ pub fn table(rows: &[Row]) -> String {
             clean(&few(&row.rules, 2)),
         ]);
     }
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let mut whole = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            let _ = write!(whole, "{cell:width$}  ");
-        }
-        text.push_str(whole.trim_end());
-        text.push('\n');
-    }
-    text
+    crate::cli::words::table(&lines)
 }
 
 pub fn detail(detail: &Detail) -> String {
@@ -121,25 +101,10 @@ pub fn done(done: &Done, offline: bool) -> String {
     text
 }
 
-fn time(at: Timestamp) -> String {
-    at.strftime("%F %H:%M:%SZ").to_string()
-}
-
-fn cut(text: &str) -> String {
-    let text = clean(text);
-    match text.char_indices().nth(WIDEST) {
-        None => text,
-        Some(_) => text.chars().take(WIDEST - 1).chain(['…']).collect(),
-    }
-}
-
-/// Mail chooses its own words; a terminal must not obey them.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn row() -> Row {

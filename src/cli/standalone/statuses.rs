@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use crate::bundle::document::{Action, ObjectId};
+use crate::bundle::document::{Action, ObjectId, ObjectKind};
+use crate::bundle::probe::RouteProbe;
 use crate::bundle::{Ack, Bundle, Manifest};
 use crate::controller::rollout::{Arrival, Journeys, Pod, Wish, progress};
-use crate::controller::status::{Live, Situation, Status, of_gateway, of_object};
+use crate::controller::status::{Live, Situation, Status, of_gateway, of_object, tested};
 use crate::manifest::Located;
 use crate::translate::{ObjectKey, Outcome};
 
@@ -69,8 +70,15 @@ impl Statuses {
         }
     }
 
-    /// Everything as one page. Statuses that did not change keep their times.
-    pub fn page(&mut self, ack: &Ack, bundle: Option<&Bundle>, now: Timestamp) -> serde_json::Value {
+    /// Everything as one page. Statuses that did not change keep their times. `tests` is what tests of the routes
+    /// found.
+    pub fn page(
+        &mut self,
+        ack: &Ack,
+        bundle: Option<&Bundle>,
+        tests: &[RouteProbe],
+        now: Timestamp,
+    ) -> serde_json::Value {
         let pods = [this_pod()];
         let acks = HashMap::from([(POD.to_owned(), ack.clone())]);
         self.journeys.advance(&pods, &acks, now);
@@ -101,6 +109,16 @@ impl Statuses {
                 let action = bundle.and_then(|bundle| action(bundle, object));
                 of_object(outcome, self.journeys.get(object), action, &current, &situation)
             };
+            let status = match object.kind {
+                ObjectKind::OutboundRoute => {
+                    let routes = bundle.iter().flat_map(|bundle| &bundle.routes);
+                    let record = routes.into_iter().find(|route| route.origin.object == *object);
+                    let found = tests.iter().find(|probe| probe.origin.object == *object);
+                    let pod = tested::Pod { name: POD, counts: true, found };
+                    tested::show(status, outcome, record, &[pod], &current, now)
+                }
+                _ => status,
+            };
             self.current.insert(object.clone(), status);
         }
         let objects: Vec<_> = self
@@ -118,7 +136,6 @@ impl Statuses {
 }
 
 fn is_gateway(object: &ObjectId, key: &ObjectKey) -> bool {
-    use crate::bundle::document::ObjectKind;
     object.kind == ObjectKind::OutboundGateway && object.namespace == key.namespace && object.name == key.name
 }
 

@@ -54,9 +54,13 @@ pub fn policy(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> Networ
 fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgressRule> {
     let mut anywhere: BTreeSet<u16> = BTreeSet::new();
     let mut blocks: BTreeSet<(IpAddr, u16)> = BTreeSet::new();
+    let mut named = false;
     let mut reach = |at: &HostPort| match at.host.parse::<IpAddr>() {
         Ok(address) => drop(blocks.insert((address, at.port))),
-        Err(_) => drop(anywhere.insert(at.port)),
+        Err(_) => {
+            named = true;
+            anywhere.insert(at.port);
+        }
     };
     let mut mx = false;
     match &bundle.gateway.default_route {
@@ -82,6 +86,10 @@ fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgress
     }
     if mx {
         anywhere.insert(25);
+    }
+    // Whoever is reached by a name may have a policy of MTA-STS, and want a report.
+    if mx || named {
+        anywhere.insert(443);
     }
     let mut rules = vec![dns(bundle)];
     rules.push(NetworkPolicyEgressRule {

@@ -1,13 +1,15 @@
 //! The last step of a pass: what there is to say of each object, handed to those who write it.
 
+use std::collections::HashMap;
+
 use tokio::time::Instant;
 
 use super::{Driver, FIRST_WORD, HOLD, ROUND};
 use crate::bundle::Sequence;
-use crate::bundle::document::ObjectKind;
+use crate::bundle::document::{ObjectId, ObjectKind, Route};
 use crate::controller::build;
 use crate::controller::rollout::{self, Progress};
-use crate::controller::status::{self, Live, Situation};
+use crate::controller::status::{self, Live, Situation, tested};
 use crate::controller::statuses::Change;
 use crate::controller::world::now;
 
@@ -25,6 +27,9 @@ impl Driver {
         let hold = Some(hold).filter(|until| *until > Instant::now());
         let in_time =
             |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
+        let routes = self.press.last_good.iter().flat_map(|good| &good.bundle.routes);
+        let routes: HashMap<&ObjectId, &Route> = routes.map(|route| (&route.origin.object, route)).collect();
+        let tests = self.acks.tests();
         let mut held_back = false;
         let mut changes = Vec::new();
         for outcome in &self.outcomes {
@@ -57,8 +62,24 @@ impl Driver {
             } else {
                 status::of_object(outcome, journey, entry.action(), &entry.status, &situation)
             };
+            let after = match object.kind {
+                ObjectKind::OutboundRoute => {
+                    let testing = pods.iter().filter(|pod| !pod.terminating);
+                    let tested: Vec<tested::Pod<'_>> = testing
+                        .map(|pod| tested::Pod {
+                            name: &pod.name,
+                            counts: pod.counts(),
+                            found: tests.of(&pod.uid, object),
+                        })
+                        .collect();
+                    let record = routes.get(object).copied();
+                    tested::show(after, outcome, record, &tested, &entry.status, now)
+                }
+                _ => after,
+            };
             changes.extend(Change::new(&outcome.origin, &entry.status, after));
         }
+        drop(tests);
         self.ctx.statuses.submit(changes);
         hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
     }

@@ -43,6 +43,7 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         running,
         formats: vec![1],
         refused: refused.map(nack),
+        tested: 0,
         queued: 0,
     };
     (pod.uid.clone(), ack)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::bundle::NackReason;
-use crate::bundle::document::ObjectId;
+use crate::bundle::document::{Gateway, ObjectId};
 use crate::controller::rollout::{Arrival, Progress};
 
 pub const NO_CLIENTS: &str =
@@ -11,6 +11,25 @@ pub const NO_CLIENTS: &str =
 spec:
   clients:
     cidrs: [192.0.2.0/24]";
+
+/// `2 networks, 1 user and holders of certificates`
+pub fn clients(gateway: &Gateway) -> String {
+    let some = |count: usize, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    };
+    let kinds = [
+        some(gateway.clients.len(), "network"),
+        some(gateway.users.len(), "user"),
+        gateway.mutual_tls.as_ref().map(|_| "holders of certificates".to_owned()),
+    ];
+    let mut kinds: Vec<String> = kinds.into_iter().flatten().collect();
+    match (kinds.pop(), kinds.is_empty()) {
+        (Some(last), false) => format!("{} and {last}", kinds.join(", ")),
+        (last, _) => last.unwrap_or_else(|| "nobody".to_owned()),
+    }
+}
 
 /// Why an object that is in force does nothing.
 pub const DISABLED: &str = "disabled: nothing is done by it; ";
@@ -86,3 +105,5 @@ pub fn list<'a>(items: impl Iterator<Item = &'a str>, shown: usize) -> String {
     }
     text
 }
+
+pub const NO_RANGES: &str = "no client may relay yet, because DNS has not said which networks the spfDomains name; see ResolvedRefs and ClientRangesHeld";

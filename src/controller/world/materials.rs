@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::{State, Version, World};
 use crate::bundle::MaterialKind;
+use crate::mail::dkim::PublicKey;
 use crate::translate::{ConfigMapFacts, ObjectKey, References, Resources, SecretFacts};
 
 const REREAD: Duration = Duration::from_secs(30);
@@ -41,6 +42,9 @@ pub struct Found {
     pub kind: String,
     pub labelled: bool,
     pub data: Arc<Contents>,
+    /// What passes may know of a Secret's private keys; reading them costs too much to be done in each.
+    pub signing: Arc<BTreeMap<String, Result<PublicKey, String>>>,
+    pub pair: Option<Result<(), String>>,
     /// The text of a ConfigMap: shared with every pass, since lists may be large.
     pub text: Arc<BTreeMap<String, String>>,
 }
@@ -70,7 +74,7 @@ impl World {
         for (kind, key) in named {
             let held = state.materials.get(&(kind, key.clone()));
             let found = held.and_then(|held| held.found.clone());
-            let Some(Found { version, kind: type_, labelled, data, text }) = found else {
+            let Some(Found { version, kind: type_, labelled, data, signing, pair, text }) = found else {
                 continue;
             };
             let Version { uid, resource_version } = version;
@@ -81,8 +85,17 @@ impl World {
                         .iter()
                         .filter_map(|(key, bytes)| Some((key.clone(), SecretFacts::certificates_of(bytes)?)));
                     let certificates = certificates.collect();
-                    let facts =
-                        SecretFacts { uid, resource_version, kind: type_, labelled, keys, certificates };
+                    let signing = BTreeMap::clone(&signing);
+                    let facts = SecretFacts {
+                        uid,
+                        resource_version,
+                        kind: type_,
+                        labelled,
+                        keys,
+                        certificates,
+                        signing,
+                        pair,
+                    };
                     resources.secrets.insert(key, facts);
                 }
                 MaterialKind::ConfigMap => {
@@ -141,12 +154,19 @@ impl World {
         Ok(match kind {
             MaterialKind::Secret => {
                 let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
-                api.get_opt(&key.name).await?.map(|secret| Found {
-                    version: super::watch::version(&secret.metadata),
-                    labelled: SecretFacts::is_labelled(secret.labels()),
-                    kind: secret.type_.unwrap_or_default(),
-                    data: Arc::new(bytes(secret.data)),
-                    text: Arc::default(),
+                api.get_opt(&key.name).await?.map(|secret| {
+                    let (version, labelled) =
+                        (super::watch::version(&secret.metadata), SecretFacts::is_labelled(secret.labels()));
+                    let data = bytes(secret.data);
+                    Found {
+                        version,
+                        labelled,
+                        kind: secret.type_.unwrap_or_default(),
+                        signing: Arc::new(SecretFacts::signing_of(&data)),
+                        pair: SecretFacts::pair_of(&data),
+                        data: Arc::new(data),
+                        text: Arc::default(),
+                    }
                 })
             }
             MaterialKind::ConfigMap => {
@@ -162,6 +182,8 @@ impl World {
                         version: super::watch::version(&map.metadata),
                         kind: String::new(),
                         labelled: false,
+                        signing: Arc::default(),
+                        pair: None,
                         data: Arc::new(data),
                         text: Arc::new(text),
                     }

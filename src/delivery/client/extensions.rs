@@ -1,5 +1,7 @@
 //! What a next hop offers (the EHLO response, RFC 5321 section 4.1.1.1).
 
+use super::auth::Mechanisms;
+
 /// The extensions that delivery makes use of. The default is a host without any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extensions {
@@ -14,6 +16,8 @@ pub struct Extensions {
     pub require_tls: bool,
     /// `Some(0)`: offered without a limit.
     pub size: Option<u64>,
+    /// Ways to log in; `None`: no AUTH at all.
+    pub auth: Option<Mechanisms>,
 }
 
 impl Extensions {
@@ -31,6 +35,12 @@ impl Extensions {
                 "DSN" => offered.dsn = true,
                 "REQUIRETLS" => offered.require_tls = true,
                 "SIZE" => offered.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
+                // Old servers write AUTH=LOGIN too, for clients that are older still.
+                auth if auth.split('=').next() == Some("AUTH") => {
+                    let first = auth.split('=').skip(1);
+                    let said = Mechanisms::parse(first.chain(words));
+                    offered.auth = Some(offered.auth.unwrap_or_default().and(said));
+                }
                 _ => {}
             }
         }
@@ -56,5 +66,9 @@ mod tests {
         assert_eq!(Extensions::parse(text), expected);
         assert_eq!(Extensions::parse("x\nSIZE").size, Some(0));
         assert_eq!(Extensions::parse("x\nSIZE much").size, Some(0));
+        let auth = |text: &str| Extensions::parse(text).auth.map(|offered| offered.to_string());
+        assert_eq!(auth("x\nDSN"), None);
+        assert_eq!(auth("x\nAUTH PLAIN\nAUTH=login cram-md5").as_deref(), Some("PLAIN, LOGIN, CRAM-MD5"));
+        assert_eq!(auth("x\nAUTH").as_deref(), Some("none that is known here"));
     }
 }

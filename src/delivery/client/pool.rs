@@ -29,6 +29,8 @@ pub struct Key {
     pub source: Option<IpAddr>,
     /// Whose connections are counted, where their number is limited.
     pub lane: Option<Destination>,
+    /// Who the session is logged in as: after a change of credentials nobody takes an older one.
+    pub auth: Option<blake3::Hash>,
     /// The event loop that has the socket (see [`crate::loops::here`]).
     pub home: usize,
 }

@@ -86,6 +86,20 @@ impl Session {
         Ok(answers)
     }
 
+    /// MAIL and RCPT without DATA: whether the host would take mail for this recipient.
+    pub async fn try_recipient(&mut self, sender: &Sender, recipient: &Recipient) -> Result<Reply, Trouble> {
+        let letter = Letter::new(sender, b"", b"");
+        let utf8 = self.fits(&letter, &[recipient])?;
+        let reply = self.exchange(self.mail_command(&letter, utf8).as_bytes(), Stage::Mail).await?;
+        if !reply.is_positive() {
+            return Err(Trouble::Refused(Stage::Mail, reply));
+        }
+        let rcpt = self.rcpt_command(&letter, recipient, utf8);
+        let reply = answer(self.exchange(rcpt.as_bytes(), Stage::Rcpt).await?);
+        self.reset().await;
+        reply
+    }
+
     /// Whether the next hop can take this message as it is; nothing is ever converted. Returns
     /// whether SMTPUTF8 is needed.
     fn fits(&self, letter: &Letter<'_>, recipients: &[&Recipient]) -> Result<bool, Trouble> {
@@ -264,7 +278,7 @@ impl Session {
             Stage::Rcpt => self.timeouts.rcpt,
             Stage::Data => self.timeouts.data,
             Stage::Content | Stage::End => self.timeouts.end,
-            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Mail => self.timeouts.mail,
+            Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth | Stage::Mail => self.timeouts.mail,
         };
         match self.wire.send(command, stage, limit).await {
             Ok(()) => self.wire.reply(stage, limit).await,

@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use super::tls;
 use crate::delivery::outcome::{Stage, Trouble};
 use crate::smtp::reply::Reply;
 
@@ -33,6 +35,13 @@ pub struct Wire {
 impl Wire {
     pub fn new(stream: Stream) -> Self {
         Self { stream, ahead: Vec::new() }
+    }
+
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        match &self.stream {
+            Stream::Plain(_) => Vec::new(),
+            Stream::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec(),
+        }
     }
 
     /// The stream alone; whatever was read ahead is forgotten.
@@ -115,7 +124,12 @@ impl Wire {
             }
             let mut block = [0; 4096];
             match self.stream.read(&mut block).await {
-                Ok(0) | Err(_) => return Err(Trouble::Closed(stage)),
+                Ok(0) => return Err(Trouble::Closed(stage)),
+                // With TLS 1.3 the peer judges our certificate only when our side of the handshake is done.
+                Err(error) => {
+                    let refused = tls::refused_certificate(&error);
+                    return Err(refused.map_or(Trouble::Closed(stage), Trouble::ClientCertificate));
+                }
                 Ok(read) => self.ahead.extend_from_slice(&block[..read]),
             }
         }

@@ -12,6 +12,7 @@ use crate::mail::envelope::{BodyType, Notify, Ret, Sender};
 
 const MESSAGE: &[u8] = b"Received: x\r\nSubject: s\r\n\r\n.dot\r\n..two\r\nbody\r\n";
 
+#[derive(Debug)]
 pub struct Tried {
     pub outcomes: Vec<Outcome>,
 }
@@ -38,6 +39,8 @@ impl Tried {
 pub struct Attempt {
     pub route: Route,
     pub ca: Option<String>,
+    /// Secrets.
+    pub materials: Materials,
     pub sender: Sender,
     pub content: Vec<u8>,
     pub require_tls: bool,
@@ -48,7 +51,15 @@ impl Attempt {
     pub fn over(route: Route) -> Self {
         let sender = Sender { mailbox: Some("app@solarmora.com".parse().unwrap()), ..Sender::default() };
         let outside = Outside { timeouts: impatient(), ..Outside::default() };
-        Self { route, ca: None, sender, content: MESSAGE.to_vec(), require_tls: false, outside }
+        Self {
+            route,
+            ca: None,
+            materials: Materials::default(),
+            sender,
+            content: MESSAGE.to_vec(),
+            require_tls: false,
+            outside,
+        }
     }
 
     pub fn to_hosts(at: &[std::net::SocketAddr]) -> Self {
@@ -56,7 +67,8 @@ impl Attempt {
     }
 
     pub async fn send(&self, recipients: &[Recipient]) -> Tried {
-        let table = table(vec![self.route.clone()], self.ca.as_deref());
+        let routes = vec![self.route.clone()];
+        let table = table_with(gateway(), routes, self.ca.as_deref(), &self.materials);
         let route = table.resolve(&via()).expect("the route is usable");
         let host = recipients[0].mailbox.host();
         let plan =

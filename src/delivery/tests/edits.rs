@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::workers::{Running, fast, quick, relay, start, target};
 use super::*;
+use crate::delivery::authority::Authority as DnsAuthority;
 use crate::delivery::sink::{Authority, Behaviour, Sink, say, self_signed};
 use crate::mail::edit::{Edit, Footer, Removal};
 use crate::mail::envelope::Sender;
@@ -177,8 +178,10 @@ async fn r107_a_host_named_by_unprotected_dns_is_no_verified_host() {
     let reports = Sink::start(Behaviour::default()).await;
     let host = HostPort { host: reports.address.ip().to_string(), port: reports.address.port() };
     let by_mx = route(RouteTarget::RecipientMx);
-    let running = start(table_of(normal(host), vec![by_mx], None), quick());
-    submit(&running, protected(), FRONT, vec![target("a@[127.0.0.1]")]).await;
+    let dns = DnsAuthority::start(&["d.example. MX 10 mx.d.example.", "mx.d.example. A 127.0.0.1"]).await;
+    let gateway = Gateway { dns_servers: vec![dns.address], ..normal(host) };
+    let running = start(table_of(gateway, vec![by_mx], None), quick());
+    submit(&running, protected(), FRONT, vec![target("a@d.example")]).await;
     let report = text(&reports.wait_for(1).await[0].content);
     assert!(report.contains("Status: 5.7.30") && report.contains("nothing protects"), "{report}");
     running.empty().await;

@@ -87,7 +87,7 @@ async fn the_signature_stands_below_our_received_field_and_nothing_else_changes(
             (Arc::from([]), Some(&table), "DKIM"),
             (edits, Some(&table), "DKIM"),
         ] {
-            let mut prepared = prepare(&room, id, &content, &edits).await.unwrap();
+            let mut prepared = prepare(&room, id, &content, &edits, &table).await.unwrap();
             if let Some(table) = signing {
                 prepared = prepared.signed(table, &content).await;
             }

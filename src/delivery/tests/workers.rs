@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::bundle::document::Retry;
 use crate::delivery::sink::{Action, Behaviour, Mail, Sink, nobody, say};
-use crate::delivery::{Allowance, Config, Metrics, Routes, Worker};
+use crate::delivery::{Allowance, Config, Metrics, Pauses, Routes, Worker};
 use crate::mail::edit::Edit;
 use crate::mail::envelope::{Notify, Sender};
 use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
@@ -19,6 +19,10 @@ use crate::spool::{Content, Entry, Options, Spool, Submission, Target};
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -45,6 +49,7 @@ impl Routes for Live {
 pub(super) struct Running {
     pub(super) spool: Spool,
     routes: Arc<Live>,
+    pub(super) pauses: Pauses,
     pub(super) metrics: Metrics,
     throttle: Throttle,
     worker: Worker,
@@ -80,8 +85,16 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
     let throttle = config.throttle.clone();
-    let worker = Worker::start(spool.clone(), routes.clone(), metrics.clone(), Allowance::default(), config);
-    Running { spool, routes, metrics, throttle, worker, folder }
+    let pauses = Pauses::default();
+    let worker = Worker::start(
+        spool.clone(),
+        routes.clone(),
+        metrics.clone(),
+        Allowance::default(),
+        pauses.clone(),
+        config,
+    );
+    Running { spool, routes, pauses, metrics, throttle, worker, folder }
 }
 
 pub(super) fn quick() -> Config {
@@ -114,6 +127,11 @@ impl Running {
         let content = Content::from(CONTENT.as_bytes().to_vec());
         let id = self.spool.new_id();
         self.spool.commit(vec![Submission { id, entry, content }]).await.unwrap();
+    }
+
+    /// A new table of routes.
+    pub(super) fn route(&self, table: RouteTable) {
+        self.routes.0.store(Arc::new(table));
     }
 
     pub(super) async fn send(&self, address: &str) {

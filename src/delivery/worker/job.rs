@@ -7,18 +7,22 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::Config;
+use super::{Config, paused};
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
 use crate::delivery::limits::{Admission, Hold, Pass, Throttle, Wait};
-use crate::delivery::metrics::{ByKind, ByNote, ByResult, ByRoute, Metrics, ReportKind, Verdict};
+use crate::delivery::metrics::{
+    ByKind, ByNote, ByProtection, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict,
+};
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
+use crate::delivery::pauses::Pauses;
 use crate::delivery::plan;
 use crate::delivery::retry;
 use crate::delivery::routes::{Destination, Label, Route, RouteTable, Routes, domain_of};
 use crate::delivery::settle::{self, Attempted};
+use crate::delivery::wake::Situation;
 use crate::mail::dsn;
 use crate::mail::envelope::{Recipient, Via};
 use crate::spool::{CommitError, Content, Due, Entry, Fate, Queued, Spool, Submission, Waiting};
@@ -34,6 +38,7 @@ pub struct Shared {
     pub routes: Arc<dyn Routes>,
     pub outside: Outside,
     pub metrics: Metrics,
+    pub pauses: Pauses,
     pub throttle: Throttle,
     room: Room,
     mx_port: u16,
@@ -48,12 +53,14 @@ impl Shared {
         outside: Outside,
         metrics: Metrics,
         allowance: Allowance,
+        pauses: Pauses,
         config: &Config,
         stop: CancellationToken,
     ) -> Self {
         let Config { mx_port, memory, .. } = *config;
         let throttle = config.throttle.clone();
-        Self { spool, routes, outside, metrics, throttle, room: Room::new(memory), mx_port, stop, allowance }
+        let room = Room::new(memory);
+        Self { spool, routes, outside, metrics, pauses, throttle, room, mx_port, stop, allowance }
     }
 
     /// The question before a job starts: `None` when there is no way to ask about, which the attempt will say.
@@ -70,8 +77,8 @@ pub struct Job {
     pub destination: Destination,
     /// Jobs of its destination that may run at the same time, if its route says so.
     pub abreast: Option<usize>,
-    queued: Queued,
-    targets: Vec<usize>,
+    pub(super) queued: Queued,
+    pub(super) targets: Vec<usize>,
 }
 
 /// A job came to its end.
@@ -163,15 +170,15 @@ impl Job {
 /// Makes the attempt and settles it.
 pub async fn run(shared: &Shared, lane: Destination, job: Job, pass: Option<Pass>) -> Done {
     shared.metrics.in_flight.inc();
-    let done = attempt_and_settle(shared, lane, &job, pass.as_ref()).await;
+    let done = attempt_and_settle(shared, lane, job, pass.as_ref()).await;
     shared.metrics.in_flight.dec();
     done
 }
 
-async fn attempt_and_settle(shared: &Shared, lane: Destination, job: &Job, pass: Option<&Pass>) -> Done {
+async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job, pass: Option<&Pass>) -> Done {
     let table = shared.routes.current();
     let route = table.resolve(job.via()).ok();
-    if !is_admitted(pass, route.as_ref(), job) {
+    if !is_admitted(pass, route.as_ref(), &job) {
         // The routes have changed since it was asked: it comes again at once.
         job.postpone(&shared.spool, Duration::ZERO);
         return Done { lane, memory: job.memory(), silence: None };
@@ -190,14 +197,28 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: &Job, pass:
             return Done { lane, memory: job.memory(), silence: None };
         }
     };
-    let (label, outcomes) = outcomes(shared, &table, job, pass, &content).await;
-    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if p.trouble.is_silence());
+    let memory = job.memory();
+    let Some(job) = paused::set_aside(shared, &table, &content, job).await else {
+        return Done { lane, memory, silence: None };
+    };
+    let (label, outcomes) = outcomes(shared, &table, &job, pass, &content).await;
+    // Who does not answer, or does not let us in, does so for whoever stands in line too.
+    let alike = |trouble: &Trouble| trouble.is_silence() || trouble.is_unwelcome();
+    let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if alike(&p.trouble));
     let silence = match outcomes.first() {
         Some(Outcome::Later(problem)) if outcomes.iter().all(silent) => Some(problem.clone()),
         _ => None,
     };
-    conclude(shared, &table, job, &content, label.as_ref(), &outcomes).await;
-    Done { lane, memory: job.memory(), silence }
+    if let Some(problem) = silence.as_ref().filter(|problem| problem.trouble.is_unwelcome()) {
+        let (route, host) = (label.as_ref().map(Label::to_string), problem.host.as_deref());
+        let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
+        warn!(
+            route,
+            host, reason, code, "the next hop does not let this gateway in; mail waits for its repair"
+        );
+    }
+    conclude(shared, &table, &job, &content, label.as_ref(), &outcomes).await;
+    Done { lane, memory, silence }
 }
 
 /// Whether the pass is for the route as it is now.
@@ -247,7 +268,7 @@ async fn outcomes(
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
-    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits).await {
+    let prepared = match edits::prepare(&shared.room, job.queued.id(), content, &first.edits, table).await {
         Ok(prepared) => prepared,
         Err(problem) => return (Some(label), all(outcome_of(problem, &route))),
     };
@@ -260,17 +281,6 @@ async fn outcomes(
     };
     let mut letter = Letter::new(&entry.sender, prepared.message.head(), prepared.message.rest());
     letter.suppress_bounces = first.suppress_bounces;
-    // The sender's own demand (RFC 8689): whatever the route is content with, the peer must be verified.
-    let route = match entry.sender.require_tls.then(|| route.tls.verified()) {
-        Some(Ok(tls)) => Arc::new(Route { tls, ..Route::clone(&route) }),
-        // The same certificates were read before; what they could not do then they cannot do now.
-        Some(Err(error)) => {
-            let problem = Problem::new(Trouble::RequireTls(error.to_string()));
-            return (Some(label), all(outcome_of(problem, &route)));
-        }
-        None => route,
-    };
-
     // The route may have become one by MX since the recipients were grouped.
     let mut outcomes: Vec<Option<Outcome>> = vec![None; job.targets.len()];
     while let Some(start) = outcomes.iter().position(Option::is_none) {
@@ -323,11 +333,15 @@ async fn conclude(
         .zip(outcomes)
         .map(|((&target, before), outcome)| Attempted { target, before, outcome })
         .collect();
-    let settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
-    let failed = settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    let mut settled = settle::settle(entry, &table.retry(via), now, rand::random::<f64>, &attempted);
+    let failed = || settled.fates.iter().filter(|(_, fate)| *fate == Fate::Failed);
+    if entry.sender.mailbox.is_none() {
+        shared.metrics.double_bounces.inc_by(failed().count() as u64);
+    }
     // R85: nobody is told, so it is counted.
-    let silent = failed.filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
+    let silent = failed().filter(|(target, _)| entry.targets[*target].suppress_bounces).count();
     shared.metrics.bounces_suppressed.inc_by(silent as u64);
+    open_meanwhile(shared, table, entry, &mut settled.fates, now);
     let about = About { entry, content: content.bytes() };
     let mut reports = Vec::new();
     for fates in [&settled.failed, &settled.delayed, &settled.relayed] {
@@ -336,8 +350,30 @@ async fn conclude(
     store(shared, job, &before, settled.fates, reports).await;
 }
 
+/// An attempt that failed on a way that is another one by now says nothing about that one.
+fn open_meanwhile(
+    shared: &Shared,
+    table: &RouteTable,
+    entry: &Entry,
+    fates: &mut [(usize, Fate)],
+    now: Timestamp,
+) {
+    let current = Situation::now(&*shared.routes, &shared.pauses);
+    if std::ptr::eq(&*current.table, table) {
+        return;
+    }
+    for (target, fate) in fates {
+        if let Fate::Waiting(waiting) = fate
+            && current.has_other_way(table, &entry.targets[*target])
+        {
+            let soon = later(now, Duration::from_secs_f64(1.0 + rand::random::<f64>()));
+            waiting.next_attempt = waiting.next_attempt.min(soon);
+        }
+    }
+}
+
 /// Tells the spool. Nothing else happens with this message before it knows.
-async fn store(
+pub(super) async fn store(
     shared: &Shared,
     job: &Job,
     before: &[Waiting],
@@ -397,7 +433,7 @@ fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize
         .collect()
 }
 
-fn report(
+pub(super) fn report(
     shared: &Shared,
     table: &RouteTable,
     now: Timestamp,
@@ -425,10 +461,15 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     let route = shared.metrics.route(label);
     let queue_id = job.queued.id();
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
+        if let (Outcome::Later(problem) | Outcome::Failed { problem, .. }, Some(label)) = (outcome, label) {
+            shared.routes.troubled(label, &problem.trouble);
+        }
         let recipient = &job.entry().targets[target].recipient.mailbox;
         // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {
             Outcome::Delivered(receipt) => {
+                let protection = receipt.protected.into();
+                shared.metrics.protection.get_or_create(&ByProtection { protection }).inc();
                 if receipt.tls.is_none() {
                     shared.metrics.plaintext.get_or_create(&ByRoute { route: route.clone() }).inc();
                 }
@@ -443,6 +484,10 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
                 let (reason, code) = (problem.trouble.reason(), problem.reply().map(|reply| reply.code));
                 info!(%queue_id, target, %route, host = problem.host, reason, code, "deferred");
                 debug!(%queue_id, target, %recipient, why = %problem, "deferred");
+                if problem.trouble.is_unwelcome() {
+                    let labels = ByReason { route: route.clone(), reason };
+                    shared.metrics.unwelcome.get_or_create(&labels).inc();
+                }
                 Verdict::deferred
             }
             Outcome::Failed { status: [class, subject, detail], problem } => {
@@ -457,7 +502,7 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     }
 }
 
-fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
+pub(super) fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting {
     match queued.state(target) {
         Fate::Waiting(waiting) => waiting,
         // The spool hands out waiting recipients only; anything else counts as new.
@@ -471,6 +516,6 @@ fn until(then: Timestamp) -> Duration {
     Duration::try_from(then.duration_since(Timestamp::now())).unwrap_or_default()
 }
 
-fn later(at: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -46,7 +46,7 @@ pub struct Explained {
 #[serde(rename_all = "camelCase")]
 pub struct SenderFate {
     pub address: Option<String>,
-    /// `envelope`, `from` (the envelope sender is null) or `nobody`.
+    /// `authenticated` (a login or a certificate), `envelope`, `from` (the envelope sender is null) or `nobody`.
     pub source: String,
     pub account_type: String,
     pub unit: String,
@@ -202,7 +202,7 @@ pub struct DeliveryFate {
     pub suppress_bounces: bool,
     pub drop_spam: bool,
     pub copy_of: Option<String>,
-    /// Changes that have no field of their own: `footer`, `stripAmp`, `smime`, `journal`.
+    /// Changes that have no field of their own: `footer`, `stripAmp`, `smime`, `smimeSign`, `journal`.
     #[serde(default)]
     pub changes: Vec<String>,
     /// What happens beside or instead of what was asked for, in words; worked out by `explain`, not in the log.
@@ -391,7 +391,12 @@ fn subject(content: &[u8], edits: &[Edit]) -> Option<String> {
         | Edit::SetHeader { .. }
         | Edit::PrefixSubject { .. }
         | Edit::Journal { .. } => true,
-        Edit::RemoveAttachments(_) | Edit::Footer(_) | Edit::StripAmp | Edit::Smime { .. } => false,
+        Edit::RemoveAttachments(_)
+        | Edit::Footer(_)
+        | Edit::StripAmp
+        | Edit::Smime { .. }
+        | Edit::SmimeCbc { .. }
+        | Edit::SmimeSign { .. } => false,
     });
     let edited = edit::apply_all(head, &of_head.cloned().collect::<Vec<_>>()).ok()?;
     Message::read(edited.head()).all("Subject").next().map(Field::decoded)
@@ -434,6 +439,7 @@ fn sender(trace: &SenderTrace) -> SenderFate {
     SenderFate {
         address: address.as_ref().map(Mailbox::to_string),
         source: match source {
+            SenderSource::Authenticated => "authenticated",
             SenderSource::Envelope => "envelope",
             SenderSource::From => "from",
             SenderSource::Nobody => "nobody",
@@ -467,7 +473,8 @@ fn change(edit: &Edit) -> Option<&'static str> {
     match edit {
         Edit::Footer(_) => Some("footer"),
         Edit::StripAmp => Some("stripAmp"),
-        Edit::Smime { .. } => Some("smime"),
+        Edit::Smime { .. } | Edit::SmimeCbc { .. } => Some("smime"),
+        Edit::SmimeSign { .. } => Some("smimeSign"),
         Edit::Journal { .. } => Some("journal"),
         Edit::AddHeader { .. }
         | Edit::SetHeader { .. }

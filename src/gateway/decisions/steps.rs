@@ -134,9 +134,13 @@ const FIELDS: [(&str, Saying); 13] = [
     ("suppressBounces", |modify| modify.suppress_bounces.then(|| "no bounces to the sender".to_owned())),
     ("encryption", |modify| {
         let tls = modify.require_tls.then_some("TLS required");
-        let smime = modify.smime.map(|smime| match smime.bounce_if_unable {
-            true => "S/MIME, or rejected",
-            false => "S/MIME where a certificate is known",
+        let smime = modify.smime.map(|smime| match (smime.sign, smime.encrypt, smime.bounce_if_unable) {
+            (false, _, true) => "S/MIME, or rejected",
+            (false, _, false) => "S/MIME where a certificate is known",
+            (true, false, true) => "signed (S/MIME), or rejected",
+            (true, false, false) => "signed (S/MIME) where a certificate is known",
+            (true, true, true) => "signed and encrypted (S/MIME), or rejected",
+            (true, true, false) => "signed and encrypted (S/MIME) where certificates are known",
         });
         let asked: Vec<_> = tls.into_iter().chain(smime).collect();
         (!asked.is_empty()).then(|| asked.join(", "))

@@ -114,7 +114,7 @@ fn answer<T: Serialize>(result: Result<T, DeskError>) -> Response {
 
 fn problem(error: &DeskError) -> Response {
     let status = match error {
-        DeskError::Claim(ClaimError::NotHeld(_)) => StatusCode::NOT_FOUND,
+        DeskError::Claim(ClaimError::NotHeld(_) | ClaimError::NotWaiting(_)) => StatusCode::NOT_FOUND,
         DeskError::Claim(ClaimError::Busy(_)) | DeskError::Deferred(_) => StatusCode::CONFLICT,
         DeskError::NotLater(..) => StatusCode::BAD_REQUEST,
         DeskError::Store(CommitError::Full) => StatusCode::INSUFFICIENT_STORAGE,

@@ -6,7 +6,7 @@ use super::*;
 use crate::bundle::document::{Action, ObjectKind, ObjectName, Quarantine, Reject};
 use crate::bundle::{Bundle, Materials, Sequence};
 use crate::delivery::{self, Allowance, Own, RouteTable};
-use crate::gateway::budget::Budget;
+use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
 use crate::mail::envelope::Via;
 use crate::policy::testing;
@@ -52,7 +52,7 @@ fn office(bundle: Bundle) -> Office {
     let decisions = Decisions::open(&folder, Limits::default(), Matches::default(), &mut Registry::default());
     let desk = Desk::new(Parts {
         acceptance,
-        judge: Judge::new(Budget::new(64 << 20), decisions),
+        judge: Judge::new(Budgets::of_this_machine(), decisions),
         policies: Policies::Fixed(Arc::clone(&running)),
         metrics: Metrics::default(),
     });
@@ -104,6 +104,7 @@ fn facts() -> Facts {
         phishy: false,
         blatant: false,
         received: 13,
+        identity: None,
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) fn apply(head: &[u8], edits: &[Edit]) -> Vec<u8> {
             | Edit::Footer(_)
             | Edit::StripAmp
             | Edit::Smime { .. }
+            | Edit::SmimeCbc { .. }
+            | Edit::SmimeSign { .. }
             | Edit::Journal { .. } => {}
         }
     }

@@ -1,12 +1,18 @@
 //! S/MIME encryption (RFC 8551) for the certificate of a recipient: CMS AuthEnvelopedData with AES-256-GCM
-//! (RFC 5083, 5084); the key goes by RSA-OAEP or by an ephemeral ECDH (RFC 5753).
+//! (RFC 5083, 5084); the key goes by RSA-OAEP or by an ephemeral ECDH (RFC 5753). For clients of before 2019 there
+//! is EnvelopedData with AES-256-CBC, its key by RSA as they know it (PKCS #1 v1.5).
+
+mod sign;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey};
+use aws_lc_rs::cipher::{self, DecryptionContext, PaddedBlockEncryptingKey, UnboundCipherKey};
 use aws_lc_rs::digest;
 use aws_lc_rs::key_wrap::{AES_256, KeyEncryptionKey, KeyWrap};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
+use aws_lc_rs::rsa::{
+    OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, Pkcs1PublicEncryptingKey, PublicEncryptingKey,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cms::cert::IssuerAndSerialNumber;
@@ -22,12 +28,17 @@ use cms::enveloped_data::{
 };
 use jiff::Timestamp;
 
+pub(super) use sign::sign;
+pub use sign::{Signer, SignerError, Signers};
+
 use super::{head, text};
 use crate::mail::edit::tree::Tree;
 use crate::mail::message::Message;
 
 const DATA: &str = "1.2.840.113549.1.7.1";
 const AUTH_ENVELOPED_DATA: &str = "1.2.840.113549.1.9.16.1.23";
+const ENVELOPED_DATA: &str = "1.2.840.113549.1.7.3";
+const AES_256_CBC: &str = "2.16.840.1.101.3.4.1.42";
 const AES_256_GCM: &str = "2.16.840.1.101.3.4.1.46";
 const AES_256_WRAP: &str = "2.16.840.1.101.3.4.1.45";
 const RSA: &str = "1.2.840.113549.1.1.1";
@@ -39,6 +50,13 @@ const P_256: &str = "1.2.840.10045.3.1.7";
 const P_384: &str = "1.3.132.0.34";
 /// dhSinglePass-stdDH-sha256kdf-scheme.
 const ECDH_SHA256: &str = "1.3.132.1.11.1";
+
+/// How content is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cipher {
+    Gcm,
+    Cbc,
+}
 
 /// Why a certificate cannot be encrypted for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +102,7 @@ pub(super) fn encrypt(
     head: &[u8],
     rest: &[u8],
     certificates: &[&str],
+    cipher: Cipher,
 ) -> Result<Option<Vec<u8>>, CertificateError> {
     let message = Message::read(head);
     // Its type alone is a claim; whether it is encrypted is told by its content.
@@ -97,9 +116,33 @@ pub(super) fn encrypt(
     let mut secret = [0u8; 32];
     aws_lc_rs::rand::fill(&mut secret).map_err(failed)?;
     for certificate in certificates {
-        recipients.push(recipient(&read(certificate)?, &secret)?);
+        recipients.push(recipient(&read(certificate)?, &secret, cipher)?);
     }
 
+    let (mut outer, inner) = entity(head, rest);
+    let (kind, object) = match cipher {
+        Cipher::Gcm => ("authEnveloped-data", auth_enveloped(recipients, &secret, inner)?),
+        Cipher::Cbc => ("enveloped-data", enveloped(recipients, &secret, inner)?),
+    };
+    if !outer.is_empty() && !outer.ends_with(b"\n") {
+        outer.extend_from_slice(b"\r\n");
+    }
+    outer.extend(head::mime_version(&outer));
+    outer.extend_from_slice(
+        format!(
+            "Content-Type: application/pkcs7-mime; smime-type={kind};\r\n name=\"smime.p7m\"\r\n\
+             Content-Transfer-Encoding: base64\r\n\
+             Content-Disposition: attachment; filename=\"smime.p7m\"\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    outer.extend(text::base64_lines(&object));
+    Ok(Some(outer))
+}
+
+/// The fields of the message as a whole, and the MIME entity with those that describe its content.
+fn entity(head: &[u8], rest: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let message = Message::read(head);
     let mut outer = Vec::with_capacity(head.len() + 512);
     let mut inner = Vec::with_capacity(rest.len() + 1024);
     let mut at = 0;
@@ -119,19 +162,7 @@ pub(super) fn encrypt(
         }
     }
     inner.extend_from_slice(if rest.is_empty() { b"\r\n" } else { rest });
-
-    let object = auth_enveloped(recipients, &secret, inner)?;
-    if !outer.is_empty() && !outer.ends_with(b"\n") {
-        outer.extend_from_slice(b"\r\n");
-    }
-    outer.extend(head::mime_version(&outer));
-    outer.extend_from_slice(
-        b"Content-Type: application/pkcs7-mime; smime-type=authEnveloped-data;\r\n name=\"smime.p7m\"\r\n\
-          Content-Transfer-Encoding: base64\r\n\
-          Content-Disposition: attachment; filename=\"smime.p7m\"\r\n\r\n",
-    );
-    outer.extend(text::base64_lines(&object));
-    Ok(Some(outer))
+    (outer, inner)
 }
 
 fn read(certificate: &str) -> Result<Certificate, CertificateError> {
@@ -141,7 +172,7 @@ fn read(certificate: &str) -> Result<Certificate, CertificateError> {
 }
 
 enum Key {
-    Rsa(OaepPublicEncryptingKey),
+    Rsa(PublicEncryptingKey),
     Ec { curve: &'static agreement::Algorithm, point: Vec<u8>, parameters: Option<Any> },
 }
 
@@ -151,7 +182,9 @@ fn key(certificate: &Certificate) -> Result<Key, CertificateError> {
     if algorithm == oid(RSA) {
         let der = info.to_der().map_err(failed)?;
         let key = PublicEncryptingKey::from_der(&der).map_err(|_| CertificateError::Key)?;
-        return OaepPublicEncryptingKey::new(key).map(Key::Rsa).map_err(|_| CertificateError::Key);
+        // Short keys are refused here, whatever the padding will be.
+        OaepPublicEncryptingKey::new(key.clone()).map_err(|_| CertificateError::Key)?;
+        return Ok(Key::Rsa(key));
     }
     if algorithm != oid(EC) {
         return Err(CertificateError::Key);
@@ -168,18 +201,20 @@ fn key(certificate: &Certificate) -> Result<Key, CertificateError> {
 }
 
 /// The content's key, readable by one recipient.
-fn recipient(certificate: &Certificate, secret: &[u8; 32]) -> Result<RecipientInfo, CertificateError> {
+fn recipient(
+    certificate: &Certificate,
+    secret: &[u8; 32],
+    cipher: Cipher,
+) -> Result<RecipientInfo, CertificateError> {
     let tbs = &certificate.tbs_certificate;
     let name = IssuerAndSerialNumber { issuer: tbs.issuer.clone(), serial_number: tbs.serial_number.clone() };
     match key(certificate)? {
         Key::Rsa(key) => {
-            let mut encrypted = vec![0; key.ciphertext_size()];
-            let encrypted =
-                key.encrypt(&OAEP_SHA256_MGF1SHA256, secret, &mut encrypted, None).map_err(failed)?.to_vec();
+            let (algorithm, encrypted) = transported(key, secret, cipher)?;
             Ok(RecipientInfo::Ktri(KeyTransRecipientInfo {
                 version: CmsVersion::V0,
                 rid: RecipientIdentifier::IssuerAndSerialNumber(name),
-                key_enc_alg: oaep()?,
+                key_enc_alg: algorithm,
                 enc_key: OctetString::new(encrypted).map_err(failed)?,
             }))
         }
@@ -213,6 +248,28 @@ fn recipient(certificate: &Certificate, secret: &[u8; 32]) -> Result<RecipientIn
                     enc_key: OctetString::new(wrapped).map_err(failed)?,
                 }],
             }))
+        }
+    }
+}
+
+/// The content's key, encrypted with an RSA key.
+fn transported(
+    key: PublicEncryptingKey,
+    secret: &[u8; 32],
+    cipher: Cipher,
+) -> Result<(AlgorithmIdentifierOwned, Vec<u8>), CertificateError> {
+    match cipher {
+        Cipher::Gcm => {
+            let key = OaepPublicEncryptingKey::new(key).map_err(failed)?;
+            let mut out = vec![0; key.ciphertext_size()];
+            let out = key.encrypt(&OAEP_SHA256_MGF1SHA256, secret, &mut out, None).map_err(failed)?.to_vec();
+            Ok((oaep()?, out))
+        }
+        Cipher::Cbc => {
+            let key = Pkcs1PublicEncryptingKey::new(key).map_err(failed)?;
+            let mut out = vec![0; key.ciphertext_size()];
+            let out = key.encrypt(secret, &mut out).map_err(failed)?.to_vec();
+            Ok((AlgorithmIdentifierOwned { oid: oid(RSA), parameters: Some(Any::null()) }, out))
         }
     }
 }
@@ -261,6 +318,30 @@ fn auth_enveloped(
     let version = tlv(0x02, &[0]);
     let enveloped = tlv(0x30, &[version, recipients, info, tlv(0x04, tag.as_ref())].concat());
     let kind = oid(AUTH_ENVELOPED_DATA).to_der().map_err(failed)?;
+    Ok(tlv(0x30, &[kind, tlv(0xa0, &enveloped)].concat()))
+}
+
+/// The same with AES-256-CBC (RFC 5652 section 6, RFC 3565), which nothing protects against changes on the way.
+fn enveloped(
+    recipients: Vec<RecipientInfo>,
+    secret: &[u8; 32],
+    mut content: Vec<u8>,
+) -> Result<Vec<u8>, CertificateError> {
+    // Version 2 where some key is agreed upon, else 0 (RFC 5652 section 6.1).
+    let agreed = recipients.iter().any(|one| matches!(one, RecipientInfo::Kari(_)));
+    let key = UnboundCipherKey::new(&cipher::AES_256, secret).map_err(failed)?;
+    let key = PaddedBlockEncryptingKey::cbc_pkcs7(key).map_err(failed)?;
+    let DecryptionContext::Iv128(start) = key.encrypt(&mut content).map_err(failed)? else {
+        return Err(CertificateError::Failed);
+    };
+    let start: &[u8] = start.as_ref();
+    let algorithm = tlv(0x30, &[oid(AES_256_CBC).to_der().map_err(failed)?, tlv(0x04, start)].concat());
+    let encrypted = tlv(0x80, &content);
+    drop(content);
+    let info = tlv(0x30, &[oid(DATA).to_der().map_err(failed)?, algorithm, encrypted].concat());
+    let recipients = RecipientInfos(recipients.try_into().map_err(failed)?).to_der().map_err(failed)?;
+    let enveloped = tlv(0x30, &[tlv(0x02, &[if agreed { 2 } else { 0 }]), recipients, info].concat());
+    let kind = oid(ENVELOPED_DATA).to_der().map_err(failed)?;
     Ok(tlv(0x30, &[kind, tlv(0xa0, &enveloped)].concat()))
 }
 

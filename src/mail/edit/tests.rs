@@ -4,6 +4,7 @@ mod encryption;
 mod footers;
 mod journals;
 mod properties;
+mod signatures;
 
 use proptest::prelude::*;
 

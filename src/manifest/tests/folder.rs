@@ -28,6 +28,7 @@ fn the_samples_load_without_a_problem() {
         "address-list",
         "units",
         "shadow",
+        "identity",
     ] {
         let path = repository(&format!("deploy/samples/{sample}.yaml"));
         let loaded = read(&std::fs::read_to_string(path).unwrap(), &mut Generations::default());

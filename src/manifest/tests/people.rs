@@ -40,6 +40,7 @@ fn snapshot() -> Snapshot {
         unit: unit.to_owned(),
     };
     Snapshot {
+        certificates: Vec::new(),
         users: vec![
             user("ani@solarmora.com", &["ani.s@solarmora.com"], "/sales"),
             user("budi@solarmora.com", &["b@solarmora.com"], "/sales"),

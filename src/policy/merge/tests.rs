@@ -102,8 +102,10 @@ fn record(kind: Kind, tag: &str) -> Record {
         }
         Kind::Copies => modify.add_recipients = vec![added_recipient(&format!("copy-{tag}@solarmora.com"))],
         Kind::Tls => modify.require_tls = true,
-        Kind::Encrypt => modify.smime = Some(Smime { bounce_if_unable: false }),
-        Kind::EncryptOrBounce => modify.smime = Some(Smime { bounce_if_unable: true }),
+        Kind::Encrypt => modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: false }),
+        Kind::EncryptOrBounce => {
+            modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: true })
+        }
         Kind::Footer => modify.footer = Some(Footer { text: tag.into(), html: None }),
         Kind::StripAmp => modify.strip_amp = true,
     }
@@ -214,7 +216,7 @@ fn delivered(changes: &Changes<'_>, all: &dyn Fn(Vec<usize>) -> String) -> Strin
     if changes.spam_headers {
         parts.push(format!("X-Gm-Spam: {}", u8::from(changes.spam.spam)));
     }
-    if let Some(smime) = &changes.smime {
+    if let Some(smime) = &changes.encrypt {
         let bounce = if smime.bounce_if_unable { ", else bounced" } else { " where a certificate is known" };
         parts.push(format!("encrypted{bounce}"));
     }
@@ -393,7 +395,7 @@ fn promises(kinds: &[Kind], order: &[usize], case: Case) -> Result<(), TestCaseE
             prop_assert!(!blatant, "blatant spam is never delivered");
             prop_assert_eq!(changes.require_tls, has(Kind::Tls), "TLS never weakens");
             let smime = has(Kind::Encrypt) || has(Kind::EncryptOrBounce);
-            let bounce = changes.smime.map(|smime| smime.bounce_if_unable);
+            let bounce = changes.encrypt.map(|smime| smime.bounce_if_unable);
             prop_assert_eq!(bounce, smime.then(|| has(Kind::EncryptOrBounce)), "encryption never weakens");
             let routes = [Kind::Route, Kind::RouteSpamToo, Kind::MissingRoute, Kind::BrokenRoute];
             let best = first(&routes).map(|at| kinds[at]);

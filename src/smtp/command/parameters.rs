@@ -12,6 +12,7 @@ const MAX_ORCPT: usize = 500;
 pub(super) fn of_mail(text: &str, sender: &mut Sender) -> Result<Option<u64>, CommandError> {
     let mut size = None;
     let mut body = None;
+    let mut submitter = None;
     for (key, value) in pairs(text) {
         if key.eq_ignore_ascii_case("SIZE") {
             once("SIZE", &mut size, value.and_then(octets))?;
@@ -30,6 +31,13 @@ pub(super) fn of_mail(text: &str, sender: &mut Sender) -> Result<Option<u64>, Co
         } else if key.eq_ignore_ascii_case("ENVID") {
             let envid = value.filter(|text| text.len() <= MAX_ENVID && is_xtext(text));
             once("ENVID", &mut sender.envid, envid.map(str::to_owned))?;
+        } else if key.eq_ignore_ascii_case("AUTH") {
+            // Who first submitted the message (RFC 4954 section 5). Nobody here trusts a client to say that, so
+            // it counts as `<>`, which is what the RFC asks for then.
+            let fine = value.filter(|text| {
+                text.len() <= MAX_ORCPT && (*text == "<>" || (!text.is_empty() && is_xtext(text)))
+            });
+            once("AUTH", &mut submitter, fine.map(|_| ()))?;
         } else {
             return Err(CommandError::UnknownParameter);
         }
@@ -71,7 +79,7 @@ fn once<T>(name: &'static str, slot: &mut Option<T>, value: Option<T>) -> Result
 }
 
 /// Up to 20 digits (RFC 1870 section 4); more than fits is more than any limit.
-fn octets(text: &str) -> Option<u64> {
+pub(super) fn octets(text: &str) -> Option<u64> {
     let digits = (1..=20).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }

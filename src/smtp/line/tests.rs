@@ -174,7 +174,7 @@ fn lines_of(input: &[u8], step: usize) -> Vec<String> {
     let mut found = Vec::new();
     let (mut from, mut to) = (0, 0);
     loop {
-        let (used, line) = lines.next(&input[from..to]);
+        let (used, line) = lines.next(&input[from..to], MAX_COMMAND);
         from += used;
         match line {
             Line::Partial if to == input.len() => return found,
@@ -206,6 +206,6 @@ fn a_long_command_line_is_one_mistake_and_the_next_line_is_fine() {
 fn a_line_without_end_is_given_up() {
     let mut lines = Lines::default();
     let junk = vec![b'x'; 64 << 10];
-    let hopeless = (0..100).any(|_| lines.next(&junk).1 == Line::Hopeless(Hopeless::Endless));
+    let hopeless = (0..100).any(|_| lines.next(&junk, MAX_COMMAND).1 == Line::Hopeless(Hopeless::Endless));
     assert!(hopeless);
 }

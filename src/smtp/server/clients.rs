@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::logins::Logins;
 use crate::smtp::settings::Limits;
 
-/// Open connections of one or more listeners.
+/// Open connections of one or more listeners, and how their clients' logins went.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<Counts>);
+pub struct Connections {
+    counts: Mutex<Counts>,
+    logins: Logins,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -20,7 +24,8 @@ struct Counts {
 #[derive(Debug)]
 pub struct Place {
     connections: Arc<Connections>,
-    client: IpAddr,
+    /// `None`: not known yet.
+    client: Option<IpAddr>,
 }
 
 impl Connections {
@@ -29,28 +34,48 @@ impl Connections {
         self.counts().all
     }
 
+    pub fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
     /// Counts a connection from `address`, unless a limit is reached.
     pub fn take(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Option<Place> {
-        let client = client(address);
+        let mut place = self.take_unknown(limits)?;
+        place.is_of(address, limits).then_some(place)
+    }
+
+    /// Counts a connection of which only a load balancer knows the client.
+    pub fn take_unknown(self: &Arc<Self>, limits: &Limits) -> Option<Place> {
         let mut counts = self.counts();
         if counts.all >= limits.connections {
             return None;
         }
+        counts.all += 1;
+        Some(Place { connections: self.clone(), client: None })
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        // Counting cannot panic half way, so the counts are right even if a holder did.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Says whose connection it is; false when that client has too many.
+    pub fn is_of(&mut self, address: IpAddr, limits: &Limits) -> bool {
+        let client = client(address);
+        let mut counts = self.connections.counts();
         let of_client = counts.by_client.entry(client).or_default();
         if *of_client >= limits.connections_per_client {
             if *of_client == 0 {
                 counts.by_client.remove(&client);
             }
-            return None;
+            return false;
         }
         *of_client += 1;
-        counts.all += 1;
-        Some(Place { connections: self.clone(), client })
-    }
-
-    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
-        // Counting cannot panic half way, so the counts are right even if a holder did.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        drop(counts);
+        self.client = Some(client);
+        true
     }
 }
 
@@ -58,17 +83,18 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.connections.counts();
         counts.all -= 1;
-        if let Some(of_client) = counts.by_client.get_mut(&self.client) {
+        let Some(client) = self.client else { return };
+        if let Some(of_client) = counts.by_client.get_mut(&client) {
             *of_client -= 1;
             if *of_client == 0 {
-                counts.by_client.remove(&self.client);
+                counts.by_client.remove(&client);
             }
         }
     }
 }
 
 /// An IPv6 client has a /64 of addresses for nothing, so that is what counts as one client.
-fn client(address: IpAddr) -> IpAddr {
+pub fn client(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64)).into(),

@@ -5,16 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::ListenerConfig;
 use super::input::{Input, Stream};
+use super::logins::Try;
 use crate::mail::envelope::{Recipient, Sender};
+use crate::smtp::chunk::{Chunks, Tail};
 use crate::smtp::line::{Content, Line, Lines, Piece};
 use crate::smtp::reply::Reply;
 use crate::smtp::session::{self, Action, Session};
@@ -80,6 +84,8 @@ struct Talk<H: Handler> {
     session: Session,
     peer: Peer,
     mail: Option<Box<H::Mail>>,
+    /// Content that comes in chunks and has begun.
+    chunks: Option<Box<Arriving>>,
     lines: Lines,
     input: Input,
     output: Vec<u8>,
@@ -87,6 +93,14 @@ struct Talk<H: Handler> {
     command_due: Instant,
     /// When the transaction must be over, if there is one.
     transaction_due: Instant,
+}
+
+/// Content that comes in chunks, between two of them.
+#[derive(Default)]
+struct Arriving {
+    content: Chunks,
+    /// Time spent waiting for it.
+    waited: Duration,
 }
 
 impl<H: Handler> Talk<H> {
@@ -108,8 +122,11 @@ impl<H: Handler> Talk<H> {
                 helo: String::new(),
                 esmtp: false,
                 tls: None,
+                login: None,
+                certificate: None,
             },
             mail: None,
+            chunks: None,
             lines: Lines::default(),
             input: Input::default(),
             output: Vec::new(),
@@ -172,7 +189,7 @@ impl<H: Handler> Talk<H> {
             if !self.session.in_transaction() {
                 self.settings = self.config.settings.load_full();
             }
-            let (used, line) = self.lines.next(self.input.unread());
+            let (used, line) = self.lines.next(self.input.unread(), self.session.longest_line());
             let action = match line {
                 Line::Partial => {
                     self.input.consume(used);
@@ -188,7 +205,7 @@ impl<H: Handler> Talk<H> {
                 return end;
             }
             if !self.session.in_transaction() {
-                self.mail = None;
+                (self.mail, self.chunks) = (None, None);
             }
             self.command_due = Instant::now() + self.settings.timeouts.command;
             if self.output.len() > GATHERED
@@ -211,7 +228,37 @@ impl<H: Handler> Talk<H> {
             Action::Mail { sender, size } => self.mail(sender, size).await,
             Action::Rcpt(recipient) => self.rcpt(recipient).await,
             Action::Data => self.data(stream).await,
+            Action::Chunk { size, last } => self.chunk(size, last, stream).await,
+            Action::NoChunk { size, reply } => self.no_chunk(size, &reply, stream).await,
+            Action::LogIn { mechanism, initial } => {
+                let (client, rate) = (self.peer.address.ip(), self.settings.limits.failed_logins);
+                let logins = self.config.connections.logins();
+                let may = logins.may_try(client, &rate, Timestamp::now());
+                let tried = may.then_some((mechanism, initial.as_deref()));
+                let action = self.session.log_in(tried, &self.settings);
+                Box::pin(self.act(action, stream)).await
+            }
+            Action::LoggedIn(reply) => {
+                self.config.connections.logins().count(Try::Succeeded);
+                self.say(&reply)
+            }
+            Action::LoginFailed(action) => self.login_failed(*action, stream).await,
         }
+    }
+
+    async fn login_failed(&mut self, action: Action, stream: &mut dyn Stream) -> Option<End> {
+        let (client, rate) = (self.peer.address.ip(), self.settings.limits.failed_logins);
+        self.config.connections.logins().failed(client, &rate, Timestamp::now());
+        info!(listener = %self.config.name, %client, "login failed");
+        if let Some(end) = self.flush(stream).await {
+            return Some(end);
+        }
+        let delay = self.settings.timeouts.failed_login;
+        // A sleep of no length still ends a tick later.
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        Box::pin(self.act(action, stream)).await
     }
 
     async fn mail(&mut self, sender: Sender, size: Option<u64>) -> Option<End> {
@@ -228,6 +275,7 @@ impl<H: Handler> Talk<H> {
             self.peer.helo.clone_from(&hello.name);
             self.peer.esmtp = hello.esmtp;
         }
+        self.peer.login = self.session.login().cloned();
         let smtputf8 = sender.smtputf8;
         let reply = match self.handler.mail(&self.peer, sender, size).await {
             Ok(mail) => {
@@ -324,6 +372,104 @@ impl<H: Handler> Talk<H> {
         }
     }
 
+    /// A chunk: it follows its command at once, so it is read to its end even when something is wrong with it.
+    async fn chunk(&mut self, size: u64, last: bool, stream: &mut dyn Stream) -> Option<End> {
+        let mail = self.mail.as_mut().expect("the session is in a transaction only after one began");
+        let mut arriving = match self.chunks.take() {
+            Some(arriving) => arriving,
+            None => match mail.data().await {
+                Ok(()) => Box::default(),
+                Err(refusal) => {
+                    self.session.ended(&refusal);
+                    return self.no_chunk(size, &refusal, stream).await;
+                }
+            },
+        };
+        let limit = self.settings.limits.message_size;
+        if arriving.content.seen().saturating_add(size) > limit {
+            let refusal = session::too_big(limit);
+            self.session.ended(&refusal);
+            return self.no_chunk(size, &refusal, stream).await;
+        }
+        let mut left = size;
+        while left > 0 {
+            let unread = self.input.unread();
+            let here = unread.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if here == 0 {
+                let so_far = arriving.content.seen();
+                if let Err(end) = self.wait_for_chunk(so_far, &mut arriving.waited, stream).await {
+                    return Some(end);
+                }
+                continue;
+            }
+            let text = &unread[..here];
+            arriving.content.read(text);
+            let written = match (arriving.content.fault(), &mut self.mail) {
+                (Some(fault), _) => Err(session::broken_content(fault)),
+                (None, Some(mail)) => mail.write(text).await,
+                (None, None) => Ok(()),
+            };
+            self.input.consume(here);
+            left -= here as u64;
+            if let Err(refusal) = written {
+                self.session.ended(&refusal);
+                return self.no_chunk(left, &refusal, stream).await;
+            }
+        }
+        if !last {
+            self.chunks = Some(arriving);
+            return self.say(&session::chunk_ok(size));
+        }
+        let mut mail = self.mail.take().expect("it was there when the chunk began");
+        // A line end that is missing at the end is added: by DATA the message could not be sent without.
+        let complete = match arriving.content.end() {
+            Ok(Tail::Complete) => Ok(()),
+            Ok(Tail::NeedsLineEnd) => mail.write(b"\r\n").await,
+            Err(fault) => Err(session::broken_content(fault)),
+        };
+        let reply = match complete {
+            Ok(()) => mail.finish().await,
+            Err(refusal) => refusal,
+        };
+        self.session.ended(&reply);
+        self.say(&reply)
+    }
+
+    /// Reads a chunk that nobody wants, and says why.
+    async fn no_chunk(&mut self, size: u64, reply: &Reply, stream: &mut dyn Stream) -> Option<End> {
+        (self.mail, self.chunks) = (None, None);
+        let limit = self.settings.limits.message_size;
+        if size > limit.saturating_add(PATIENCE) {
+            self.say(reply);
+            return Some(End::Close);
+        }
+        self.transaction_due = Instant::now() + self.settings.timeouts.transaction;
+        let (mut left, mut waited) = (size, Duration::ZERO);
+        while left > 0 {
+            let here = self.input.unread().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            if here > 0 {
+                self.input.consume(here);
+                left -= here as u64;
+            } else if let Err(end) = self.wait_for_chunk(size - left, &mut waited, stream).await {
+                return Some(end);
+            }
+        }
+        self.say(reply)
+    }
+
+    /// Replies to what came before go out first: the client may be waiting for them with the rest in its hand.
+    async fn wait_for_chunk(
+        &mut self,
+        so_far: u64,
+        waited: &mut Duration,
+        stream: &mut dyn Stream,
+    ) -> Result<(), End> {
+        match self.flush(stream).await {
+            Some(end) => Err(end),
+            None => self.wait_for_content(so_far, waited, stream).await,
+        }
+    }
+
     async fn wait_for_content(
         &mut self,
         so_far: u64,
@@ -360,7 +506,7 @@ impl<H: Handler> Talk<H> {
     /// All that the client sent before it saw our 220 was not protected: it is thrown away, so nothing
     /// said in clear is ever taken for something said under TLS (CVE-2011-0411).
     async fn start_tls(&mut self, ready: &Reply, stream: &mut dyn Stream) -> Option<End> {
-        self.mail = None;
+        (self.mail, self.chunks) = (None, None);
         self.input.clear();
         while matches!(self.input.fill_now(stream).await, Ok(1..)) {
             self.input.clear();
@@ -385,7 +531,11 @@ impl<H: Handler> Talk<H> {
         };
         self.session.secured();
         self.lines = Lines::default();
-        self.peer.tls = Some(tls::describe(stream.get_ref().1));
+        let connection = stream.get_ref().1;
+        self.peer.tls = Some(tls::describe(connection));
+        let shown = connection.peer_certificates().unwrap_or_default();
+        let authority = self.config.settings.load().authority.clone();
+        self.peer.certificate = authority.and_then(|authority| authority.names(shown, UnixTime::now()));
         Some(stream)
     }
 

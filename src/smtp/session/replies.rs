@@ -29,7 +29,7 @@ pub fn goodbye() -> Reply {
 }
 
 pub fn help() -> Reply {
-    Reply::new(214, [2, 0, 0], "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS")
+    Reply::new(214, [2, 0, 0], "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH")
 }
 
 pub fn cannot_verify() -> Reply {
@@ -38,6 +38,47 @@ pub fn cannot_verify() -> Reply {
 
 pub fn ready_for_tls() -> Reply {
     Reply::new(220, [2, 0, 0], "Ready to start TLS")
+}
+
+pub fn chunk_ok(size: u64) -> Reply {
+    Reply::new(250, [2, 0, 0], format!("{size} octets received"))
+}
+
+pub fn auth_challenge(base64: String) -> Reply {
+    Reply::plain(334, base64)
+}
+
+pub fn logged_in() -> Reply {
+    Reply::new(235, [2, 7, 0], "Authentication successful")
+}
+
+pub fn login_failed() -> Reply {
+    Reply::new(535, [5, 7, 8], "Authentication credentials invalid")
+}
+
+pub fn login_cancelled() -> Reply {
+    Reply::new(501, [5, 7, 0], "Authentication cancelled")
+}
+
+pub fn login_malformed() -> Reply {
+    Reply::new(501, [5, 5, 2], "Cannot decode the response")
+}
+
+pub fn login_line_too_long() -> Reply {
+    Reply::new(500, [5, 5, 6], "Authentication exchange line is too long")
+}
+
+pub fn mechanism_unknown() -> Reply {
+    Reply::new(504, [5, 5, 4], "Authentication mechanism not supported")
+}
+
+/// RFC 4954 section 6.
+pub fn encryption_required() -> Reply {
+    Reply::new(538, [5, 7, 11], "Encryption required for authentication: STARTTLS first")
+}
+
+pub fn too_many_failed_logins() -> Reply {
+    Reply::new(454, [4, 7, 0], "Too many failed logins from your address, try again later")
 }
 
 pub fn already_secured() -> Reply {

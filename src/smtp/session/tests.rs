@@ -15,7 +15,12 @@ impl Agreeable {
 
     /// The code of the reply to a line.
     fn say(&mut self, line: &str) -> u16 {
-        match self.session.line(line.as_bytes(), &self.settings) {
+        let action = self.session.line(line.as_bytes(), &self.settings);
+        self.act(action)
+    }
+
+    fn act(&mut self, action: Action) -> u16 {
+        match action {
             Action::Say(reply) | Action::NoData(reply) | Action::Close(reply) | Action::StartTls(reply) => {
                 reply.code
             }
@@ -25,6 +30,18 @@ impl Agreeable {
                 self.session.ended(&ok());
                 354
             }
+            Action::Chunk { last, .. } => {
+                if last {
+                    self.session.ended(&ok());
+                }
+                250
+            }
+            Action::NoChunk { reply, .. } | Action::LoggedIn(reply) => reply.code,
+            Action::LogIn { mechanism, initial } => {
+                let action = self.session.log_in(Some((mechanism, initial.as_deref())), &self.settings);
+                self.act(action)
+            }
+            Action::LoginFailed(action) => self.act(*action),
         }
     }
 
@@ -33,6 +50,62 @@ impl Agreeable {
             assert_eq!(self.say(line), *code, "{line}");
         }
     }
+}
+
+#[test]
+fn chunks_and_data_do_not_mix_and_recipients_come_before_content() {
+    let start = [("EHLO c", 250), ("MAIL FROM:<a@b.example>", 250), ("RCPT TO:<b@b.example>", 250)];
+    let check = |lines: &[(&str, u16)]| {
+        Agreeable::new(TlsMode::Optional).check(&[&start[..], lines].concat());
+    };
+    check(&[("BDAT 3", 250), ("BDAT 0", 250), ("BDAT 3 LAST", 250), ("BDAT 3 LAST", 503)]);
+    check(&[("BDAT 3", 250), ("RCPT TO:<c@b.example>", 503), ("BDAT 0 LAST", 250)]);
+    check(&[("BDAT 3", 250), ("MAIL FROM:<a@b.example>", 503), ("BDAT 0 LAST", 250)]);
+    // The state is void then, so no half message is ever completed.
+    check(&[("BDAT 3", 250), ("DATA", 503), ("BDAT 3 LAST", 503), ("MAIL FROM:<a@b.example>", 250)]);
+    check(&[("BDAT 3", 250), ("RSET", 250), ("BDAT 3 LAST", 503), ("MAIL FROM:<a@b.example>", 250)]);
+    check(&[("BDAT 3", 250), ("EHLO c", 250), ("BDAT 3 LAST", 503)]);
+    Agreeable::new(TlsMode::Optional).check(&[("BDAT 3 LAST", 503), ("EHLO c", 250), ("BDAT 3", 503)]);
+    Agreeable::new(TlsMode::Required).check(&[("EHLO c", 250), ("BDAT 3 LAST", 530), ("AUTH PLAIN", 530)]);
+}
+
+#[test]
+fn a_login_needs_tls_comes_once_and_ends_with_tls_alone() {
+    let users =
+        || std::sync::Arc::new(super::super::auth::Users::new([("app", Box::<[u8]>::from(&b"pencil"[..]))]));
+    let mut clear = Agreeable::new(TlsMode::Optional);
+    clear.check(&[("EHLO c", 250), ("AUTH PLAIN AGFwcABwZW5jaWw=", 502)]);
+    clear.settings.users = users();
+    clear.check(&[("AUTH PLAIN AGFwcABwZW5jaWw=", 538), ("AUTH PLAIN", 538), ("AGFwcABwZW5jaWw=", 500)]);
+    assert_eq!(clear.session.login(), None);
+
+    let mut secured = Agreeable::new(TlsMode::Implicit);
+    secured.settings.users = users();
+    secured.check(&[
+        ("AUTH PLAIN", 503),
+        ("HELO c", 250),
+        ("AUTH PLAIN", 503),
+        ("EHLO c", 250),
+        ("AUTH GSSAPI", 504),
+        ("AUTH PLAIN", 334),
+        ("*", 501),
+        ("AUTH PLAIN", 334),
+        ("MAIL FROM:<a@b.example>", 501),
+        ("MAIL FROM:<a@b.example>", 250),
+        ("AUTH PLAIN", 503),
+        ("RSET", 250),
+        ("AUTH PLAIN AGFwcABwZW4=", 535),
+        ("AUTH LOGIN", 334),
+        ("YXBw", 334),
+        ("cGVuY2ls", 235),
+        ("AUTH PLAIN", 503),
+        ("RSET", 250),
+        ("EHLO again", 250),
+        ("MAIL FROM:<a@b.example>", 250),
+    ]);
+    assert_eq!(secured.session.login().map(|name| &**name), Some("app"));
+    secured.session.secured();
+    assert_eq!(secured.session.login(), None);
 }
 
 #[test]

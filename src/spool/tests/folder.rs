@@ -312,3 +312,48 @@ async fn more_mail_than_the_memory_budget_is_read_back_from_disk() {
         assert_eq!(**due.queued.entry(), entry(1));
     }
 }
+
+/// `POSTERN_MESSAGES`: that many instead of 20,000. docs/spool.md has the figures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r158_a_backlog_is_found_again_at_start_up_and_read_in_batches() {
+    let count = std::env::var("POSTERN_MESSAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000);
+    let folder = Folder::new();
+    let (spool, _) = Spool::open(&folder.0, Options::default()).expect("it opens");
+    for start in (0..count).step_by(500) {
+        let mail = (start..count.min(start + 500)).map(|n| submission(&spool, 1, &bytes(n, 4096)));
+        spool.commit(mail.collect()).await.expect("committed");
+    }
+    spool.close().await;
+    let began = std::time::Instant::now();
+    let (spool, recovery) = Spool::open(&folder.0, Options::default()).expect("it opens");
+    let opened = began.elapsed();
+    assert_eq!(recovery, Recovery { messages: count as usize, damaged: 0 });
+    let began = std::time::Instant::now();
+    let mut seen = HashSet::new();
+    while (seen.len() as u64) < count {
+        let batch = spool.take_due(100, 1 << 20).await;
+        assert!(!batch.is_empty() && batch.len() <= 100);
+        for due in batch {
+            assert_eq!(due.queued.content().expect("it is there").len(), 4096);
+            assert!(seen.insert(due.queued.id()), "handed out twice");
+        }
+    }
+    let read = began.elapsed();
+    nothing_is_due(&spool).await;
+    eprintln!("{count} messages of 4 KiB: found in {opened:?}, read in {read:?}");
+}
+
+#[tokio::test]
+async fn a_batch_is_no_larger_than_asked_for_and_never_empty() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    let mail = (0..10).map(|n| submission(&spool, 1, &bytes(n, 5000))).collect();
+    spool.commit(mail).await.expect("committed");
+    assert_eq!(spool.take_due(3, u64::MAX).await.len(), 3);
+    // Each counts with its content and a little more.
+    assert_eq!(spool.take_due(100, 13_000).await.len(), 2);
+    assert_eq!(spool.take_due(100, 1).await.len(), 1);
+    assert_eq!(spool.take_due(0, u64::MAX).await.len(), 1);
+    assert_eq!(spool.take_due(100, u64::MAX).await.len(), 3);
+    nothing_is_due(&spool).await;
+}

@@ -55,10 +55,28 @@ impl Dice {
     }
 }
 
+/// How likely it is that something unsynced is there after a power cut, in sixteenths.
+#[derive(Clone, Copy)]
+struct Luck(u64);
+
+impl Luck {
+    fn any(dice: &mut Dice) -> Luck {
+        Luck([0, 1, 4, 8, 8, 12, 15, 16][dice.below(8) as usize])
+    }
+
+    fn holds(self, dice: &mut Dice) -> bool {
+        dice.below(16) < self.0
+    }
+}
+
 impl Sim {
     pub fn cut_power_at(&self, operation: u64) {
         let mut world = lock(&self.0);
         world.cut_at = Some(world.operations + operation);
+    }
+
+    pub fn do_not_cut_power(&self) {
+        lock(&self.0).cut_at = None;
     }
 
     pub fn fail_syncs_at(&self, operations: impl IntoIterator<Item = u64>) {
@@ -80,15 +98,27 @@ impl Sim {
     }
 
     /// The disk after a power cut: of what was not synced, each sector and each name is there or not
-    /// as chance will have it.
+    /// as chance will have it; at times almost all of it, at times almost nothing, as with disks that
+    /// write back lazily or in another order.
     pub fn after_power_cut(&self, dice: &mut Dice) -> Sim {
         let world = lock(&self.0);
+        let luck = Luck::any(dice);
         let mut next = World { aside: world.aside.clone(), ..World::default() };
         let names: BTreeSet<&String> = world.names.keys().chain(world.durable_names.keys()).collect();
         for name in names {
             let (now, durable) = (world.names.get(name), world.durable_names.get(name));
-            let Some(&file) = (if dice.one_in(2) { now } else { durable }) else { continue };
-            next.add(name, world.files[file].torn(dice));
+            let Some(&file) = (if luck.holds(dice) { now } else { durable }) else { continue };
+            next.add(name, world.files[file].torn(luck, dice));
+        }
+        Sim(Arc::new(Mutex::new(next)))
+    }
+
+    /// The disk after a power cut that took all that was not synced.
+    pub fn after_worst_power_cut(&self) -> Sim {
+        let world = lock(&self.0);
+        let mut next = World { aside: world.aside.clone(), ..World::default() };
+        for (name, file) in &world.durable_names {
+            next.add(name, world.files[*file].durable.clone());
         }
         Sim(Arc::new(Mutex::new(next)))
     }
@@ -157,14 +187,14 @@ impl Bytes {
         self.dirty.clear();
     }
 
-    fn torn(&self, dice: &mut Dice) -> Vec<u8> {
+    fn torn(&self, luck: Luck, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        if dice.one_in(2) {
+        if luck.holds(dice) {
             bytes.resize(self.now.len(), 0);
         }
         for sector in &self.dirty {
             let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.now.len());
-            if dice.one_in(2) && !range.is_empty() {
+            if luck.holds(dice) && !range.is_empty() {
                 if bytes.len() < range.end {
                     bytes.resize(range.end, 0);
                 }

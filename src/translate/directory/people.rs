@@ -94,7 +94,7 @@ impl People {
     /// Adds those of an LDAP server. What is listed already stays as it is listed.
     fn add_found(&mut self, snapshot: &Snapshot, findings: &mut Findings) {
         let mut twice: BTreeSet<&str> = BTreeSet::new();
-        let Snapshot { users, groups } = snapshot;
+        let Snapshot { users, groups, certificates: _ } = snapshot;
         for user in users {
             let Found { address, aliases, unit: _ } = user;
             let all = std::iter::once(address).chain(aliases);

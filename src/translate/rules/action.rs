@@ -128,9 +128,9 @@ fn changes(
             })
             .collect(),
         require_tls,
-        smime: smime.map(|change::Smime { encrypt, bounce_if_unable }| {
-            findings.check(encrypt, &format!("{PATH}.encryption.smime"), &checks::SMIME_ENCRYPT);
-            Smime { bounce_if_unable }
+        smime: smime.map(|change::Smime { encrypt, sign, bounce_if_unable }| {
+            findings.check(encrypt || sign, &format!("{PATH}.encryption.smime"), &checks::SMIME_EMPTY);
+            Smime { encrypt, sign, bounce_if_unable }
         }),
         footer: footer.as_ref().map(|footer| below(&format!("{PATH}.footer"), footer, findings)),
         strip_amp: *strip_amp,

@@ -9,8 +9,8 @@ use super::named::{Known, ways};
 use crate::api::OutboundGatewaySpec;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::bundle::document::{
-    Action, ChangeRecipient, ChangeRoute, Content, Direction, ListMatch, ListMode, Modify, ObjectId,
-    ObjectName, Route, RouteTarget, Rule, UnitPath,
+    Action, ChangeRecipient, ChangeRoute, Content, Direction, Header, ListMatch, ListMode, Modify, ObjectId,
+    ObjectName, Route, RouteTarget, Rule, Smime, UnitPath,
 };
 use crate::mail::address::{Domain, Host, Mailbox};
 use crate::mail::envelope::RouteName;
@@ -27,17 +27,34 @@ fn remark(path: &str, kind: ConditionType, reason: Reason, message: impl Into<St
 pub fn of_rule(pass: &Pass<'_>, known: &Known<'_>, rule: &Rule, findings: &mut Findings) {
     if let Action::Modify(modify) = &rule.action {
         signatures(pass, modify, findings);
-        if modify.smime.is_some() && !pass.facts.smime {
-            let message = "the gateway has no certificates (its `smime` is not set), so nothing can be \
-                           encrypted: mail goes as it is, or is refused with bounceIfUnable";
-            let path = "spec.action.modify.encryption.smime";
-            findings.push(remark(path, ConditionType::SMIMEDisabled, Reason::NoCertificates, message));
+        if let Some(smime) = modify.smime {
+            disabled(pass, smime, findings);
         }
     }
     claimed(known, rule, findings);
     if let Some(content) = &rule.content {
         entries(content, findings);
     }
+}
+
+/// S/MIME that cannot be, because the gateway has nothing to do it with (spec R104).
+fn disabled(pass: &Pass<'_>, smime: Smime, findings: &mut Findings) {
+    let Facts { encrypts, signs, .. } = pass.facts;
+    let (what, where_) = match (smime.encrypt && !encrypts, smime.sign && !signs) {
+        (false, false) => return,
+        (true, false) => ("no certificates of recipients, so nothing can be encrypted", "certificatesFrom"),
+        (false, true) => ("no certificates of senders, so nothing can be signed", "signingFrom"),
+        (true, true) => {
+            ("no certificates, so nothing can be encrypted or signed", "certificatesFrom and signingFrom")
+        }
+    };
+    let then = match smime.bounce_if_unable {
+        true => "mail is refused (bounceIfUnable)",
+        false => "mail goes as it is",
+    };
+    let message = format!("the gateway has {what} (its `smime` names none in {where_}): {then}");
+    let path = "spec.action.modify.encryption.smime";
+    findings.push(remark(path, ConditionType::SMIMEDisabled, Reason::NoCertificates, message));
 }
 
 /// How entries of the word list are read that are no single whole words (spec R52).
@@ -75,11 +92,13 @@ fn signatures(pass: &Pass<'_>, modify: &Modify, findings: &mut Findings) {
         (modify.footer.is_some(), "footer"),
         (modify.strip_amp, "stripAmp"),
         (modify.smime.is_some(), "encryption.smime"),
+        (modify.headers.iter().any(is_signed), "headers"),
         (
-            modify
-                .add_recipients
-                .iter()
-                .any(|a| a.subject_prefix.is_some() || a.remove_attachments.is_some()),
+            modify.add_recipients.iter().any(|a| {
+                a.subject_prefix.is_some()
+                    || a.remove_attachments.is_some()
+                    || a.headers.iter().any(is_signed)
+            }),
             "addRecipients",
         ),
     ]
@@ -102,6 +121,28 @@ fn signatures(pass: &Pass<'_>, modify: &Modify, findings: &mut Findings) {
         (Reason::SignedAgain, format!("{what}; the gateway signs what it changed with its own keys"))
     };
     findings.push(remark(&path, ConditionType::BreaksUpstreamDKIM, reason, message));
+}
+
+/// Whether signers commonly put this field into `h=`, so that one more of it voids their signature. Fields that are
+/// always signed cannot be added at all.
+fn is_signed(header: &Header) -> bool {
+    const NAMES: [&str; 13] = [
+        "Sender",
+        "Reply-To",
+        "In-Reply-To",
+        "References",
+        "List-Id",
+        "List-Unsubscribe",
+        "List-Unsubscribe-Post",
+        "List-Post",
+        "List-Owner",
+        "List-Archive",
+        "List-Help",
+        "List-Subscribe",
+        "Feedback-ID",
+    ];
+    let resent = header.name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("resent-"));
+    resent || NAMES.iter().any(|name| name.eq_ignore_ascii_case(&header.name))
 }
 
 /// An exemption that anybody can have who writes the right From.
@@ -215,7 +256,9 @@ pub struct Facts {
     /// Domains it can sign for.
     pub dkim: Vec<Domain>,
     /// It has certificates of recipients.
-    pub smime: bool,
+    pub encrypts: bool,
+    /// It has certificates of senders with their keys.
+    pub signs: bool,
 }
 
 impl Facts {
@@ -231,7 +274,8 @@ impl Facts {
             own: domains(&mut spec.domains.iter()),
             allowed: (!targets.is_empty()).then(|| (domains(&mut targets.iter()), addresses)),
             dkim: domains(&mut spec.dkim.iter().map(|key| &key.domain)),
-            smime: spec.smime.is_some(),
+            encrypts: spec.smime.as_ref().is_some_and(|smime| !smime.certificates_from.is_empty()),
+            signs: spec.smime.as_ref().is_some_and(|smime| !smime.signing_from.is_empty()),
         }
     }
 
@@ -245,7 +289,8 @@ impl Facts {
             own: bundle.gateway.domains.clone(),
             allowed: Some((Vec::new(), Vec::new())),
             dkim: bundle.gateway.dkim.iter().map(|key| key.domain.clone()).collect(),
-            smime: !bundle.gateway.smime.is_empty(),
+            encrypts: !bundle.gateway.smime.is_empty(),
+            signs: !bundle.gateway.smime_signers.is_empty(),
         }
     }
 

@@ -27,11 +27,18 @@ PROGRAMS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "swaks": "swaks",
+    "haproxy": "haproxy",
     "smtp-sink": "postfix",
+    "redis-server": "redis-server",
+    "microsocks": "microsocks",
     "dkimverify": "python3-dkim",
+    "dovecot": "dovecot-core",
     "slapadd": "slapd",
+    "named": "bind9",
+    "dnssec-signzone": "bind9-utils",
     "ldapmodify": "ldap-utils",
     "strace": "strace",
+    "mkfs.xfs": "xfsprogs",
     "lua5.1": "lua5.1",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"

@@ -142,7 +142,10 @@ fn r102_what_leaves_the_organisation_is_checked_or_told() {
 #[test]
 fn r104_smime_without_certificates_is_told() {
     let rule = Judge::routing("r", "{modify: {encryption: {smime: {encrypt: true}}}}", "");
-    assert!(says("", &rule, "the gateway has no certificates"));
+    assert!(says("", &rule, "the gateway has no certificates of recipients, so nothing can be encrypted"));
+    let rule = Judge::routing("r", "{modify: {encryption: {smime: {sign: true}}}}", "");
+    assert!(says("", &rule, "no certificates of senders, so nothing can be signed"));
+    golden("r103-");
 }
 
 #[test]
@@ -211,6 +214,17 @@ fn r032_changes_that_void_upstream_signatures_are_told() {
     let secret = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: dkim, labels: {postern.dev/use: \"true\"}}\nstringData: {k: x}\n";
     let signed = format!("{changes}; the gateway signs what it changed with its own keys");
     assert!(says(gateway, &(rule + secret), &signed));
+    // Fields that signers commonly sign, and the entity as a whole.
+    for change in [
+        "headers: [{name: Reply-To, value: a@solarmora.com}]",
+        "removeAttachments: {all: true}",
+        "encryption: {smime: {sign: true}}",
+        "stripAmp: true",
+        "headers: [{name: list-unsubscribe, value: <mailto:x>}]",
+    ] {
+        let rule = Judge::routing("r", &format!("{{modify: {{{change}}}}}"), "");
+        assert!(says("", &rule, "voids DKIM signatures that were made before the gateway"), "{change}");
+    }
     let harmless = Judge::routing("r", "{modify: {headers: [{name: X-A, value: b}]}}", "");
     let found = problems("", &harmless);
     assert!(!found.iter().any(|problem| problem.contains("DKIM")), "{found:?}");

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+
 use crate::support::authority::Authority;
 use crate::support::client::send;
 use crate::support::inbox::Inbox;
@@ -197,20 +199,57 @@ fn r113_only_authenticated_senders_profit_from_a_bypass_list() {
     assert!(gateway.metric("postern_authentication", "method=\"dkim\",result=\"pass\"") >= 1);
 }
 
-#[test]
-fn r033_a_changed_message_is_signed_and_an_unchanged_one_is_not() {
-    let relay = Inbox::start();
-    let site = Site::new("r033", relay.address);
-    let (key, record) = rsa_key(&site.folder.0);
-    let pem = std::fs::read_to_string(&key).expect("readable").replace('\n', "\n    ");
+/// An Ed25519 key in `folder` and the value of its DNS record.
+fn ed25519_key(folder: &Path) -> (String, String) {
+    let file = folder.join("ed25519.pem").to_str().expect("UTF-8").to_owned();
+    let openssl = |arguments: &[&str]| {
+        let output =
+            Command::new("openssl").args(arguments).output().expect("openssl is there: run `make deps`");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", &file]);
+    let info = openssl(&["pkey", "-in", &file, "-pubout", "-outform", "DER"]);
+    // The key itself is at the end of its wrapping.
+    let public = base64::engine::general_purpose::STANDARD.encode(&info[info.len() - 32..]);
+    (file, format!("v=DKIM1; k=ed25519; p={public}"))
+}
+
+/// A site that signs for solarmora.com with both kinds of keys, and the DNS records as a file for dkimpy.
+fn signing_site(name: &str, relay: &Inbox) -> (Site, std::path::PathBuf, String) {
+    let site = Site::new(name, relay.address);
+    let (rsa, rsa_record) = rsa_key(&site.folder.0);
+    let (ed, ed_record) = ed25519_key(&site.folder.0);
+    let pem = |file: &str| std::fs::read_to_string(file).expect("readable").replace('\n', "\n    ");
     site.folder.write(
         "config/secret.yaml",
         &format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: dkim, labels: {{postern.dev/use: \"true\"}}}}\nstringData:\n  \
-             s1.pem: |\n    {pem}\n"
+             s1.pem: |\n    {}\n  s2.pem: |\n    {}\n",
+            pem(&rsa),
+            pem(&ed)
         ),
     );
-    site.gateway("  dkim: [{domain: solarmora.com, selector: s1, keyRef: {name: dkim, key: s1.pem}}]\n");
+    let key = |selector: &str| {
+        format!(
+            "{{domain: solarmora.com, selector: {selector}, keyRef: {{name: dkim, key: {selector}.pem}}}}"
+        )
+    };
+    site.gateway(&format!("  dkim: [{}, {}]\n", key("s1"), key("s2")));
+    let records = site.folder.write(
+        "records",
+        &format!(
+            "s1._domainkey.solarmora.com. {rsa_record}\ns2._domainkey.solarmora.com. {ed_record}\n\
+             upstream._domainkey.solarmora.com. {rsa_record}\n"
+        ),
+    );
+    (site, records, rsa)
+}
+
+#[test]
+fn r033_a_changed_message_is_signed_with_every_key_and_an_unchanged_one_is_not() {
+    let relay = Inbox::start();
+    let (site, records, _) = signing_site("r033", &relay);
     site.add(
         "ComplianceRule",
         "mark",
@@ -222,7 +261,39 @@ fn r033_a_changed_message_is_signed_and_an_unchanged_one_is_not() {
     assert!(send(gateway.smtp, OWN, &[PARTNER], &mail("ini rahasia")).starts_with("250"));
     let changed = relay.wait(2).remove(1);
     assert!(changed.header("Subject").is_some_and(|subject| subject == "[Rahasia] x"));
-    let records = site.folder.write("records", &format!("s1._domainkey.solarmora.com. {record}\n"));
     let verdict = python(&["check", records.to_str().expect("UTF-8")], &changed.content);
-    assert_eq!(String::from_utf8_lossy(&verdict), "solarmora.com rsa-sha256 good\n");
+    let mut verdicts: Vec<String> = String::from_utf8_lossy(&verdict).lines().map(str::to_owned).collect();
+    verdicts.sort();
+    assert_eq!(verdicts, ["solarmora.com ed25519-sha256 good", "solarmora.com rsa-sha256 good"]);
+}
+
+#[test]
+fn r031_r034_an_upstream_signature_stays_valid_unless_a_rule_changes_what_it_covers() {
+    let relay = Inbox::start();
+    let (site, records, upstream) = signing_site("r031", &relay);
+    let records = records.to_str().expect("UTF-8").to_owned();
+    site.rule("label", "{modify: {headers: [{name: X-Label, value: b}]}}");
+    let gateway = site.start();
+    let signed = python(&["sign", &upstream, "solarmora.com", "upstream"], mail("unchanged").as_bytes());
+    let signed = String::from_utf8(signed).expect("ASCII");
+    let receive = |count: usize| {
+        assert!(send(gateway.smtp, OWN, &[PARTNER], &signed).starts_with("250"));
+        let got = relay.wait(count).remove(count - 1);
+        let verdict = python(&["check", &records], &got.content);
+        let upstream = got.text().matches("s=upstream").count();
+        assert_eq!(upstream, 1);
+        (got.text(), String::from_utf8_lossy(&verdict).into_owned())
+    };
+    // A field that no signature is about: what came is there byte for byte, and verifies.
+    let (text, verdicts) = receive(1);
+    assert!(text.contains("X-Label: b\r\n") && text.ends_with(&signed), "{text}");
+    assert!(!verdicts.contains("bad"), "{verdicts}");
+    // A footer voids it; the gateway's own signatures are good.
+    site.rule("label", "{modify: {footer: {text: the footer}}}");
+    gateway.wait_condition("RoutingRule/default/label", "BreaksUpstreamDKIM", "True");
+    gateway.wait_condition("RoutingRule/default/label", "Ready", "True");
+    let (text, verdicts) = receive(2);
+    assert!(text.contains("the footer"), "{text}");
+    assert_eq!(verdicts.matches("bad").count(), 1, "{verdicts}");
+    assert_eq!(verdicts.matches("good").count(), 2, "{verdicts}");
 }

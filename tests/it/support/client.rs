@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
 pub struct Client {
@@ -75,17 +76,22 @@ impl Client {
 
     /// The same, under TLS.
     pub fn hello_tls(to: SocketAddr) -> Self {
+        Self::hello_tls_as(to, None)
+    }
+
+    /// The same with a certificate and its key, both PEM.
+    pub fn hello_tls_as(to: SocketAddr, certificate: Option<(&str, &str)>) -> Self {
         let mut client = Self::hello(to);
         let reply = client.say("STARTTLS").expect("STARTTLS is answered");
         assert!(reply.starts_with("220"), "{reply}");
-        let mut client = client.secured();
+        let mut client = client.secured(certificate);
         let reply = client.say("EHLO client.example").expect("EHLO is answered");
         assert!(reply.starts_with("250"), "{reply}");
         client
     }
 
     /// Takes whatever certificate there is.
-    fn secured(self) -> Self {
+    fn secured(self, certificate: Option<(&str, &str)>) -> Self {
         let Self { reader, greeting } = self;
         let Wire::Clear(stream) = reader.into_inner() else { panic!("TLS is on already") };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -93,8 +99,16 @@ impl Client {
             .with_safe_default_protocol_versions()
             .expect("the provider knows them")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(Trusting));
+        let config = match certificate {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
+                let chain = chain.collect::<Result<_, _>>().expect("certificates in PEM");
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key in PEM");
+                config.with_client_auth_cert(chain, key).expect("the key fits")
+            }
+        };
         let name = ServerName::try_from("gateway.example").expect("a host name");
         let session = ClientConnection::new(Arc::new(config), name).expect("a plain configuration");
         let wire = Wire::Tls(Box::new(StreamOwned::new(session, stream)));
@@ -121,6 +135,28 @@ impl Client {
     pub fn say(&mut self, line: &str) -> std::io::Result<String> {
         self.raw(format!("{line}\r\n").as_bytes())?;
         self.reply()
+    }
+
+    /// Logs in with PLAIN; the reply.
+    pub fn log_in(&mut self, name: &str, password: &str) -> String {
+        use base64::Engine as _;
+        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{name}\0{password}"));
+        self.say(&format!("AUTH PLAIN {message}")).expect("AUTH is answered")
+    }
+
+    /// Content in chunks of so many octets, and the reply to the last.
+    pub fn chunks(&mut self, content: &[u8], size: usize) -> std::io::Result<String> {
+        let mut rest = content;
+        loop {
+            let (chunk, after) = rest.split_at(rest.len().min(size));
+            rest = after;
+            let last = if rest.is_empty() { " LAST" } else { "" };
+            self.raw(&[format!("BDAT {}{last}\r\n", chunk.len()).as_bytes(), chunk].concat())?;
+            let reply = self.reply()?;
+            if rest.is_empty() || !reply.starts_with('2') {
+                return Ok(reply);
+            }
+        }
     }
 
     /// Sends octets as they are.

@@ -3,13 +3,17 @@
 pub mod authority;
 pub mod client;
 pub mod cluster;
+pub mod dovecot;
 pub mod gateway;
 pub mod inbox;
 pub mod judge;
+pub mod named;
+pub mod network;
 pub mod postfix;
 pub mod sink;
 pub mod site;
 pub mod slapd;
+pub mod web;
 
 use std::future::Future;
 use std::sync::OnceLock;

@@ -70,6 +70,16 @@ pub struct Postfix {
 impl Postfix {
     /// Listens on `address`, offers STARTTLS with `certificate` (chain, key), or no TLS at all.
     pub fn start(address: SocketAddr, certificate: Option<(String, String)>, next: SocketAddr) -> Self {
+        Self::start_with(address, certificate, next, "")
+    }
+
+    /// With further lines of main.cf.
+    pub fn start_with(
+        address: SocketAddr,
+        certificate: Option<(String, String)>,
+        next: SocketAddr,
+        more: &str,
+    ) -> Self {
         let root =
             std::env::temp_dir().join(format!("postern-postfix-{}-{}", std::process::id(), address.port()));
         let _ = fs::remove_dir_all(&root);
@@ -100,15 +110,15 @@ local_recipient_maps =
 alias_maps =
 inet_interfaces = {ip}
 inet_protocols = ipv4
-mynetworks = 0.0.0.0/0
-relayhost = [{next_ip}]:{next_port}
+{trust}relayhost = [{next_ip}]:{next_port}
 smtp_tls_security_level = none
 smtpd_peername_lookup = no
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
 maillog_file = {root}/maillog
 maillog_file_prefixes = {root}
-{tls}",
+{tls}{more}",
+            trust = if more.contains("mynetworks") { "" } else { "mynetworks = 0.0.0.0/0\n" },
             root = root.display(),
             ip = address.ip(),
             next_ip = next.ip(),

@@ -12,8 +12,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType, IsCa,
     KeyPair, date_time_ymd,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -64,7 +65,7 @@ impl Behaviour {
     }
 }
 
-/// `command`: the beginning of a command line, or `CONNECT` (before the greeting), `CONTENT` (after
+/// `command`: the beginning of a command line, `BLANK` (a line with nothing in it), or `CONNECT` (before the greeting), `CONTENT` (after
 /// the first octets of content), `END` (after the final dot).
 #[derive(Clone)]
 pub struct Step {
@@ -77,6 +78,8 @@ pub struct Step {
 pub enum Action {
     /// Says this instead (CRLF is added).
     Say(String),
+    /// Says what this makes of the line.
+    Do(Arc<dyn Fn(&str) -> String + Send + Sync>),
     /// Says this and hangs up.
     SayAndClose(String),
     Close,
@@ -191,6 +194,15 @@ impl Sink {
     }
 
     /// Waits until `count` messages were accepted.
+    /// Waits until so many commands that begin like this have come.
+    pub async fn wait_commands(&self, start: &str, count: usize) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while self.commands().iter().filter(|command| command.starts_with(start)).count() < count {
+            assert!(tokio::time::Instant::now() < deadline, "no {count} {start}: {:?}", self.commands());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn wait_for(&self, count: usize) -> Vec<Mail> {
         for _ in 0..2000 {
             if self.accepted().len() >= count {
@@ -268,6 +280,10 @@ impl Line<'_> {
                     Answer::Close
                 }
             }
+            Action::Do(make) => match self.say(&make(moment)).await {
+                Some(()) => Answer::Done,
+                None => Answer::Close,
+            },
             Action::SayAndClose(text) => {
                 self.say(&text).await;
                 Answer::Close
@@ -302,7 +318,8 @@ async fn session(stream: TcpStream, connection: usize, seen: &Seen, script: &Mut
     loop {
         let command = String::from_utf8_lossy(&line.until(b"\r\n").await?).trim_end().to_owned();
         seen.commands.lock().unwrap().push(command.clone());
-        let scripted = line.scripted(&command).await;
+        let moment = if command.is_empty() { "BLANK" } else { &command };
+        let scripted = line.scripted(moment).await;
         match scripted {
             Answer::Close => return None,
             Answer::Done => continue,
@@ -398,11 +415,18 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+/// A server's configuration with the chain it shows, its own certificate first.
+pub type Shown = (Arc<ServerConfig>, Vec<CertificateDer<'static>>);
+
 impl Authority {
     pub fn new() -> Self {
+        Self::called("Test Authority")
+    }
+
+    pub fn called(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = named("Test Authority");
+        params.distinguished_name = named(name);
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
@@ -416,6 +440,14 @@ impl Authority {
         self.server_with(names, |_| {})
     }
 
+    /// The same with the authority's own certificate in the chain, for TLSA records that name it.
+    pub fn server_with_chain(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Shown {
+        let (params, key) = leaf(names, change);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = vec![certificate.der().clone(), self.issuer.der().clone()];
+        (config(chain.clone(), &key), chain)
+    }
+
     pub fn server_with(
         &self,
         names: &[&str],
@@ -424,6 +456,47 @@ impl Authority {
         let (params, key) = leaf(names, change);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         config(vec![certificate.der().clone()], &key)
+    }
+}
+
+impl Authority {
+    /// A server that talks only to clients with a certificate of `clients`, in these versions of TLS.
+    pub fn server_for(
+        &self,
+        names: &[&str],
+        clients: &Authority,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
+        let (params, key) = leaf(names, |_| {});
+        let chain = vec![params.signed_by(&key, &self.issuer).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(clients.issuer.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let builder = builder.with_client_cert_verifier(verifier.build().unwrap());
+        Arc::new(builder.with_single_cert(chain, key).unwrap())
+    }
+
+    /// A server that knows these versions of TLS only.
+    pub fn server_of(
+        &self,
+        names: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
+        let (params, key) = leaf(names, |_| {});
+        let chain = vec![params.signed_by(&key, &self.issuer).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+    }
+
+    /// A certificate for a client and its key, in PEM.
+    pub fn client(&self, name: &'static str) -> (String, String) {
+        let (params, key) = leaf(&[], common_name(name));
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }
 

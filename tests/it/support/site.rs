@@ -82,6 +82,18 @@ spec:
         self.folder.write(&format!("config/configmap-{name}.yaml"), &yaml);
     }
 
+    /// A Secret of this type.
+    pub fn secret(&self, name: &str, kind: &str, data: &[(&str, &str)]) {
+        let data: String = data
+            .iter()
+            .map(|(key, text)| format!("  {key}: |-\n    {}\n", text.trim_end().replace('\n', "\n    ")))
+            .collect();
+        let yaml = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\ntype: {kind}\nstringData:\n{data}"
+        );
+        self.folder.write(&format!("config/secret-{name}.yaml"), &yaml);
+    }
+
     pub fn start(&self) -> Standalone {
         self.start_by(&[])
     }

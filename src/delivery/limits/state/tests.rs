@@ -21,6 +21,7 @@ fn route(limits: RouteLimits) -> Route {
         tls: Tls::opportunistic(),
         on_tls_failure: OnTlsFailure::Bounce,
         retry: Retry::default(),
+        auth: None,
         egress: None,
         limits,
         edition: 1,

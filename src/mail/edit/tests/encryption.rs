@@ -40,8 +40,28 @@ impl Keys {
     }
 
     /// The certificate as the bundle has it.
-    fn certificate(&self) -> String {
+    pub fn certificate(&self) -> String {
         STANDARD.encode(self.openssl(&["x509", "-in", &self.path("cert.pem"), "-outform", "DER"]))
+    }
+
+    /// As a signer.
+    pub fn signer(&self) -> Result<Signer, SignerError> {
+        self.signer_with(self)
+    }
+
+    /// The certificate with somebody else's key.
+    pub fn signer_with(&self, other: &Keys) -> Result<Signer, SignerError> {
+        let read = |path: String| std::fs::read(path).unwrap();
+        Signer::read(&read(self.path("cert.pem")), &read(other.path("key.pem")))
+    }
+
+    /// The content of a signed message, if its signature is that of the certificate.
+    pub fn verified(&self, message: &[u8]) -> Vec<u8> {
+        let file = self.path("signed.eml");
+        std::fs::write(&file, message).unwrap();
+        let certificate = self.path("cert.pem");
+        let options = ["cms", "-verify", "-inform", "SMIME", "-in", &file, "-CAfile", &certificate];
+        self.openssl(&options)
     }
 
     /// Fields and body of a message that is signed as a whole.
@@ -66,7 +86,7 @@ impl Keys {
         String::from_utf8(out).unwrap().replace("\r\n", "\n").replace('\n', "\r\n").into_bytes()
     }
 
-    fn decrypted(&self, message: &[u8]) -> String {
+    pub fn decrypted(&self, message: &[u8]) -> String {
         let file = self.path("mail.eml");
         std::fs::write(&file, message).unwrap();
         let out = self.openssl(&[
@@ -114,6 +134,11 @@ fn r103_r105_openssl_reads_what_was_encrypted_for_keys_of_each_kind() {
         assert!(text.contains("application/pkcs7-mime; smime-type=authEnveloped-data"), "{text}");
         assert!(!text.contains("plain text") && !text.contains("JVBER"), "{text}");
         assert_eq!(keys.decrypted(&out), multipart("mixed", "mix", &[PLAIN, PDF]), "{name}");
+        // The fallback for older programs.
+        let older = [Edit::SmimeCbc { certificate: certificate.clone() }];
+        let older = apply_all(&content, &older).unwrap().into_bytes();
+        assert!(String::from_utf8_lossy(&older).contains("smime-type=enveloped-data"));
+        assert_eq!(keys.decrypted(&older), multipart("mixed", "mix", &[PLAIN, PDF]), "{name}");
         // R103: what is encrypted is not encrypted again.
         let again = apply_all(&out, &edits).unwrap();
         assert_eq!(again.notes, [Note::AlreadyEncrypted]);

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::support::{Client, check, escape, replay};
+use crate::mail::rate::Rate;
+use crate::smtp::auth::Users;
 use crate::smtp::settings::{Settings, TlsMode};
 
 fn golden() -> Vec<(PathBuf, String)> {
@@ -25,6 +27,17 @@ fn settings() -> Settings {
     settings
 }
 
+/// With `# users` somewhere, `app` may log in with `pencil`, and has three tries.
+fn settings_for(transcript: &str) -> Settings {
+    let mut settings = settings();
+    settings.timeouts.failed_login = std::time::Duration::ZERO;
+    settings.limits.failed_logins = Rate::whole(3, std::time::Duration::from_secs(600));
+    if transcript.contains("# users") {
+        settings.users = std::sync::Arc::new(Users::new([("app", Box::<[u8]>::from(&b"pencil"[..]))]));
+    }
+    settings
+}
+
 fn mode(transcript: &str) -> TlsMode {
     match transcript.lines().next() {
         Some("# tls: Required") => TlsMode::Required,
@@ -39,7 +52,7 @@ async fn every_golden_dialogue_goes_as_written() {
     let update = std::env::var_os("UPDATE").is_some();
     let mut differ = Vec::new();
     for (path, transcript) in golden() {
-        let mut client = Client::connect(settings(), mode(&transcript));
+        let mut client = Client::connect(settings_for(&transcript), mode(&transcript));
         let played = replay(&mut client, &transcript).await;
         if update {
             std::fs::write(&path, played).unwrap();
@@ -58,7 +71,7 @@ async fn every_golden_dialogue_goes_the_same_octet_by_octet() {
         if transcript.contains("# in one segment") {
             continue;
         }
-        let mut client = Client::connect(settings(), mode(&transcript));
+        let mut client = Client::connect(settings_for(&transcript), mode(&transcript));
         client.octet_by_octet = true;
         let played = replay(&mut client, &transcript).await;
         let of_server = |text: &str| {

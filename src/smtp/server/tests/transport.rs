@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{EXHAUSTED, ListenerConfig, Server, recover, serve};
 use super::support::{Client, Script, Scripted, config, trusting_client};
 use crate::smtp::settings::{Settings, TlsMode};
+use crate::smtp::tls::LiveCertificate;
 
 /// Nothing here may take longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -325,12 +326,12 @@ async fn a_new_certificate_is_used_by_the_next_handshake_and_a_bad_one_never() {
     let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let certificate = &running.config.certificate;
     for (chain, key) in [("", &key[..]), (&chain[..], ""), (&chain[..], &other[..]), ("x", "y")] {
-        assert!(certificate.replace(chain.as_bytes(), key.as_bytes()).is_err());
-        assert_eq!(shown(&running).await, first);
+        assert!(LiveCertificate::from_pem(chain.as_bytes(), key.as_bytes(), None).is_err());
     }
-    certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
+    assert_eq!(shown(&running).await, first);
+    certificate.replace_by(&LiveCertificate::from_pem(chain.as_bytes(), key.as_bytes(), None).unwrap());
     assert_eq!(shown(&running).await, CertificateDer::from_pem_slice(chain.as_bytes()).unwrap());
-    certificate.replace_with_self_signed("gw.example").unwrap();
+    certificate.replace_by(&LiveCertificate::self_signed("gw.example", None).unwrap());
     assert_ne!(shown(&running).await, *made.cert.der());
     running.stop().await;
 }

@@ -187,7 +187,7 @@ fn action(action: &mut Action, word: &str, rest: &str) {
         (Action::Modify(modify), "remove") => modify.remove_attachments = Some(removal(rest)),
         (Action::Modify(modify), "add") => modify.add_recipients.push(added(rest)),
         (Action::Modify(modify), "smime") => {
-            modify.smime = Some(Smime { bounce_if_unable: rest == "bounce" });
+            modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: rest == "bounce" });
         }
         (Action::Modify(modify), "footer") => modify.footer = Some(Footer { text: rest.into(), html: None }),
         (Action::Modify(modify), "strip-amp") => modify.strip_amp = true,
