@@ -16,7 +16,9 @@ pub mod client;
 pub mod dane;
 pub mod dns;
 pub mod edits;
+pub mod egress;
 pub mod files;
+pub mod limits;
 pub mod metrics;
 pub mod outcome;
 pub mod pauses;
@@ -48,6 +50,7 @@ mod webserver;
 pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
+pub use limits::Throttle;
 pub use metrics::Metrics;
 pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};

@@ -8,7 +8,8 @@ use super::manifest::{Revision, Sequence};
 
 /// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
 /// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
-/// that is so already. With `&tested=K` news is also that the count of tests is not K.
+/// that is so already. With `&tested=K` news is also that the count of tests is not K. `published=N` says which
+/// sequence is the published one, `pods=N` how many pods are ready and share the limits of routes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::delivery::Pauses;
+use crate::delivery::{Pauses, Throttle};
 use crate::gateway::decisions::Matches;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
@@ -41,6 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let throttle = Throttle::kept_in(&args.spool);
     let options = Options {
         source: Source::Mount { bundle: args.bundle, secrets: args.secrets },
         spool: args.spool,
@@ -52,6 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         pod: args.pod,
         hostname: super::host_name(),
         matches: Matches::default(),
+        throttle,
         pauses: Pauses::default(),
     };
     super::runtime()?.block_on(async {

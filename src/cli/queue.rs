@@ -102,8 +102,8 @@ struct Filter {
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     /// How it waits
-    #[arg(long, value_name = "STATE")]
-    state: Option<StateArg>,
+    #[arg(long, value_name = "STATUS")]
+    status: Option<Status>,
     /// Accepted at least this long ago, such as 2h
     #[arg(long, value_name = "DURATION")]
     older: Option<SignedDuration>,
@@ -113,7 +113,7 @@ struct Filter {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum StateArg {
+enum Status {
     /// Never attempted
     New,
     /// Attempted in vain so far
@@ -137,13 +137,13 @@ struct What {
 
 impl Filter {
     fn query(&self) -> Vec<(&'static str, String)> {
-        let Filter { sender, recipient, domain, route, state, older, younger } = self;
+        let Filter { sender, recipient, domain, route, status, older, younger } = self;
         let seconds = |by: &SignedDuration| by.as_secs().max(0).to_string();
-        let state = state.map(|state| match state {
-            StateArg::New => "new".to_owned(),
-            StateArg::Deferred => "deferred".to_owned(),
-            StateArg::Active => "active".to_owned(),
-            StateArg::Paused => "paused".to_owned(),
+        let state = status.map(|status| match status {
+            Status::New => "new".to_owned(),
+            Status::Deferred => "deferred".to_owned(),
+            Status::Active => "active".to_owned(),
+            Status::Paused => "paused".to_owned(),
         });
         let all = [
             ("sender", sender.clone()),

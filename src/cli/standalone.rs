@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::{Bundle, Materials, Sequence};
 use crate::cli::folder::{Folder, Unusable};
-use crate::delivery::Pauses;
+use crate::delivery::{Pauses, Throttle};
 use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
@@ -81,11 +81,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
+    let spool = args.state.join("spool");
+    let throttle = Throttle::kept_in(&spool);
     let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
     let prober = Arc::new(OnceLock::<Prober>::new());
     let status = {
         let (page, matches, bundle) = (page.subscribe(), matches.clone(), bundle.subscribe());
+        let throttle = throttle.clone();
         let prober = Arc::clone(&prober);
         let pauses = pauses.clone();
         move || {
@@ -93,6 +96,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             // Counts change with each mail: they are put in when somebody looks.
             let rules = bundle.borrow().as_ref().map(|bundle| matches.of(bundle)).unwrap_or_default();
             page["rules"] = serde_json::to_value(rules).unwrap_or_default();
+            page["delivery"] = serde_json::to_value(throttle.view(Timestamp::now())).unwrap_or_default();
             let routes = prober.get().map(Prober::all).unwrap_or_default();
             page["routes"] = serde_json::to_value(routes).unwrap_or_default();
             let paused = queue::pause_rows(&pauses.current());
@@ -102,7 +106,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     };
     let options = Options {
         source: Source::Offered { pages: axum::Router::new().route("/status", get(status)) },
-        spool: args.state.join("spool"),
+        spool,
         smtp: args.smtp,
         admin: args.admin,
         control: None,
@@ -111,6 +115,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
         matches,
+        throttle,
         pauses,
     };
     let gateway = Gateway::start(options).await?;

@@ -36,6 +36,8 @@ pub struct Acks {
     bell: Arc<Bell>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
+    /// Pods that are ready: each hears how many share the limits of routes.
+    ready: watch::Sender<u32>,
     /// The newest publication, for pods that can take it at once.
     pushes: watch::Sender<Bytes>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
@@ -52,6 +54,7 @@ impl Acks {
             tls,
             bell,
             published: watch::Sender::new(Sequence::default()),
+            ready: watch::Sender::new(1),
             pushes: watch::Sender::new(Bytes::new()),
             heard: Arc::default(),
             tests: Arc::default(),
@@ -62,6 +65,9 @@ impl Acks {
 
     /// Polls just these pods.
     pub fn follow(&mut self, pods: &[Pod]) {
+        let ready = pods.iter().filter(|pod| pod.ready == Some(true) && !pod.terminating).count();
+        let ready = u32::try_from(ready).unwrap_or(u32::MAX).max(1);
+        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
         let wanted: HashMap<&str, &str> =
             pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.address.as_deref()?))).collect();
         self.polls.retain(|uid, (address, task)| {
@@ -84,13 +90,14 @@ impl Acks {
                     line: line.clone(),
                     uid: uid.to_owned(),
                     published: self.published.subscribe(),
+                    ready: self.ready.subscribe(),
                     heard: self.heard.clone(),
                     tests: self.tests.clone(),
                     bell: self.bell.clone(),
                 };
-                let pushes = self.pushes.subscribe();
+                let (pushes, ready) = (self.pushes.subscribe(), self.ready.subscribe());
                 let task = self.tasks.spawn(async move {
-                    tokio::join!(poll.run(), hand_over(line, pushes));
+                    tokio::join!(poll.run(), hand_over(line.clone(), pushes), tell_shares(line, ready));
                 });
                 self.polls.insert(uid.to_owned(), (address.to_owned(), task));
             }
@@ -135,11 +142,23 @@ async fn hand_over(line: Line, mut pushes: watch::Receiver<Bytes>) {
     }
 }
 
+/// Tells a pod at once when another number of pods shares the limits: the poll may wait for its answer for long.
+async fn tell_shares(line: Line, mut ready: watch::Receiver<u32>) {
+    while ready.changed().await.is_ok() {
+        let path = format!("/ack?pods={}", *ready.borrow_and_update());
+        let talk = async |mut caller: Caller| caller.get(&path, ANSWER).await.map(drop);
+        if let Err(error) = line.open(talk).await {
+            debug!(gateway = %line.gateway, address = line.address, %error, "not told; the next poll will do");
+        }
+    }
+}
+
 /// The poll of one pod.
 struct Poll {
     line: Line,
     uid: String,
     published: watch::Receiver<Sequence>,
+    ready: watch::Receiver<u32>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
     tests: Arc<Mutex<Collected>>,
     bell: Arc<Bell>,
@@ -171,7 +190,8 @@ impl Poll {
     async fn ask(&self, mut caller: Caller, answers: &mut u64) -> Result<(), LineError> {
         let mut known = String::new();
         loop {
-            let path = format!("/ack?published={}{known}", self.published.borrow().0);
+            let (published, pods) = (self.published.borrow().0, *self.ready.borrow());
+            let path = format!("/ack?published={published}&pods={pods}{known}");
             let ack = caller.get(&path, ANSWER).await?;
             let ack: Ack = serde_json::from_slice(&ack).map_err(|e| LineError::Unreadable(e.to_string()))?;
             *answers += 1;

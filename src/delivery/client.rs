@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod connect;
 pub mod content;
+pub mod dial;
 pub mod extensions;
 pub mod pool;
 pub mod tls;

@@ -64,6 +64,12 @@ pub enum Trouble {
     Unreachable(String),
     TimedOut(Stage),
     Closed(Stage),
+    /// None of the route's source addresses can be used to reach it.
+    NoSource(String),
+    /// The proxy that has the source address does not work.
+    Proxy(String),
+    /// Limits or the destination's own words have kept it back all the time; why.
+    HeldBack(String),
     /// What came is not SMTP.
     Garbled(Stage, String),
     Refused(Stage, Reply),
@@ -147,6 +153,9 @@ impl Trouble {
             Trouble::Unreachable(_) | Trouble::TimedOut(_) | Trouble::Closed(_) | Trouble::Garbled(..) => {
                 OtherHostOrLater
             }
+            // Another host may have an address of the other family.
+            Trouble::NoSource(_) | Trouble::Proxy(_) => OtherHostOrLater,
+            Trouble::HeldBack(_) => Later,
             Trouble::Refused(stage, reply) => refused(*stage, reply),
             Trouble::StartTlsMissing => tls([5, 7, 4]),
             Trouble::Certificate(_) => tls([5, 7, 5]),
@@ -186,6 +195,9 @@ impl Trouble {
             Trouble::TimedOut(_) => "TimedOut",
             Trouble::Closed(_) => "Closed",
             Trouble::Garbled(..) => "Garbled",
+            Trouble::NoSource(_) => "NoSource",
+            Trouble::Proxy(_) => "ProxyFailed",
+            Trouble::HeldBack(_) => "HeldBack",
             Trouble::Refused(Stage::Auth, reply) if reply.is_transient() => "AuthUnavailable",
             Trouble::Refused(Stage::Auth, _) => "AuthRefused",
             Trouble::Refused(..) => "Refused",
@@ -362,6 +374,11 @@ impl fmt::Display for Problem {
             Trouble::Garbled(stage, what) => {
                 write!(f, "The mail server {host} sent something that is not SMTP {stage}: {what}")
             }
+            Trouble::NoSource(why) => {
+                write!(f, "The mail server {host} cannot be reached from the route's source addresses: {why}")
+            }
+            Trouble::Proxy(why) => write!(f, "The proxy to the mail server {host} failed: {why}"),
+            Trouble::HeldBack(why) => write!(f, "The message is held back: {why}"),
             Trouble::Refused(Stage::Auth, reply) => {
                 write!(f, "The mail server {host} refused the login of this gateway: {reply}")
             }

@@ -21,6 +21,7 @@ use super::attempt::{self, Outside};
 use super::client::Timeouts;
 use super::client::connect::{self, Session, Terms};
 use super::client::transaction::Letter;
+use super::egress::Source;
 use super::outcome::Trouble;
 use super::plan::{self, Hop, MX_PORT};
 use super::protect::{self, Approach, Demand};
@@ -186,8 +187,13 @@ async fn address(
     if tls.server_name.is_none() {
         tls.server_name = findings.sni().map(str::to_owned);
     }
+    // From where mail would leave: firewalls differ.
+    let fits = |source: &&Arc<Source>| source.address.is_ipv4() == ip.to_canonical().is_ipv4();
+    let source =
+        route.egress.as_ref().and_then(|egress| egress.list.iter().find(fits)).map(|source| &**source);
     let terms = Terms {
-        hostname: &table.hostname,
+        source,
+        hostname: source.and_then(|source| source.ehlo.as_deref()).unwrap_or(&table.hostname),
         host: &hop.host,
         tls: &tls,
         // Looked at afterwards, so that all of it can be told.

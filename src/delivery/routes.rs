@@ -10,10 +10,13 @@ use std::sync::Arc;
 use super::client::auth::Credentials;
 use super::client::tls::Tls;
 use super::dns::Servers;
+use super::egress::Sources;
+use super::limits::shared::Server;
 use super::outcome::{Problem, Trouble};
 use super::sign::Signers;
 use crate::bundle::document::{
-    self, Bundle, DefaultRoute, OnTlsFailure, Retry, RouteAuth, RouteTarget, RouteTls, TlsReports,
+    self, Bundle, DefaultRoute, OnTlsFailure, Retry, Rotation, RouteAuth, RouteLimits, RouteTarget, RouteTls,
+    TlsReports,
 };
 use crate::bundle::material::{Material, Materials};
 use crate::mail::address::{Domain, Host, Mailbox};
@@ -45,6 +48,8 @@ pub struct RouteTable {
     pub notices_from: Mailbox,
     /// How the gateway's own mail leaves.
     pub notices_via: Via,
+    /// Where pods count together what limits allow.
+    pub shared_limits: Option<Arc<Server>>,
     pub dns: Servers,
     /// Whether, and how, domains are told about TLS.
     pub tls_reports: Option<TlsReports>,
@@ -75,8 +80,65 @@ pub struct Route {
     pub tls: Tls,
     pub on_tls_failure: OnTlsFailure,
     pub retry: Retry,
+    /// Where mail leaves from; `None`: whatever the machine picks.
+    pub egress: Option<Sources>,
+    pub limits: RouteLimits,
+    /// The generation of the object: what hosts said to an earlier one is forgotten.
+    pub edition: i64,
     /// Who the gateway is at the hosts of this route.
     pub auth: Option<Arc<Credentials>>,
+}
+
+impl Route {
+    /// Whether each recipient domain has a lane of its own.
+    pub fn is_by_domain(&self) -> bool {
+        let warm = |sources: &Sources| sources.list.iter().any(|source| source.warm_up.is_some());
+        self.target == RouteTarget::RecipientMx
+            || self.limits.per_domain != document::DomainLimits::default()
+            || self
+                .egress
+                .as_ref()
+                .is_some_and(|egress| egress.rotation == Rotation::PerDomain || warm(egress))
+    }
+
+    /// Recipients that may share a job: where transactions are counted, a job is one.
+    pub fn max_together(&self) -> usize {
+        let RouteLimits { messages_per_minute, recipients_per_message, per_domain, .. } = &self.limits;
+        let counted = [*messages_per_minute, *recipients_per_message, per_domain.messages_per_minute];
+        if counted.iter().any(Option::is_some) { self.max_recipients() } else { usize::MAX }
+    }
+
+    /// Recipients of one transaction: what every host takes (RFC 5321 section 4.5.3.1.8), or what the route says.
+    pub fn max_recipients(&self) -> usize {
+        self.limits.recipients_per_message.map_or(100, |most| most.max(1) as usize)
+    }
+}
+
+/// Whom a lane leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    Route(Label),
+    /// The mail hosts of one domain, over a route or without one.
+    Domain(Label, String),
+    /// A route that cannot be used now.
+    Nowhere(Via),
+}
+
+impl Destination {
+    /// `None`: there is no way out at all.
+    pub fn label(&self) -> Option<&Label> {
+        match self {
+            Destination::Route(label) | Destination::Domain(label, _) => Some(label),
+            Destination::Nowhere(_) => None,
+        }
+    }
+
+    pub fn domain(&self) -> Option<&str> {
+        match self {
+            Destination::Domain(_, domain) => Some(domain),
+            Destination::Route(_) | Destination::Nowhere(_) => None,
+        }
+    }
 }
 
 /// What logs and metrics call a way out.
@@ -126,6 +188,10 @@ impl RouteTable {
             notices_from: notices_from(gateway, &hostname),
             notices_via,
             hostname,
+            shared_limits: gateway
+                .shared_limits
+                .as_ref()
+                .and_then(|shared| Server::read(shared, &gateway.origin.uid, materials).map(Arc::new)),
             dns: Servers {
                 addresses: gateway.dns_servers.clone(),
                 dnssec: gateway.dnssec,
@@ -156,6 +222,11 @@ impl RouteTable {
             }
             None => Err(Problem::new(Trouble::RouteMissing(name.clone()))),
         }
+    }
+
+    /// Every way out that can be used.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values().flatten().map(|route| &**route)
     }
 
     /// What logs and metrics call the way out that `via` names now, also when it cannot be used.
@@ -226,6 +297,9 @@ fn opportunistic(label: Label, target: RouteTarget) -> Route {
         tls: Tls::opportunistic(),
         on_tls_failure: OnTlsFailure::Bounce,
         retry: Retry::default(),
+        egress: None,
+        limits: RouteLimits::default(),
+        edition: 0,
         auth: None,
     }
 }
@@ -242,6 +316,9 @@ fn read(route: &document::Route, materials: &Materials) -> Result<Arc<Route>, St
         tls,
         on_tls_failure: route.on_tls_failure,
         retry: route.retry,
+        egress: route.egress.as_ref().map(Sources::read),
+        limits: route.limits.clone(),
+        edition: route.origin.generation,
         auth,
     }))
 }

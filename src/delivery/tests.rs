@@ -3,6 +3,7 @@
 mod attempts;
 mod certificates;
 mod edits;
+mod egress;
 mod fairness;
 mod logins;
 mod mail_hosts;
@@ -27,7 +28,9 @@ use crate::bundle::document::{
 };
 use crate::bundle::material::{Material, MaterialKind, Materials};
 use crate::delivery::client::Timeouts;
-use crate::delivery::routes::{Own, RouteTable};
+use crate::delivery::limits::{Admission, Pass, Throttle};
+use crate::delivery::plan::Plan;
+use crate::delivery::routes::{Destination, Own, RouteTable};
 use crate::mail::envelope::{Recipient, RouteName, Via};
 
 pub const NAME: &str = "relay";
@@ -106,6 +109,15 @@ pub fn via() -> Via {
 
 pub fn normal(host: HostPort) -> Gateway {
     Gateway { default_route: Some(DefaultRoute::Host(host)), ..gateway() }
+}
+
+/// Lets an attempt start.
+pub fn pass(plan: &Plan) -> Pass {
+    let destination = Destination::Route(plan.route.label.clone());
+    match Throttle::default().admit(&plan.route, &destination, jiff::Timestamp::now()) {
+        Admission::Go(pass) => pass,
+        Admission::Wait(wait) => panic!("{wait:?}"),
+    }
 }
 
 pub fn to(address: &str) -> Recipient {

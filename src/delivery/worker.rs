@@ -12,22 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use self::job::{Destination, Job, Shared};
-use self::lanes::Lanes;
+use self::job::{Job, Shared};
+use self::lanes::{Back, Gate, Lanes};
 use super::attempt::Outside;
 use super::bounce::Allowance;
 use super::client::Timeouts;
+use super::limits::{Pass, Throttle, Wait};
 use super::metrics::Metrics;
 use super::pauses::Pauses;
 use super::plan::MX_PORT;
 use super::protect::Protection;
-use super::routes::Routes;
+use super::routes::{Destination, Routes};
 use super::wake::{self, Situation};
 use crate::loops::Dealer;
 use crate::spool::Spool;
@@ -52,6 +54,8 @@ pub struct Config {
     pub mx_port: u16,
     /// Where attempts run.
     pub loops: Dealer,
+    /// How much may go where; whoever shows it holds a clone.
+    pub throttle: Throttle,
 }
 
 impl Default for Config {
@@ -67,6 +71,7 @@ impl Default for Config {
             drain: Duration::from_secs(20),
             mx_port: MX_PORT,
             loops: Dealer::default(),
+            throttle: Throttle::default(),
         }
     }
 }
@@ -102,7 +107,14 @@ impl Worker {
         let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
         let shared = Arc::new(shared);
         let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
-        let crew = Crew { shared, lanes, loops, runners: TaskTracker::new(), cut: CancellationToken::new() };
+        let crew = Crew {
+            shared,
+            lanes,
+            loops,
+            earlier: Notify::new(),
+            runners: TaskTracker::new(),
+            cut: CancellationToken::new(),
+        };
         // Beside the first runners: to send one out wakes no other thread.
         let turn = crew.loops.deal();
         let task = turn.handle().spawn(run(Arc::new(crew), drain, stop.clone()));
@@ -127,6 +139,8 @@ struct Crew {
     shared: Arc<Shared>,
     lanes: Mutex<Lanes>,
     loops: Dealer,
+    /// A lane wakes earlier than the feeder knows.
+    earlier: Notify,
     runners: TaskTracker,
     /// Ends the runners where they are.
     cut: CancellationToken,
@@ -151,17 +165,19 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
             due = shared.spool.take_due(BATCH, BATCH_BYTES) => {
                 let table = shared.routes.current();
                 for job in due.into_iter().flat_map(|due| Job::group(&table, due)) {
-                    let back = crew.lanes().push(job);
-                    if let Some((job, by)) = back {
-                        job.postpone(&shared.spool, by);
-                    }
+                    let back = crew.lanes().push(job, Timestamp::now());
+                    crew.lay_down(back);
                 }
             }
             () = sleep_until(rouse) => {}
+            () = crew.earlier.notified() => {}
             Some(_) = goodbyes.join_next() => {}
-            _ = sweep.tick() => for session in shared.outside.pool.sweep(false) {
-                goodbyes.spawn(session.quit());
-            },
+            _ = sweep.tick() => {
+                shared.throttle.tidy(&shared.routes.current(), Timestamp::now());
+                for session in shared.outside.pool.sweep(false) {
+                    goodbyes.spawn(session.quit());
+                }
+            }
         }
     }
     crew.lanes().close();
@@ -173,6 +189,7 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
         crew.cut.cancel();
         crew.runners.wait().await;
     }
+    shared.throttle.tidy(&shared.routes.current(), Timestamp::now());
     for session in shared.outside.pool.sweep(true) {
         goodbyes.spawn(session.quit());
     }
@@ -185,43 +202,84 @@ impl Crew {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The next job that may start.
+    fn next(self: &Arc<Self>) -> Option<(Destination, Job, Option<Pass>)> {
+        let (next, back, earlier) = {
+            let mut lanes = self.lanes();
+            let before = lanes.next_rouse();
+            let next = lanes.next(&*self.shared, Timestamp::now());
+            let earlier = lanes.next_rouse().is_some_and(|then| before.is_none_or(|before| then < before));
+            (next, lanes.take_back(), earlier)
+        };
+        if earlier {
+            self.earlier.notify_one();
+        }
+        self.lay_down(back);
+        next
+    }
+
+    /// Jobs go back to the spool for a while; those whose senders must hear of it do not.
+    fn lay_down(self: &Arc<Self>, back: impl IntoIterator<Item = Back>) {
+        let mut back = back.into_iter().peekable();
+        if back.peek().is_none() {
+            return;
+        }
+        let (table, now) = (self.shared.routes.current(), Timestamp::now());
+        for Back { job, by, why } in back {
+            match why.filter(|_| job.is_overdue(&table, now)) {
+                Some(why) => {
+                    let shared = Arc::clone(&self.shared);
+                    self.runners.spawn(async move { job::held_back(&shared, job, why).await });
+                }
+                None => job.postpone(&self.shared.spool, by),
+            }
+        }
+    }
+
     /// A runner for each job that may start now.
     fn set_out(self: &Arc<Self>) {
         loop {
-            let Some((lane, job)) = self.lanes().next(Timestamp::now()) else { return };
+            let Some((lane, job, pass)) = self.next() else { return };
             let turn = self.loops.deal();
             let handle = turn.handle();
             let (crew, cut) = (Arc::clone(self), self.cut.clone());
             let running = async move {
                 let _turn = turn;
-                cut.run_until_cancelled(crew.run(lane, job)).await;
+                cut.run_until_cancelled(crew.run(lane, job, pass)).await;
             };
             self.runners.spawn_on(running, &handle);
         }
     }
 
     /// One job after the other, as long as there is one that may run.
-    async fn run(self: &Arc<Self>, mut lane: Destination, mut job: Job) {
+    async fn run(self: &Arc<Self>, mut lane: Destination, mut job: Job, mut pass: Option<Pass>) {
         loop {
             let started = job.started;
             let place = Place { crew: self, started };
-            let done = job::run(&self.shared, lane, job).await;
+            let done = job::run(&self.shared, lane, job, pass).await;
             std::mem::forget(place);
-            let (passed_over, next) = {
+            let passed_over = {
                 let mut lanes = self.lanes();
                 lanes.leave(started);
-                (lanes.done(done), lanes.next(Timestamp::now()))
+                lanes.done(done)
             };
+            let next = self.next();
             // Those in line behind it would only wait for the same silence.
             for (job, problem) in passed_over {
                 let shared = Arc::clone(&self.shared);
                 self.runners.spawn(async move { job::give_up_turn(&shared, job, problem).await });
             }
             match next {
-                Some(next) => (lane, job) = next,
+                Some(next) => (lane, job, pass) = next,
                 None => return,
             }
         }
+    }
+}
+
+impl Gate for Shared {
+    fn admit(&self, job: &Job) -> Result<Option<Pass>, Wait> {
+        self.admit(job)
     }
 }
 

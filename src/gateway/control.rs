@@ -11,6 +11,7 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 use crate::admin;
 use crate::bundle::{Ack, Push, Sequence};
+use crate::delivery::Throttle;
 use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
@@ -35,6 +37,7 @@ const LARGEST_PUSH: usize = 40 << 20;
 struct Shared {
     live: Arc<Live>,
     spool: Spool,
+    throttle: Throttle,
 }
 
 /// What the asker knows already. With none of it the answer comes at once.
@@ -49,15 +52,18 @@ struct Known {
     tested: Option<u64>,
     /// The sequence it has published: confirms to the pod that what it runs is the newest.
     published: Option<u64>,
+    /// Pods of the gateway that are ready: they share the limits of routes.
+    pods: Option<u32>,
 }
 
-pub fn routes(live: Arc<Live>, spool: Spool) -> Router {
-    Router::new().route("/ack", get(ack)).with_state(Shared { live, spool })
+pub fn routes(live: Arc<Live>, spool: Spool, throttle: Throttle) -> Router {
+    Router::new().route("/ack", get(ack)).with_state(Shared { live, spool, throttle })
 }
 
-/// What runs, how often each of its rules matched here since the start, what is paused, and what tests of its
-/// routes found. In standalone mode the page of the objects shows the same.
-pub fn status(live: Arc<Live>, matches: Matches, queue: Queue, prober: Prober) -> Router {
+/// What runs, how often each of its rules matched here since the start, what is paused, what tests of its routes
+/// found, which destinations get less mail than there is and why. In standalone mode the page of the objects shows
+/// the same.
+pub fn status(live: Arc<Live>, matches: Matches, queue: Queue, prober: Prober, throttle: Throttle) -> Router {
     let page = move || {
         let running = live.current();
         let rules = running.as_ref().map(|running| matches.of(&running.bundle)).unwrap_or_default();
@@ -67,6 +73,7 @@ pub fn status(live: Arc<Live>, matches: Matches, queue: Queue, prober: Prober) -
             "rules": rules,
             "paused": queue.paused(),
             "routes": prober.all(),
+            "delivery": throttle.view(Timestamp::now()),
         });
         async move { Json(page) }
     };
@@ -89,6 +96,9 @@ async fn push(State((mount, live)): State<(Arc<Mount>, Arc<Live>)>, body: Bytes)
 async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<Ack> {
     if let Some(published) = known.published {
         shared.live.confirm(Sequence(published));
+    }
+    if let Some(pods) = known.pods {
+        shared.throttle.set_pods(pods);
     }
     if let Some(after) = known.after {
         let news = shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested);

@@ -18,7 +18,7 @@ use crate::admin;
 use crate::bundle::Sequence;
 use crate::delivery::outcome::Trouble;
 use crate::delivery::routes::Label;
-use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Worker};
+use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Throttle, Worker};
 use crate::gateway::acceptance::Acceptance;
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budgets;
@@ -55,6 +55,8 @@ pub struct Options {
     pub hostname: String,
     /// Counts how often each rule matched; whoever serves a status page holds a clone.
     pub matches: Matches,
+    /// How much mail goes where at a time; whoever serves a status page holds a clone.
+    pub throttle: Throttle,
     /// What is paused; whoever serves a status page holds a clone.
     pub pauses: Pauses,
 }
@@ -144,8 +146,20 @@ async fn deliver(
 
 impl Gateway {
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { source, spool, smtp, admin, control, token, drain_lag, pod, hostname, matches, pauses } =
-            options;
+        let Options {
+            source,
+            spool,
+            smtp,
+            admin,
+            control,
+            token,
+            drain_lag,
+            pod,
+            hostname,
+            matches,
+            pauses,
+            throttle,
+        } = options;
         let mut registry = Registry::default();
         let memory = spool.join("sequence");
         let folder = spool.clone();
@@ -172,6 +186,7 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
+        throttle.register(&mut registry);
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
         let judge = Judge::new(budgets.clone(), decisions.clone());
         let acceptance =
@@ -220,6 +235,7 @@ impl Gateway {
                 drain: DRAIN,
                 memory: budgets.delivery,
                 loops: outgoing.dealer(),
+                throttle: throttle.clone(),
                 ..delivery::Config::default()
             },
             no_more.clone(),
@@ -233,11 +249,11 @@ impl Gateway {
             move || !leaving.load(Ordering::Relaxed) && live.is_ready() && spool.disk_works()
         };
         let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
-        let control_pages = control::routes(Arc::clone(&live), spool.clone());
+        let control_pages = control::routes(Arc::clone(&live), spool.clone(), throttle.clone());
         let mail_pages = mail_pages.merge(probe::http::api(prober.clone()));
         let control_pages = control_pages.merge(probe::http::results(prober.clone()));
-        let status_page =
-            control::status(Arc::clone(&live), decisions.matches().clone(), queue, prober.clone());
+        let matches = decisions.matches().clone();
+        let status_page = control::status(Arc::clone(&live), matches, queue, prober.clone(), throttle);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
         if let Some(ControlTls { address, folder }) = control {
             let tls = control::tls(folder).map_err(StartError::Control)?;

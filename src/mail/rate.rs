@@ -21,9 +21,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` within `period`, evenly spread: at most `count` in any window of that length.
+    /// `count` within `period`, evenly spread: at most `count` in any window of that length. One in 600 may come
+    /// early, so that small delays of a fast one are made up for.
     pub fn even(count: u32, period: Duration) -> Self {
-        Self { count: count.max(1), period, burst: 1, beside: false }
+        let count = count.max(1);
+        Self { count, period, burst: 1 + (count - 1) / 600, beside: false }
     }
 
     /// `count` within `period`, a tenth of them at once: at most `count` in any window of that length, nine
@@ -58,6 +60,11 @@ impl Rate {
         let period = self.period.saturating_mul(shares.max(1));
         // A longer period, not a smaller count: 1 per minute over 3 is 1 per 3 minutes.
         Self { period, burst: (self.burst / shares.max(1)).max(1), ..self }
+    }
+
+    /// How far one may run ahead of the even pace.
+    pub fn spare(&self) -> Duration {
+        self.interval().saturating_mul(self.burst - 1)
     }
 
     pub fn count(&self) -> u32 {
@@ -103,8 +110,7 @@ impl Bucket {
         // A clock that was set back must not stop everything until it is there again.
         let longest = later(now, interval.saturating_mul(rate.burst));
         let full_at = self.full_at.min(longest);
-        let spare = interval.saturating_mul(rate.burst - 1);
-        earlier(full_at, spare).max(now)
+        earlier(full_at, rate.spare()).max(now)
     }
 
     /// Takes one if it may happen now; else says when it may.
@@ -133,7 +139,7 @@ pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
-fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+pub fn earlier(at: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| at.checked_sub(by).ok()).unwrap_or(Timestamp::MIN)
 }
 

@@ -391,7 +391,7 @@ impl Items {
         let key = Key::new(item.id);
         let ids = &mut self.ids[key.shard()];
         ids.remove(&key);
-        if ids.capacity() > 1024 && ids.len() < ids.capacity() / 8 {
+        if ids.capacity() > 256 && ids.len() < ids.capacity() / 8 {
             ids.shrink_to(ids.len() * 2);
         }
         self.len -= 1;
@@ -444,7 +444,7 @@ mod tests {
             items.remove(slot);
         }
         assert_eq!(items.chunks.iter().filter(|chunk| chunk.slots.capacity() > 0).count(), 1);
-        assert!(items.ids.iter().all(|ids| ids.capacity() <= 1024));
+        assert!(items.ids.iter().all(|ids| ids.capacity() <= 256));
         assert!(ids.iter().all(|id| items.find(*id).is_none()));
     }
 

@@ -69,7 +69,7 @@ impl Office {
     /// Waits until so many messages stand like this, and lists them.
     fn wait_state(&self, state: &str, count: usize) -> Vec<Value> {
         wait_for(&format!("{count} messages are {state}"), Duration::from_secs(20), || {
-            let page = self.json(&["list", "--state", state]);
+            let page = self.json(&["list", "--status", state]);
             let messages = page["messages"].as_array().expect("a list").clone();
             (messages.len() == count).then_some(messages)
         })

@@ -10,10 +10,13 @@ use tokio_rustls::TlsConnector;
 
 use super::Timeouts;
 use super::auth::{self, Credentials};
+use super::dial::dial;
 use super::extensions::Extensions;
 use super::tls::{self, Tls};
 use super::wire::{Stream, Wire};
 use crate::bundle::document::TlsMode;
+use crate::delivery::egress::Source;
+use crate::delivery::limits::Lease;
 use crate::delivery::outcome::{Stage, Trouble};
 use crate::delivery::protect::Demand;
 use crate::smtp::reply::Reply;
@@ -27,6 +30,8 @@ pub struct Session {
     pub tls: Option<String>,
     /// Transactions so far.
     pub used: u32,
+    /// What it counts against, where the number of connections is limited.
+    pub lease: Option<Lease>,
 }
 
 /// On what terms to connect.
@@ -34,6 +39,8 @@ pub struct Session {
 pub struct Terms<'a> {
     /// What EHLO says.
     pub hostname: &'a str,
+    /// Where it must leave from; `None`: the machine picks.
+    pub source: Option<&'a Source>,
     /// The next hop's name, for its certificate.
     pub host: &'a str,
     pub tls: &'a Tls,
@@ -83,7 +90,7 @@ pub async fn open(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trou
 
 async fn greet(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trouble> {
     if terms.tls.mode == TlsMode::Implicit {
-        let stream = connect(address, &terms).await?;
+        let stream = reach(address, &terms).await?;
         let (stream, facts) = handshake(stream, &terms).await?;
         let mut wire = Wire::new(stream);
         greeting(&mut wire, &terms).await?;
@@ -103,7 +110,7 @@ async fn greet(address: SocketAddr, terms: Terms<'_>) -> Result<Session, Trouble
 }
 
 async fn starttls(address: SocketAddr, terms: &Terms<'_>, use_tls: bool) -> Result<Session, Trouble> {
-    let mut wire = Wire::new(Stream::Plain(connect(address, terms).await?));
+    let mut wire = Wire::new(Stream::Plain(reach(address, terms).await?));
     greeting(&mut wire, terms).await?;
     let extensions = ehlo(&mut wire, terms).await?;
     if !(use_tls && extensions.starttls) {
@@ -138,20 +145,13 @@ async fn starttls(address: SocketAddr, terms: &Terms<'_>, use_tls: bool) -> Resu
 }
 
 fn session(wire: Wire, extensions: Extensions, tls: Option<String>, terms: &Terms<'_>) -> Session {
-    Session { wire, timeouts: terms.timeouts, extensions, tls, used: 0 }
+    Session { wire, timeouts: terms.timeouts, extensions, tls, used: 0, lease: None }
 }
 
-async fn connect(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Trouble> {
-    match timeout(terms.timeouts.connect, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            // Commands are small and each waits for its reply.
-            stream.set_nodelay(true).ok();
-            terms.reached(Milestone::Connected);
-            Ok(stream)
-        }
-        Ok(Err(error)) => Err(Trouble::Unreachable(format!("{address}: {error}"))),
-        Err(_) => Err(Trouble::Unreachable(format!("{address}: no answer in time"))),
-    }
+async fn reach(address: SocketAddr, terms: &Terms<'_>) -> Result<TcpStream, Trouble> {
+    let stream = dial(address, terms.source, terms.timeouts.connect).await?;
+    terms.reached(Milestone::Connected);
+    Ok(stream)
 }
 
 async fn handshake(stream: TcpStream, terms: &Terms<'_>) -> Result<(Stream, String), Trouble> {

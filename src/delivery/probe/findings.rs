@@ -252,7 +252,7 @@ impl<'a> Findings<'a> {
     /// The session was never ready for mail.
     pub fn stopped(mut self, trouble: Trouble, took: Duration) -> HostProbe {
         let stage = match &trouble {
-            Trouble::Unreachable(_) => Stage::Connect,
+            Trouble::Unreachable(_) | Trouble::NoSource(_) | Trouble::Proxy(_) => Stage::Connect,
             Trouble::StartTlsMissing => Stage::StartTls,
             Trouble::Handshake(_) | Trouble::Certificate(_) | Trouble::ClientCertificate(_) => {
                 Stage::Handshake

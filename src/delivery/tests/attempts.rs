@@ -76,7 +76,7 @@ impl Attempt {
         let (head, rest) = edit::split(&self.content);
         let letter = Letter::new(&self.sender, head, rest);
         let recipients: Vec<&Recipient> = recipients.iter().collect();
-        Tried { outcomes: attempt(&self.outside, &table, &plan, &letter, &recipients).await }
+        Tried { outcomes: attempt(&self.outside, &table, &plan, &pass(&plan), &letter, &recipients).await }
     }
 }
 

@@ -120,7 +120,7 @@ async fn send_by_mx(authority: &Authority, own: &Own, port: u16) -> String {
         Ok(plan) => {
             let sender = Sender::default();
             let letter = Letter::new(&sender, b"Subject: s\r\n", b"\r\nx\r\n");
-            attempt(&outside, &table, &plan, &letter, &[&recipient]).await.remove(0)
+            attempt(&outside, &table, &plan, &pass(&plan), &letter, &[&recipient]).await.remove(0)
         }
         Err(problem) => {
             let mut tally = Tally::default();

@@ -73,7 +73,9 @@ impl World {
             Ok(plan) => {
                 let sender = Sender { require_tls: strict, ..Sender::default() };
                 let letter = Letter::new(&sender, head.as_bytes(), b"\r\nx\r\n");
-                attempt(&self.outside, &self.table, &plan, &letter, &[&recipient]).await.remove(0)
+                attempt(&self.outside, &self.table, &plan, &pass(&plan), &letter, &[&recipient])
+                    .await
+                    .remove(0)
             }
             Err(problem) => {
                 let mut tally = Tally::default();

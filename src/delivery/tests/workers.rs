@@ -51,6 +51,7 @@ pub(super) struct Running {
     routes: Arc<Live>,
     pub(super) pauses: Pauses,
     pub(super) metrics: Metrics,
+    throttle: Throttle,
     worker: Worker,
     folder: Folder,
 }
@@ -83,6 +84,7 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
     let (spool, _) = Spool::open(&folder.0, options).unwrap();
     let routes = Arc::new(Live(ArcSwap::from_pointee(table)));
     let metrics = Metrics::default();
+    let throttle = config.throttle.clone();
     let pauses = Pauses::default();
     let worker = Worker::start(
         spool.clone(),
@@ -92,7 +94,7 @@ fn start_in(folder: Folder, table: RouteTable, config: Config) -> Running {
         pauses.clone(),
         config,
     );
-    Running { spool, routes, pauses, metrics, worker, folder }
+    Running { spool, routes, pauses, metrics, throttle, worker, folder }
 }
 
 pub(super) fn quick() -> Config {
@@ -166,6 +168,7 @@ impl Running {
     pub(super) fn metrics(&self) -> String {
         let mut registry = Registry::default();
         self.metrics.register(&mut registry);
+        self.throttle.register(&mut registry);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text

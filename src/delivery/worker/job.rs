@@ -8,18 +8,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{Config, paused};
-use crate::bundle::document::RouteTarget;
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
+use crate::delivery::limits::{Admission, Hold, Pass, Throttle, Wait};
 use crate::delivery::metrics::{
     ByKind, ByNote, ByProtection, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict,
 };
 use crate::delivery::outcome::{Outcome, Problem, Tally, Trouble};
 use crate::delivery::pauses::Pauses;
 use crate::delivery::plan;
-use crate::delivery::routes::{Label, Route, RouteTable, Routes, domain_of};
+use crate::delivery::retry;
+use crate::delivery::routes::{Destination, Label, Route, RouteTable, Routes, domain_of};
 use crate::delivery::settle::{self, Attempted};
 use crate::delivery::wake::Situation;
 use crate::mail::dsn;
@@ -38,6 +39,7 @@ pub struct Shared {
     pub outside: Outside,
     pub metrics: Metrics,
     pub pauses: Pauses,
+    pub throttle: Throttle,
     room: Room,
     mx_port: u16,
     stop: CancellationToken,
@@ -56,23 +58,25 @@ impl Shared {
         stop: CancellationToken,
     ) -> Self {
         let Config { mx_port, memory, .. } = *config;
+        let throttle = config.throttle.clone();
         let room = Room::new(memory);
-        Self { spool, routes, outside, metrics, pauses, room, mx_port, stop, allowance }
+        Self { spool, routes, outside, metrics, pauses, throttle, room, mx_port, stop, allowance }
     }
-}
 
-/// Whom a lane leads to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Destination {
-    Route(Label),
-    /// The mail hosts of one domain, over a route or without one.
-    Domain(Label, String),
-    /// A route that cannot be used now.
-    Nowhere(Via),
+    /// The question before a job starts: `None` when there is no way to ask about, which the attempt will say.
+    pub fn admit(&self, job: &Job) -> Result<Option<Pass>, Wait> {
+        let Ok(route) = self.routes.current().resolve(job.via()) else { return Ok(None) };
+        match self.throttle.admit(&route, &job.destination, Timestamp::now()) {
+            Admission::Go(pass) => Ok(Some(pass)),
+            Admission::Wait(wait) => Err(wait),
+        }
+    }
 }
 
 pub struct Job {
     pub destination: Destination,
+    /// Jobs of its destination that may run at the same time, if its route says so.
+    pub abreast: Option<usize>,
     pub(super) queued: Queued,
     pub(super) targets: Vec<usize>,
     /// When its attempt started.
@@ -96,16 +100,24 @@ impl Job {
         let mut jobs: Vec<Job> = Vec::new();
         for target in targets {
             let this = &entry.targets[target];
-            let destination = match table.resolve(&this.via) {
-                Ok(route) if route.target == RouteTarget::RecipientMx => {
-                    Destination::Domain(route.label.clone(), domain_of(&this.recipient.mailbox))
+            let (destination, most, abreast) = match table.resolve(&this.via) {
+                Ok(route) => {
+                    let (label, limits) = (route.label.clone(), &route.limits);
+                    let (destination, abreast) = match route.is_by_domain() {
+                        true => {
+                            let domain = domain_of(&this.recipient.mailbox);
+                            (Destination::Domain(label, domain), limits.per_domain.connections)
+                        }
+                        false => (Destination::Route(label), limits.connections),
+                    };
+                    (destination, route.max_together(), abreast.map(|most| most as usize))
                 }
-                Ok(route) => Destination::Route(route.label.clone()),
-                Err(_) => Destination::Nowhere(this.via.clone()),
+                Err(_) => (Destination::Nowhere(this.via.clone()), usize::MAX, None),
             };
             let alike = |job: &&mut Job| {
                 let other = &entry.targets[job.targets[0]];
                 job.destination == destination
+                    && job.targets.len() < most
                     && other.via == this.via
                     && other.require_tls == this.require_tls
                     && other.suppress_bounces == this.suppress_bounces
@@ -115,6 +127,7 @@ impl Job {
                 Some(job) => job.targets.push(target),
                 None => jobs.push(Job {
                     destination,
+                    abreast,
                     queued: queued.clone(),
                     targets: vec![target],
                     started: Timestamp::UNIX_EPOCH,
@@ -138,6 +151,18 @@ impl Job {
         OVERHEAD + if content <= 256 << 10 { content } else { 0 }
     }
 
+    /// Whether it has waited so long that its sender must hear of it: it is too old, or late and nobody said so.
+    pub fn is_overdue(&self, table: &RouteTable, now: Timestamp) -> bool {
+        let (schedule, received_at) = (table.retry(self.via()), self.entry().received_at);
+        now >= retry::give_up_at(&schedule, received_at)
+            || (retry::is_late(&schedule, received_at, now)
+                && self.targets.iter().any(|&target| !waiting(&self.queued, target, now).warned))
+    }
+
+    fn via(&self) -> &Via {
+        &self.entry().targets[self.targets[0]].via
+    }
+
     fn entry(&self) -> &Entry {
         self.queued.entry()
     }
@@ -148,15 +173,27 @@ impl Job {
 }
 
 /// Makes the attempt and settles it.
-pub async fn run(shared: &Shared, lane: Destination, job: Job) -> Done {
+pub async fn run(shared: &Shared, lane: Destination, job: Job, pass: Option<Pass>) -> Done {
     shared.metrics.in_flight.inc();
-    let done = attempt_and_settle(shared, lane, job).await;
+    let done = attempt_and_settle(shared, lane, job, pass.as_ref()).await;
     shared.metrics.in_flight.dec();
     done
 }
 
-async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Done {
+async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job, pass: Option<&Pass>) -> Done {
     let table = shared.routes.current();
+    let route = table.resolve(job.via()).ok();
+    if !is_admitted(pass, route.as_ref(), &job) {
+        // The routes have changed since it was asked: it comes again at once.
+        job.postpone(&shared.spool, Duration::ZERO);
+        return Done { lane, memory: job.memory(), silence: None };
+    }
+    if let Some(pass) = pass
+        && let Err(wait) = pass.confirm(table.shared_limits.as_ref()).await
+    {
+        job.postpone(&shared.spool, until(wait.until));
+        return Done { lane, memory: job.memory(), silence: None };
+    }
     let content = match job.queued.content() {
         Ok(content) => content,
         Err(error) => {
@@ -169,7 +206,7 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Don
     let Some(job) = paused::set_aside(shared, &table, &content, job).await else {
         return Done { lane, memory, silence: None };
     };
-    let (label, outcomes) = outcomes(shared, &table, &job, &content).await;
+    let (label, outcomes) = outcomes(shared, &table, &job, pass, &content).await;
     // Who does not answer, or does not let us in, does so for whoever stands in line too.
     let alike = |trouble: &Trouble| trouble.is_silence() || trouble.is_unwelcome();
     let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if alike(&p.trouble));
@@ -189,11 +226,26 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job) -> Don
     Done { lane, memory, silence }
 }
 
+/// Whether the pass is for the route as it is now.
+fn is_admitted(pass: Option<&Pass>, route: Option<&Arc<Route>>, job: &Job) -> bool {
+    match (pass, route) {
+        (None, None) => true,
+        (Some(pass), Some(route)) => {
+            pass.is_for(route) && route.is_by_domain() == job.destination.domain().is_some()
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+/// Settles a job that limits or its destination's words have kept back until its sender must hear of it.
+pub async fn held_back(shared: &Shared, job: Job, why: Hold) {
+    give_up_turn(shared, job, Problem::new(Trouble::HeldBack(why.words().to_owned()))).await;
+}
+
 /// Settles a job whose destination was found silent by another: no need to wait for that again.
 pub async fn give_up_turn(shared: &Shared, job: Job, problem: Problem) {
     let table = shared.routes.current();
-    let via = &job.entry().targets[job.targets[0]].via;
-    let label = table.resolve(via).ok().map(|route| route.label.clone());
+    let label = table.resolve(job.via()).ok().map(|route| route.label.clone());
     match job.queued.content() {
         Ok(content) => {
             let outcomes = vec![Outcome::Later(problem); job.targets.len()];
@@ -207,6 +259,7 @@ async fn outcomes(
     shared: &Shared,
     table: &Arc<RouteTable>,
     job: &Job,
+    pass: Option<&Pass>,
     content: &Content,
 ) -> (Option<Label>, Vec<Outcome>) {
     let entry = job.entry();
@@ -216,6 +269,7 @@ async fn outcomes(
         Ok(route) => route,
         Err(problem) => return (None, all(Outcome::Later(problem))),
     };
+    let pass = pass.expect("a job of a route that is there was admitted");
     let label = route.label.clone();
     shared.metrics.attempts.get_or_create(&ByRoute { route: shared.metrics.route(Some(&label)) }).inc();
 
@@ -238,13 +292,15 @@ async fn outcomes(
         let mailbox = |at: usize| &entry.targets[job.targets[at]].recipient.mailbox;
         let host = mailbox(start).host();
         let alike: Vec<usize> = (start..job.targets.len())
-            .filter(|&at| route.target != RouteTarget::RecipientMx || mailbox(at).host() == host)
+            .filter(|&at| !route.is_by_domain() || mailbox(at).host() == host)
             .collect();
         let targets: Vec<usize> = alike.iter().map(|&at| job.targets[at]).collect();
         let dns = &shared.outside.dns;
         let plan = plan::plan(table, dns, Arc::clone(&route), host, first.require_tls, shared.mx_port).await;
         let results = match plan {
-            Ok(plan) => attempt(&shared.outside, table, &plan, &letter, &job.recipients(&targets)).await,
+            Ok(plan) => {
+                attempt(&shared.outside, table, &plan, pass, &letter, &job.recipients(&targets)).await
+            }
             Err(problem) => vec![outcome_of(problem, &route); targets.len()],
         };
         for (at, outcome) in alike.into_iter().zip(results) {
@@ -459,6 +515,10 @@ pub(super) fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting
             Waiting { attempts: 0, next_attempt: now, last_error: None, warned: false }
         }
     }
+}
+
+fn until(then: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(Timestamp::now())).unwrap_or_default()
 }
 
 pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {

@@ -28,6 +28,7 @@ fn the_samples_load_without_a_problem() {
         "address-list",
         "units",
         "shadow",
+        "route-login",
         "identity",
     ] {
         let path = repository(&format!("deploy/samples/{sample}.yaml"));

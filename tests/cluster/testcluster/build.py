@@ -30,6 +30,8 @@ PROGRAMS = {
     "haproxy": "haproxy",
     "gsasl": "gsasl",
     "smtp-sink": "postfix",
+    "redis-server": "redis-server",
+    "microsocks": "microsocks",
     "dkimverify": "python3-dkim",
     "dovecot": "dovecot-core",
     "slapadd": "slapd",

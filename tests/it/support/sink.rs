@@ -3,7 +3,7 @@
 //! the product, so that both cannot be wrong in the same way.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -112,6 +112,7 @@ pub struct Mail {
 struct Seen {
     mails: Mutex<Vec<Mail>>,
     commands: Mutex<Vec<String>>,
+    peers: Mutex<Vec<IpAddr>>,
     connections: AtomicUsize,
     open: AtomicUsize,
     most_open: AtomicUsize,
@@ -144,7 +145,8 @@ impl Sink {
         let task = tokio::spawn(async move {
             let mut sessions = tokio::task::JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, peer) = listener.accept().await.unwrap();
+                to.peers.lock().unwrap().push(peer.ip());
                 let connection = to.connections.fetch_add(1, Ordering::SeqCst);
                 let (to, script) = (Arc::clone(&to), Arc::clone(&script));
                 sessions.spawn(async move {
@@ -175,6 +177,11 @@ impl Sink {
     /// Every command line, in the order of arrival.
     pub fn commands(&self) -> Vec<String> {
         self.seen.commands.lock().unwrap().clone()
+    }
+
+    /// Where each connection came from, in the order of arrival.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        self.seen.peers.lock().unwrap().clone()
     }
 
     pub fn connections(&self) -> usize {
