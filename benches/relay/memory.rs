@@ -177,7 +177,8 @@ fn office(bench: &Bench) -> Result<(), String> {
 
 fn idle(bench: &Bench) -> Result<(), String> {
     println!("\n10,000 idle sessions");
-    for peer in [Peer::Postern(binary())] {
+    {
+        let peer = Peer::Postern(binary());
         let server = Server::start(bench, &peer)?;
         let said = Command::new("sh")
             .args(["-c", "ulimit -n 20000; exec \"$@\"", "sh"])

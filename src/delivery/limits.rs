@@ -64,7 +64,7 @@ struct Inner {
 
 /// The answer to a job.
 pub enum Admission {
-    Go(Pass),
+    Go(Box<Pass>),
     Wait(Wait),
 }
 
@@ -114,13 +114,13 @@ impl Throttle {
         };
         self.tell(news);
         match answer {
-            Ok((leave, counted)) => Admission::Go(Pass {
+            Ok((leave, counted)) => Admission::Go(Box::new(Pass {
                 throttle: self.clone(),
                 route: Arc::clone(route),
                 leave,
                 counted,
                 heard: Mutex::default(),
-            }),
+            })),
             Err(wait) => {
                 self.0.metrics.waited(wait.why);
                 Admission::Wait(wait)

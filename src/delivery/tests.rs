@@ -115,7 +115,7 @@ pub fn normal(host: HostPort) -> Gateway {
 pub fn pass(plan: &Plan) -> Pass {
     let destination = Destination::Route(plan.route.label.clone());
     match Throttle::default().admit(&plan.route, &destination, jiff::Timestamp::now()) {
-        Admission::Go(pass) => pass,
+        Admission::Go(pass) => *pass,
         Admission::Wait(wait) => panic!("{wait:?}"),
     }
 }

@@ -24,6 +24,7 @@ use self::lanes::{Back, Gate, Lanes};
 use super::attempt::Outside;
 use super::bounce::Allowance;
 use super::client::Timeouts;
+use super::edits::Room;
 use super::limits::{Pass, Throttle, Wait};
 use super::metrics::Metrics;
 use super::pauses::Pauses;
@@ -104,8 +105,18 @@ impl Worker {
         let waker = tokio::spawn(waker);
         let (drain, loops) = (config.drain, config.loops.clone());
         let lanes = Mutex::new(Lanes::new(config.clone()));
-        let shared = Shared::new(spool, routes, outside, metrics, allowance, pauses, &config, stop.clone());
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            spool,
+            routes,
+            outside,
+            metrics,
+            pauses,
+            throttle: config.throttle,
+            room: Room::new(config.memory),
+            mx_port: config.mx_port,
+            stop: stop.clone(),
+            allowance,
+        });
         let upkeep = tokio::spawn(upkeep::keep(Arc::clone(&shared), stop.clone()));
         let crew = Crew {
             shared,

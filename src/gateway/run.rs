@@ -280,7 +280,7 @@ impl Gateway {
             }
             // Some volumes know no sockets; there is the control port.
             Err(error) => {
-                tracing::warn!(%error, "no control socket: `postern queue` and `postern quarantine` need --gateway")
+                tracing::warn!(%error, "no control socket: `postern queue` and `postern quarantine` need --gateway");
             }
         }
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));

@@ -28,19 +28,19 @@ pub(super) struct Template {
     sign: Option<Wish>,
 }
 
-/// Why a delivery cannot be made for one recipient. Each names the rank of the rule to blame.
+/// What is missing, so that a delivery cannot be made for one recipient. Each names the rank of the rule to blame.
 #[derive(Debug)]
 pub(super) enum Undeliverable {
-    NoCertificate {
+    Certificate {
         rank: usize,
         to: Mailbox,
     },
     /// Nobody signs for the sender.
-    NoSigner {
+    Signer {
         rank: usize,
     },
     /// The changed recipient is no address.
-    NoAddress {
+    Address {
         rank: usize,
     },
 }
@@ -132,8 +132,7 @@ impl Template {
     ) -> Result<Addressed, Undeliverable> {
         let mut to = recipient.clone();
         if let Some((rank, change)) = &self.recipient {
-            to.mailbox =
-                changed(&recipient.mailbox, change).ok_or(Undeliverable::NoAddress { rank: *rank })?;
+            to.mailbox = changed(&recipient.mailbox, change).ok_or(Undeliverable::Address { rank: *rank })?;
         }
         let mut more = Vec::new();
         // Only where it was changed, and only on this recipient's own copy (spec R77).
@@ -145,7 +144,7 @@ impl Template {
         if let Some(sign) = self.sign.filter(|_| !encrypted) {
             match signer {
                 Some(address) => more.push(Edit::SmimeSign { address: address.to_owned() }),
-                None if sign.bounce_if_unable => return Err(Undeliverable::NoSigner { rank: sign.rank }),
+                None if sign.bounce_if_unable => return Err(Undeliverable::Signer { rank: sign.rank }),
                 None => unencrypted = true,
             }
         }
@@ -159,7 +158,7 @@ impl Template {
                     });
                 }
                 None if encrypt.bounce_if_unable => {
-                    return Err(Undeliverable::NoCertificate { rank: encrypt.rank, to: to.mailbox });
+                    return Err(Undeliverable::Certificate { rank: encrypt.rank, to: to.mailbox });
                 }
                 None => unencrypted = true,
             }

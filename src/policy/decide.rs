@@ -323,13 +323,13 @@ impl<'a> Judge<'a> {
     /// The delivery, or why there is none.
     pub fn address(&self, template: &Template, recipient: &Recipient) -> Result<Addressed, Disposition> {
         template.address(recipient, self.policy, self.transaction, self.sealing).map_err(|why| match why {
-            Undeliverable::NoCertificate { rank, to } => {
+            Undeliverable::Certificate { rank, to } => {
                 Disposition::Reject(notice::no_certificate(self.object(rank), &to, self.transaction))
             }
-            Undeliverable::NoSigner { rank } => {
+            Undeliverable::Signer { rank } => {
                 Disposition::Reject(notice::no_signer(self.object(rank), self.transaction))
             }
-            Undeliverable::NoAddress { rank } => Disposition::Defer(self.deferral(Some(rank))),
+            Undeliverable::Address { rank } => Disposition::Defer(self.deferral(Some(rank))),
         })
     }
 

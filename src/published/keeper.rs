@@ -156,7 +156,7 @@ impl Keeper {
         for ((_, item), kept) in self.lock().iter().filter(|((of, _), _)| of == owner) {
             match (item, &kept.told) {
                 (Item::Spf(domain), Answer::Spf(told)) => {
-                    drop(facts.spf.insert(domain.clone(), told.clone()))
+                    drop(facts.spf.insert(domain.clone(), told.clone()));
                 }
                 (Item::Key(name), Answer::Key(told)) => drop(facts.keys.insert(name.clone(), told.clone())),
                 (Item::Ranges(domain), Answer::Ranges(told)) => {

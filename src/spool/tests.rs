@@ -1,5 +1,13 @@
 //! What the spool promises, tried on real folders and on a simulated disk whose power can be cut.
 
+/// Says what was measured; `cargo test -- --nocapture` shows it.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod crash;
 mod damage;
 mod folder;

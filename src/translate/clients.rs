@@ -44,8 +44,8 @@ fn one_user(pass: &Pass<'_>, at: usize, user: &UserSpec, findings: &mut Findings
         Err(mut problem) => {
             let last = pass.last_good.iter().flat_map(|last| &last.bundle.gateway.users);
             let kept = last.filter(|last| last.name == *name).map(|last| &last.password);
-            let kept = kept.filter(|kept| kept.name == password_ref.name);
-            let kept = kept.filter(|kept| pass.published(kept).is_some()).next();
+            let mut kept = kept.filter(|kept| kept.name == password_ref.name);
+            let kept = kept.find(|kept| pass.published(kept).is_some());
             problem.message += match kept {
                 Some(_) => "; the password that was there before stays in use",
                 None => "; until it can be used, this user cannot log in",

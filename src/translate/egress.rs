@@ -57,12 +57,12 @@ fn source(at: usize, source: &spec::EgressSource, findings: &mut Findings) -> Op
 fn warm_up(path: &str, schedule: &spec::WarmUp) -> Result<WarmUp, Problem> {
     let spec::WarmUp { from, first_day, factor, days } = schedule;
     let from: Timestamp =
-        from.parse().map_err(|_| Problem::invalid(&format!("{path}.from"), checks::MOMENT.message))?;
+        from.parse().map_err(|_| Problem::invalid(format!("{path}.from"), checks::MOMENT.message))?;
     if *first_day == 0 || *days == 0 || *days > 365 {
         return Err(Problem::invalid(path, "firstDay is at least 1, days between 1 and 365"));
     }
     if !(1.0..=10.0).contains(factor) {
-        return Err(Problem::invalid(&format!("{path}.factor"), "must be between 1 and 10"));
+        return Err(Problem::invalid(format!("{path}.factor"), "must be between 1 and 10"));
     }
     Ok(WarmUp {
         from,

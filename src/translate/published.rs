@@ -276,7 +276,8 @@ fn upstream(gateway: &Gateway, chain: &[String], passing: Option<&[IpNet]>) -> V
     let mut missing = Vec::new();
     for SpfClients { domain, networks } in &gateway.spf_clients {
         let named = chain.iter().any(|name| name == domain.ascii());
-        if !named && !(!networks.is_empty() && networks.iter().all(inside)) {
+        let covered = !networks.is_empty() && networks.iter().all(inside);
+        if !named && !covered {
             missing.push(format!("include:{}", domain.ascii()));
         }
     }
@@ -439,7 +440,7 @@ fn current(
     let Some(answer) = answer else {
         match problem {
             Some(problem) => {
-                held(findings, Reason::NotAnswered, format!("the SPF record of {name} is {problem}"))
+                held(findings, Reason::NotAnswered, format!("the SPF record of {name} is {problem}"));
             }
             // A start is no incident while there is something to go by.
             None if last.is_empty() => {

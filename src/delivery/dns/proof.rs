@@ -44,7 +44,7 @@ pub fn is_private(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let within =
         |zone: &&str| host.strip_suffix(*zone).is_some_and(|left| left.is_empty() || left.ends_with('.'));
-    !host.contains('.') || PRIVATE.iter().any(|zone| within(&zone)) || host.ends_with(".svc")
+    !host.contains('.') || PRIVATE.iter().any(within) || host.ends_with(".svc")
 }
 
 /// Whether the validator proved all of them; signatures themselves carry no proof.

@@ -158,11 +158,9 @@ async fn r020_what_is_no_policy_is_not_taken_for_one() {
 #[test]
 fn the_memory_for_domains_is_bounded_and_a_promise_is_not_forgotten() {
     let sts = Sts::default();
-    let kept = |max_age| {
-        let policy = Arc::new(Policy { mode: Mode::Enforce, mx: vec!["mx.d.example".into()], max_age });
-        Some(Kept { id: "1".into(), fetched: at(0), policy })
-    };
-    sts.entry("promised.example", at(0)).unwrap().known().kept = kept(86_400 * 30);
+    let policy = Policy { mode: Mode::Enforce, mx: vec!["mx.d.example".into()], max_age: 86_400 * 30 };
+    let kept = Kept { id: "1".into(), fetched: at(0), policy: Arc::new(policy) };
+    sts.entry("promised.example", at(0)).unwrap().known().kept = Some(kept);
     for n in 0..2 * MAX_DOMAINS {
         assert!(sts.entry(&format!("{n}.example"), at(0)).is_some());
     }

@@ -232,11 +232,11 @@ async fn nobody_there_and_no_such_name_are_told_apart() {
     let zone = Zone::start(&["there.example. A 127.0.0.1"]).await;
     let mut test = Test::of("127.0.0.1:25".parse().unwrap(), &ca);
     test.dns = vec![zone.address];
-    let named = |name: &str| RouteTarget::Hosts {
-        primary: vec![WeightedHost { at: HostPort { host: name.into(), port: 25 }, weight: None }],
+    let missing = HostPort { host: "missing.example".into(), port: 25 };
+    test.route.target = RouteTarget::Hosts {
+        primary: vec![WeightedHost { at: missing, weight: None }],
         secondary: Vec::new(),
     };
-    test.route.target = named("missing.example");
     let found = test.one().await;
     assert_eq!((found.reason, found.host.as_str()), (Reason::ResolveFailed, "missing.example"));
     assert!(marks(&found).starts_with("Resolve- Connect. Ehlo."), "{}", marks(&found));

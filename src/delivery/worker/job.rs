@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Config, paused};
+use super::paused;
 use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
@@ -40,34 +40,18 @@ pub struct Shared {
     pub metrics: Metrics,
     pub pauses: Pauses,
     pub throttle: Throttle,
-    room: Room,
-    mx_port: u16,
-    stop: CancellationToken,
-    allowance: Allowance,
+    pub room: Room,
+    pub mx_port: u16,
+    pub stop: CancellationToken,
+    pub allowance: Allowance,
 }
 
 impl Shared {
-    pub fn new(
-        spool: Spool,
-        routes: Arc<dyn Routes>,
-        outside: Outside,
-        metrics: Metrics,
-        allowance: Allowance,
-        pauses: Pauses,
-        config: &Config,
-        stop: CancellationToken,
-    ) -> Self {
-        let Config { mx_port, memory, .. } = *config;
-        let throttle = config.throttle.clone();
-        let room = Room::new(memory);
-        Self { spool, routes, outside, metrics, pauses, throttle, room, mx_port, stop, allowance }
-    }
-
     /// The question before a job starts: `None` when there is no way to ask about, which the attempt will say.
     pub fn admit(&self, job: &Job) -> Result<Option<Pass>, Wait> {
         let Ok(route) = self.routes.current().resolve(job.via()) else { return Ok(None) };
         match self.throttle.admit(&route, &job.destination, Timestamp::now()) {
-            Admission::Go(pass) => Ok(Some(pass)),
+            Admission::Go(pass) => Ok(Some(*pass)),
             Admission::Wait(wait) => Err(wait),
         }
     }

@@ -104,7 +104,7 @@ fn record(kind: Kind, tag: &str) -> Record {
         Kind::Tls => modify.require_tls = true,
         Kind::Encrypt => modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: false }),
         Kind::EncryptOrBounce => {
-            modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: true })
+            modify.smime = Some(Smime { encrypt: true, sign: false, bounce_if_unable: true });
         }
         Kind::Footer => modify.footer = Some(Footer { text: tag.into(), html: None }),
         Kind::StripAmp => modify.strip_amp = true,

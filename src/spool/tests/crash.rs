@@ -364,7 +364,7 @@ fn reopen(sim: &Sim, dice: &mut Dice, seed: u64, met: &mut Met) -> (Spool, Sim, 
 async fn survives(seed: u64, met: &mut Met) {
     let mut dice = Dice::new(seed);
     let mut sim = Sim::default();
-    let sweeping = seed % 4 == 0;
+    let sweeping = seed.is_multiple_of(4);
     let mut model = Model(HashMap::new(), if sweeping { 5 } else { 2 });
     let options = if sweeping { Options { segment_bytes: Some(8 << 10), ..options() } } else { options() };
     for _ in 0..4 {
@@ -401,7 +401,7 @@ async fn r158_nothing_promised_is_lost_by_kills_and_power_cuts() {
         survives(seed, &mut met).await;
     }
     let Met { power_cuts, cuts_in_recovery, rewritten, segments, bodies } = met;
-    eprintln!(
+    tell!(
         "{} crashes, {power_cuts} of them power cuts, {cuts_in_recovery} more while recovering; {segments} \
          segments and {bodies} content files open to them, {rewritten} segments rewritten; lost 0",
         4 * seeds
@@ -541,7 +541,7 @@ async fn fates_that_nobody_waits_for_are_written_at_once_and_durable_soon() {
     let killed = began.elapsed();
     until("a power cut repeats none of them", || open(&sim.after_worst_power_cut()).1.messages == 0).await;
     let cut = began.elapsed();
-    eprintln!("safe from kills after {killed:?}, from power cuts after {cut:?}");
+    tell!("safe from kills after {killed:?}, from power cuts after {cut:?}");
     // Opening takes time too, in a debug build on a busy machine: the bounds are wide.
     assert!(killed < Duration::from_secs(1) && cut < Duration::from_secs(2), "{killed:?} {cut:?}");
 }

@@ -340,7 +340,7 @@ async fn r158_a_backlog_is_found_again_at_start_up_and_read_in_batches() {
     }
     let read = began.elapsed();
     nothing_is_due(&spool).await;
-    eprintln!("{count} messages of 4 KiB: found in {opened:?}, read in {read:?}");
+    tell!("{count} messages of 4 KiB: found in {opened:?}, read in {read:?}");
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ fn r158_a_waiting_message_costs_at_most_220_bytes_of_memory() {
             }
         });
         let total = new + waits;
-        eprintln!("{messages} messages: {new} bytes each when new, {total} when put off with a reply");
+        tell!("{messages} messages: {new} bytes each when new, {total} when put off with a reply");
         assert!(total <= PER_MESSAGE, "{total} bytes for each of {messages} messages that wait");
     }
 }
