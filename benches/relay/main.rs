@@ -6,6 +6,8 @@
 //! The load generator, Postfix's configuration and the library that slows syncs are the project's bench folder,
 //! by default `../shared/bench`; `POSTERN_BENCH_KIT` names another. Needs root and Debian's postfix.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to people")]
+
 mod load;
 mod memory;
 mod peers;
