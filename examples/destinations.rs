@@ -15,7 +15,6 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks to people")]
 
 #[path = "../tests/it/support/authority.rs"]
-#[allow(dead_code, clippy::unwrap_used)]
 mod authority;
 
 use std::fs;
