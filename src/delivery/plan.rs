@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn primaries_share_the_load_by_weight() {
+    fn r010_primaries_share_the_load_by_weight() {
         let hosts = [host("a", Some(70)), host("b", Some(30)), host("z", Some(0))];
         let mut rng = StdRng::seed_from_u64(7);
         let orders: Vec<_> = (0..1000).map(|_| by_weight(&hosts, &mut rng)).collect();

@@ -354,7 +354,7 @@ async fn a_late_message_is_announced_once_and_returned_when_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_missing_makes_mail_wait_and_a_new_one_is_used_at_once() {
+async fn r018_a_route_that_is_missing_makes_mail_wait_and_a_new_one_is_used_at_once() {
     let sink = Sink::start(Behaviour::default()).await;
     // Normal routing would lead to the sink too, and must not be taken.
     let without = table_of(
