@@ -28,8 +28,6 @@ pub struct Run {
     /// Their memory at the peak, MiB.
     pub pss: f64,
     flushes: f64,
-    /// System calls for each message; not a number where they cannot be counted.
-    pub syscalls: f64,
 }
 
 impl Run {
@@ -49,9 +47,17 @@ impl Load {
         self.run_at(bench, server, 0)
     }
 
+    /// System calls for each message, counted in a run of its own, which they slow down; not a number where they
+    /// cannot be counted.
+    pub fn syscalls(&self, bench: &Bench, server: &Server) -> Result<f64, String> {
+        let mut counter = count_syscalls(server.pid());
+        self.run(bench, server)?;
+        let calls = counter.as_mut().and_then(end_count);
+        Ok(calls.map_or(f64::NAN, |calls| calls / f64::from(self.messages)))
+    }
+
     /// So many messages a second; 0: as fast as it goes.
     pub fn run_at(&self, bench: &Bench, server: &Server, rate: u32) -> Result<Run, String> {
-        let mut counter = count_syscalls(server.pid());
         let said = Command::new(&bench.loadgen)
             .args([
                 "bench",
@@ -65,7 +71,6 @@ impl Load {
             .args(["--rate", &rate.to_string(), "--timeout", "300", "--json", "-"])
             .output()
             .map_err(|error| format!("the load generator: {error}"))?;
-        let calls = counter.as_mut().and_then(end_count);
         let text = String::from_utf8_lossy(&said.stdout);
         let line = text.lines().rfind(|line| line.starts_with('{')).unwrap_or_default();
         let found: Value = serde_json::from_str(line).map_err(|error| {
@@ -85,7 +90,6 @@ impl Load {
             cpu_us: number("/cpu_us_per_msg"),
             pss: number("/pss_max_mib"),
             flushes: number("/disk_flushes"),
-            syscalls: calls.map_or(f64::NAN, |calls| calls / messages),
         })
     }
 }
