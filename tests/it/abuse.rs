@@ -99,6 +99,12 @@ fn c3_a_bare_line_end_or_nul_is_refused_or_leaves_as_a_clean_line_end() {
 }
 
 /// C5, A16: content that came before 354 is never taken for commands.
+/// No mail was begun at the next hop; a test of the route connects and says nothing of the kind.
+fn assert_no_mail(sink: &Sink) {
+    let commands = sink.commands();
+    assert!(!commands.iter().any(|line| line.to_ascii_uppercase().starts_with("MAIL")), "{commands:?}");
+}
+
 #[test]
 fn c5_content_sent_before_it_was_asked_for_is_content_or_refused() {
     let setup = setup("early", "");
@@ -110,7 +116,7 @@ fn c5_content_sent_before_it_was_asked_for_is_content_or_refused() {
     let replies = client.rest();
     assert!(replies.iter().all(|reply| reply.starts_with('5')), "{replies:?}");
     setup.gateway.wait_empty();
-    assert!(setup.sink.commands().is_empty(), "{:?}", setup.sink.commands());
+    assert_no_mail(&setup.sink);
 }
 
 #[test]
@@ -137,7 +143,7 @@ fn c13_nobody_outside_the_listed_networks_relays_whatever_the_address_looks_like
         assert!(client.say("DATA").unwrap().starts_with('5'));
     }
     assert_eq!(setup.gateway.queued(), 0);
-    assert!(setup.sink.commands().is_empty());
+    assert_no_mail(&setup.sink);
 }
 
 #[test]
