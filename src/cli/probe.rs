@@ -141,7 +141,7 @@ fn in_pod(args: &Args, pod: &str) -> anyhow::Result<Answer> {
     if let Some(namespace) = &args.namespace {
         command.args(["--namespace", namespace]);
     }
-    command.args(["--", "postern", "probe", &args.target, "--state", POD_STATE, "-o", "json"]);
+    command.args(["--", "/postern", "probe", &args.target, "--state", POD_STATE, "-o", "json"]);
     for (name, value) in [("--recipient", &args.recipient), ("--sender", &args.sender)] {
         command.args(value.iter().flat_map(|value| [name, value.as_str()]));
     }

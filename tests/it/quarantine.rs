@@ -260,7 +260,7 @@ fn r074_held_mail_is_deleted_after_its_retention_unless_somebody_extends_it() {
         (gateway.metric("postern_quarantined", "expired") == 1).then_some(())
     });
     assert_eq!(office.only(), extended);
-    assert!(gateway.log().contains("its retention is over"), "{}", gateway.log());
+    gateway.wait_log("its retention is over");
     assert!(office.sink.mail().is_empty() && office.notices.mail().is_empty());
 }
 

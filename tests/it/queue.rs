@@ -107,7 +107,7 @@ fn waiting_mail_is_listed_shown_tried_again_and_dropped() {
     assert!(shown.contains("Returned") && !shown.contains("body of a@one.example"), "{shown}");
     let content = office.text(&["show", &id(&rows[0]), "--content"]);
     assert!(content.contains("body of a@one.example"), "{content}");
-    assert!(gateway.log().contains("queued message read"), "who reads mail is noted");
+    gateway.wait_log("queued message read");
 
     // For good, and so never by a slip.
     let (code, said) = office.failure(&["drop", &id(&rows[0])]);

@@ -137,6 +137,13 @@ impl Standalone {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Until the log has this: its lines are gathered for a moment before they are written.
+    pub fn wait_log(&self, part: &str) {
+        wait_for(&format!("the log has {part:?}"), Duration::from_secs(5), || {
+            self.log().contains(part).then_some(())
+        });
+    }
+
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         http_get(self.admin, path)
     }
