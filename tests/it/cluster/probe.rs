@@ -90,7 +90,7 @@ fn r019_r022_r028_every_pod_tests_a_route_and_kubectl_says_what_they_found() {
     let before = version(&namespace);
     let state = "/var/spool/postern";
     for pod in ["default-0", "default-1"] {
-        namespace.kubectl(&["exec", pod, "--", "postern", "probe", "partner", "--state", state]);
+        namespace.kubectl(&["exec", pod, "--", "/postern", "probe", "partner", "--state", state]);
     }
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(version(&namespace), before, "a test that found the same writes nothing");
@@ -99,7 +99,7 @@ fn r019_r022_r028_every_pod_tests_a_route_and_kubectl_says_what_they_found() {
     drop(sink);
     let asked = cluster.attempt(
         "kubectl",
-        &["-n", &namespace.name, "exec", "default-1", "--", "postern", "probe", "partner", "--state", state],
+        &["-n", &namespace.name, "exec", "default-1", "--", "/postern", "probe", "partner", "--state", state],
         None,
     );
     assert!(!asked.status.success());
