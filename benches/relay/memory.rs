@@ -198,7 +198,14 @@ struct Sink(Child);
 impl Sink {
     fn start(bench: &Bench) -> Result<Self, String> {
         let sink = Command::new(&bench.loadgen)
-            .args(["sink", "--listen", &format!("127.0.0.1:{LARGE_SINK}"), "--no-verify"])
+            .args([
+                "sink",
+                "--listen",
+                &format!("127.0.0.1:{LARGE_SINK}"),
+                "--no-verify",
+                "--messages",
+                "1000000000",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();

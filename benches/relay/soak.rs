@@ -140,7 +140,7 @@ fn show(start: Instant, server: &Server) -> Result<(), String> {
 
 fn sink(bench: &Bench) -> Result<Child, String> {
     Command::new(&bench.loadgen)
-        .args(["sink", "--listen", "127.0.0.1:2502", "--no-verify"])
+        .args(["sink", "--listen", "127.0.0.1:2502", "--no-verify", "--messages", "1000000000"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

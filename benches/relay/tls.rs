@@ -101,7 +101,14 @@ fn postfix(bench: &Bench, chain: &str, key: &str) -> Result<Server, String> {
 async fn load(bench: &Bench, server: &Server, mail: bool) -> Result<Rate, String> {
     let mut sink = Sink(
         Command::new(&bench.loadgen)
-            .args(["sink", "--listen", &format!("127.0.0.1:{SINK}"), "--no-verify"])
+            .args([
+                "sink",
+                "--listen",
+                &format!("127.0.0.1:{SINK}"),
+                "--no-verify",
+                "--messages",
+                "1000000000",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
