@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use base64::Engine as _;
 
 use super::Bench;
 use super::load::Load;
-use super::peers::{Peer, RELAY, Server};
+use super::peers::{Peer, RELAY, Server, Sink};
 
 /// Where mail with office files goes on to.
 const LARGE_SINK: u16 = 2504;
@@ -137,7 +137,7 @@ fn office(bench: &Bench) -> Result<(), String> {
     let server = Server::postern(bench, &binary(), RULES, &[], Some(&group.0))?;
     server.wait()?;
     let alone = Load { sessions: 10, size: "4k", messages: 3000 }.run_at(bench, &server, 200)?;
-    let mut sink = Sink::start(bench)?;
+    let sink = Sink::start(bench, LARGE_SINK)?;
     let message = office_mail();
     let (stop, sent, refused) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     let beside = thread::scope(|scope| {
@@ -162,7 +162,7 @@ fn office(bench: &Bench) -> Result<(), String> {
         stop.store(true, Ordering::Relaxed);
         beside
     })?;
-    sink.end();
+    drop(sink);
     println!(
         "\n5 MiB office files at 20/s beside small mail at 200/s, limit 512 MiB, peak {:.0} MiB",
         group.peak()
@@ -191,31 +191,6 @@ fn idle(bench: &Bench) -> Result<(), String> {
         print!("{}", String::from_utf8_lossy(&said.stderr));
     }
     Ok(())
-}
-
-struct Sink(Child);
-
-impl Sink {
-    fn start(bench: &Bench) -> Result<Self, String> {
-        let sink = Command::new(&bench.loadgen)
-            .args([
-                "sink",
-                "--listen",
-                &format!("127.0.0.1:{LARGE_SINK}"),
-                "--no-verify",
-                "--messages",
-                "1000000000",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        sink.map(Sink).map_err(|error| error.to_string())
-    }
-
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A message with a document of five mebibytes that holds no forbidden word.

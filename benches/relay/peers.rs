@@ -158,3 +158,31 @@ impl Drop for Server {
         sleep(Duration::from_millis(300));
     }
 }
+
+/// A next hop that takes everything and checks nothing; it ends with the value.
+pub struct Sink(Child);
+
+impl Sink {
+    pub fn start(bench: &Bench, port: u16) -> Result<Self, String> {
+        let sink = Command::new(&bench.loadgen)
+            .args([
+                "sink",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--no-verify",
+                "--messages",
+                "1000000000",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        sink.map(Sink).map_err(|error| format!("the next hop: {error}"))
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -6,12 +6,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::Bench;
-use super::peers::Server;
+use super::peers::{SINK, Server, Sink};
 
 /// The next hop is there for so long, then away for so long.
 const THERE: Duration = Duration::from_secs(120);
@@ -49,7 +49,7 @@ pub fn measure(bench: &Bench, minutes: u64, rate: u32) -> Result<(), String> {
         "s", "accepted", "delivered", "queued", "failed", "RSS MiB", "fds"
     );
     let start = Instant::now();
-    let mut sink = Some(sink(bench)?);
+    let mut sink = Some(Sink::start(bench, SINK)?);
     let mut source = Command::new(&bench.loadgen)
         .args(["source", "--target", "127.0.0.1:2501", "--connections", "50", "--size", "4k", "--retry"])
         .args(["--rate", &rate.to_string(), "--messages", &messages.to_string()])
@@ -62,13 +62,13 @@ pub fn measure(bench: &Bench, minutes: u64, rate: u32) -> Result<(), String> {
     let mut shown = Instant::now();
     loop {
         sleep(Duration::from_millis(200));
-        match &mut sink {
+        match &sink {
             Some(_) if turn.elapsed() >= THERE => {
-                sink.take().into_iter().for_each(end);
+                sink = None;
                 turn = Instant::now();
             }
             None if turn.elapsed() >= AWAY => {
-                sink = Some(self::sink(bench)?);
+                sink = Some(Sink::start(bench, SINK)?);
                 turn = Instant::now();
             }
             _ => {}
@@ -87,7 +87,7 @@ pub fn measure(bench: &Bench, minutes: u64, rate: u32) -> Result<(), String> {
     }
     println!("{}", said.trim_end());
     if sink.is_none() {
-        sink = Some(self::sink(bench)?);
+        sink = Some(Sink::start(bench, SINK)?);
     }
     let end_of_load = Instant::now();
     let left = loop {
@@ -113,7 +113,7 @@ pub fn measure(bench: &Bench, minutes: u64, rate: u32) -> Result<(), String> {
         end_of_load.elapsed().as_secs(),
         if entered == accounted { "all" } else { "NOT ALL" }
     );
-    sink.into_iter().for_each(end);
+    drop(sink);
     if entered == accounted && left == 0.0 { Ok(()) } else { Err("not all is accounted for".to_owned()) }
 }
 
@@ -136,20 +136,6 @@ fn show(start: Instant, server: &Server) -> Result<(), String> {
         fds
     );
     Ok(())
-}
-
-fn sink(bench: &Bench) -> Result<Child, String> {
-    Command::new(&bench.loadgen)
-        .args(["sink", "--listen", "127.0.0.1:2502", "--no-verify", "--messages", "1000000000"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| error.to_string())
-}
-
-fn end(mut child: Child) {
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// The gateway's counters without labels; a counter's name without its `_total`.

@@ -2,22 +2,21 @@
 //! Postfix with the same certificate. No session is resumed: each handshake is a whole one.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Bench;
 use super::load::median;
-use super::peers::{Peer, RELAY, SINK, Server};
+use super::peers::{Peer, RELAY, SINK, Server, Sink};
 
 const CLIENTS: usize = 20;
 const SECONDS: u64 = 5;
@@ -36,10 +35,10 @@ pub fn measure(bench: &Bench) -> Result<(), String> {
         let (mut ours, mut theirs): (Vec<Rate>, Vec<Rate>) = Default::default();
         for _ in 0..bench.runs {
             let server = postern(bench, &chain, &secret)?;
-            ours.push(runtime.block_on(load(bench, &server, mail))?);
+            ours.push(runtime.block_on(load(bench, &server, key.cert.der(), mail))?);
             drop(server);
             let server = postfix(bench, &chain, &secret)?;
-            theirs.push(runtime.block_on(load(bench, &server, mail))?);
+            theirs.push(runtime.block_on(load(bench, &server, key.cert.der(), mail))?);
         }
         let of = |rates: &[Rate], what: fn(&Rate) -> f64| median(rates.iter().map(what).collect());
         let (a, b) = (of(&ours, |r| r.0), of(&theirs, |r| r.0));
@@ -98,23 +97,14 @@ fn postfix(bench: &Bench, chain: &str, key: &str) -> Result<Server, String> {
     Ok(server)
 }
 
-async fn load(bench: &Bench, server: &Server, mail: bool) -> Result<Rate, String> {
-    let mut sink = Sink(
-        Command::new(&bench.loadgen)
-            .args([
-                "sink",
-                "--listen",
-                &format!("127.0.0.1:{SINK}"),
-                "--no-verify",
-                "--messages",
-                "1000000000",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| error.to_string())?,
-    );
-    let config = Arc::new(client());
+async fn load(
+    bench: &Bench,
+    server: &Server,
+    trusted: &CertificateDer<'static>,
+    mail: bool,
+) -> Result<Rate, String> {
+    let _sink = Sink::start(bench, SINK)?;
+    let config = Arc::new(client(trusted)?);
     let done = Arc::new(AtomicU64::new(0));
     let (before, start) = (cpu_seconds(server.pid()), Instant::now());
     let end = start + Duration::from_secs(SECONDS);
@@ -135,7 +125,6 @@ async fn load(bench: &Bench, server: &Server, mail: bool) -> Result<Rate, String
     }
     let (done, seconds) = (done.load(Ordering::Relaxed) as f64, start.elapsed().as_secs_f64());
     let cpu = cpu_seconds(server.pid()) - before;
-    sink.end();
     Ok((done / seconds, done / cpu))
 }
 
@@ -183,59 +172,18 @@ async fn reply(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::Res
     }
 }
 
-fn client() -> ClientConfig {
+/// Trusts the one certificate that both servers show, and never resumes.
+fn client(trusted: &CertificateDer<'static>) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).map_err(|error| error.to_string())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
-    config
-}
-
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            SignatureScheme::RSA_PSS_SHA256,
-            SignatureScheme::RSA_PKCS1_SHA256,
-            SignatureScheme::ED25519,
-        ]
-    }
+    Ok(config)
 }
 
 /// Of a process and its children, those that have ended too.
@@ -253,13 +201,4 @@ fn cpu_seconds(pid: u32) -> f64 {
         }
     }
     ticks as f64 / 100.0
-}
-
-struct Sink(Child);
-
-impl Sink {
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

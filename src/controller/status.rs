@@ -403,17 +403,6 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
     const INVALID: &[Reason] = &[Reason::Invalid, Reason::PatternInvalid, Reason::Malformed];
     const UNPUBLISHED: &[Reason] =
         &[Reason::BundleTooLarge, Reason::CompileFailed, Reason::PublishFailed, Reason::NoStorageClass];
-    const UNVERIFIED: &[Reason] = &[
-        Reason::ResolveFailed,
-        Reason::ConnectFailed,
-        Reason::EhloFailed,
-        Reason::StartTlsNotOffered,
-        Reason::HandshakeFailed,
-        Reason::CertUntrusted,
-        Reason::CertNameMismatch,
-        Reason::CertExpired,
-        Reason::AuthFailed,
-    ];
     let warns = |kind: ConditionType| {
         let found = condition(kind).filter(|condition| condition.status == State::True.as_str())?;
         Some(told(Tone::Bad, kind.as_str(), &found.message))
@@ -430,7 +419,8 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
     fails(ConditionType::Accepted, INVALID)
         .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
         .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
-        .or_else(|| fails(ConditionType::TLSVerified, UNVERIFIED))
+        // Whatever makes it False is a finding.
+        .or_else(|| fails(ConditionType::TLSVerified, Reason::ALL))
         .or_else(|| expires_soon(before, after))
         .or_else(|| warns(ConditionType::ClientRangesHeld))
         .or_else(|| fails(ConditionType::SPFAligned, DNS))

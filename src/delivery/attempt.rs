@@ -127,6 +127,7 @@ async fn at_host(
         let protected = demand.protected(&plan.route.tls, answered.tls.is_some());
         Answered { protected, ..answered }
     };
+    let lane = pass.lane();
     let key = |source: Option<&Source>| Key {
         host: hop.host.clone(),
         port: hop.port,
@@ -136,8 +137,8 @@ async fn at_host(
         auth: plan.route.auth.as_ref().map(|credentials| credentials.identity()),
         source: source.map(|source| source.address),
         // Limited connections are shared by all loops: there may be fewer than loops.
-        home: if pass.lane().is_some() { 0 } else { crate::loops::here() },
-        lane: pass.lane(),
+        home: if lane.is_some() { 0 } else { crate::loops::here() },
+        lane: lane.clone(),
     };
     for way in pass.leave().ways() {
         let source = way.map(|source| &**source);

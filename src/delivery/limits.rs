@@ -62,12 +62,6 @@ struct Inner {
     link: Link,
 }
 
-/// The answer to a job.
-pub enum Admission {
-    Go(Box<Pass>),
-    Wait(Wait),
-}
-
 impl std::fmt::Debug for Throttle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Throttle")
@@ -106,7 +100,7 @@ impl Throttle {
     }
 
     /// The one question before a job starts.
-    pub fn admit(&self, route: &Arc<Route>, destination: &Destination, now: Timestamp) -> Admission {
+    pub fn admit(&self, route: &Arc<Route>, destination: &Destination, now: Timestamp) -> Result<Pass, Wait> {
         let (answer, news) = {
             let mut state = self.state();
             let answer = state.admit(route, destination, now, is_local);
@@ -114,16 +108,16 @@ impl Throttle {
         };
         self.tell(news);
         match answer {
-            Ok((leave, counted)) => Admission::Go(Box::new(Pass {
+            Ok((leave, counted)) => Ok(Pass {
                 throttle: self.clone(),
                 route: Arc::clone(route),
                 leave,
                 counted,
                 heard: Mutex::default(),
-            })),
+            }),
             Err(wait) => {
                 self.0.metrics.waited(wait.why);
-                Admission::Wait(wait)
+                Err(wait)
             }
         }
     }
@@ -142,8 +136,9 @@ impl Throttle {
         view::view(&self.state(), now)
     }
 
-    /// Now and then: looks at sources, forgets, and writes down what a later process must know.
-    pub fn tidy(&self, table: &RouteTable, now: Timestamp) {
+    /// Now and then: looks at sources and forgets. The answer is what a later process must know, to be written
+    /// into that file; `None`: it knows already.
+    pub fn tidy(&self, table: &RouteTable, now: Timestamp) -> Option<(PathBuf, Vec<u8>)> {
         let (written, news) = {
             let mut state = self.state();
             state.look_at(table.routes(), now, is_local);
@@ -154,13 +149,7 @@ impl Throttle {
         if table.shared_limits.is_none() {
             self.state().exact = false;
         }
-        if let (Some(path), Some(bytes)) = (&self.0.memory, written) {
-            let new = path.with_extension("new");
-            let done = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, path));
-            if let Err(error) = done {
-                warn!(%error, "the counts of new addresses are not on disk; a restart would begin their day anew");
-            }
-        }
+        self.0.memory.clone().zip(written)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -28,7 +28,7 @@ use crate::bundle::document::{
 };
 use crate::bundle::material::{Material, MaterialKind, Materials};
 use crate::delivery::client::Timeouts;
-use crate::delivery::limits::{Admission, Pass, Throttle};
+use crate::delivery::limits::{Pass, Throttle};
 use crate::delivery::plan::Plan;
 use crate::delivery::routes::{Destination, Own, RouteTable};
 use crate::mail::envelope::{Recipient, RouteName, Via};
@@ -114,10 +114,8 @@ pub fn normal(host: HostPort) -> Gateway {
 /// Lets an attempt start.
 pub fn pass(plan: &Plan) -> Pass {
     let destination = Destination::Route(plan.route.label.clone());
-    match Throttle::default().admit(&plan.route, &destination, jiff::Timestamp::now()) {
-        Admission::Go(pass) => *pass,
-        Admission::Wait(wait) => panic!("{wait:?}"),
-    }
+    let admitted = Throttle::default().admit(&plan.route, &destination, jiff::Timestamp::now());
+    admitted.unwrap_or_else(|wait| panic!("{wait:?}"))
 }
 
 pub fn to(address: &str) -> Recipient {

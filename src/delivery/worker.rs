@@ -183,12 +183,9 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
             () = sleep_until(rouse) => {}
             () = crew.earlier.notified() => {}
             Some(_) = goodbyes.join_next() => {}
-            _ = sweep.tick() => {
-                shared.throttle.tidy(&shared.routes.current(), Timestamp::now());
-                for session in shared.outside.pool.sweep(false) {
-                    goodbyes.spawn(session.quit());
-                }
-            }
+            _ = sweep.tick() => for session in shared.outside.pool.sweep(false) {
+                goodbyes.spawn(session.quit());
+            },
         }
     }
     crew.lanes().close();
@@ -200,7 +197,7 @@ async fn run(crew: Arc<Crew>, drain: Duration, stop: CancellationToken) {
         crew.cut.cancel();
         crew.runners.wait().await;
     }
-    shared.throttle.tidy(&shared.routes.current(), Timestamp::now());
+    upkeep::tidy(shared).await;
     for session in shared.outside.pool.sweep(true) {
         goodbyes.spawn(session.quit());
     }
@@ -290,7 +287,8 @@ impl Crew {
 
 impl Gate for Shared {
     fn admit(&self, job: &Job) -> Result<Option<Pass>, Wait> {
-        self.admit(job)
+        let Ok(route) = self.routes.current().resolve(job.via()) else { return Ok(None) };
+        self.throttle.admit(&route, &job.destination, Timestamp::now()).map(Some)
     }
 }
 

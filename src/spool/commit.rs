@@ -119,6 +119,13 @@ struct Jobs {
     ended: bool,
 }
 
+/// What the committer takes out of it.
+struct Work {
+    batches: Vec<Batch>,
+    carries: Vec<Carries>,
+    closing: bool,
+}
+
 /// How the committer waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Sleep {
@@ -174,7 +181,7 @@ impl Queue {
     }
 
     /// Waits for work, at most until `deadline`.
-    fn take(&self, deadline: Option<Instant>) -> Jobs {
+    fn take(&self, deadline: Option<Instant>) -> Work {
         let mut jobs = lock(&self.jobs);
         let urgent = |jobs: &Jobs| {
             let waited_for = |batch: &Batch| !matches!(batch.reply, Reply::Nobody);
@@ -201,13 +208,10 @@ impl Queue {
         }
         jobs.sleep = Sleep::Awake;
         jobs.nudged = false;
-        Jobs {
+        Work {
             batches: std::mem::take(&mut jobs.batches),
             carries: std::mem::take(&mut jobs.carries),
             closing: jobs.closing,
-            ended: false,
-            sleep: Sleep::Awake,
-            nudged: false,
         }
     }
 

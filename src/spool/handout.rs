@@ -68,7 +68,7 @@ impl Spool {
     /// again at a later time.
     async fn fill(&self, taken: Vec<Taken>) -> Vec<Due> {
         let shared = &self.inner.shared;
-        let mut parts: Vec<(GiveBack<'_>, Taken)> = taken
+        let parts: Vec<(GiveBack<'_>, Taken)> = taken
             .into_iter()
             .map(|mut taken| {
                 let targets = Some(std::mem::take(&mut taken.targets));
@@ -79,8 +79,7 @@ impl Spool {
             parts.iter().filter(|(_, taken)| taken.warm.is_none()).map(|(_, taken)| taken.id).collect();
         let mut read = if cold.is_empty() { Vec::new() } else { self.load(cold).await }.into_iter();
         let mut due = Vec::with_capacity(parts.len());
-        for (back, taken) in parts.drain(..) {
-            let mut back = back;
+        for (mut back, taken) in parts {
             let Taken { id, fates, warm, .. } = taken;
             let warm = match warm {
                 Some(warm) => warm,

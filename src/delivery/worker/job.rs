@@ -12,7 +12,7 @@ use crate::delivery::attempt::{Outside, attempt};
 use crate::delivery::bounce::{self, About, Allowance};
 use crate::delivery::client::transaction::Letter;
 use crate::delivery::edits::{self, Room};
-use crate::delivery::limits::{Admission, Hold, Pass, Throttle, Wait};
+use crate::delivery::limits::{Hold, Pass, Throttle};
 use crate::delivery::metrics::{
     ByKind, ByNote, ByProtection, ByReason, ByResult, ByRoute, Metrics, ReportKind, Verdict,
 };
@@ -44,17 +44,6 @@ pub struct Shared {
     pub mx_port: u16,
     pub stop: CancellationToken,
     pub allowance: Allowance,
-}
-
-impl Shared {
-    /// The question before a job starts: `None` when there is no way to ask about, which the attempt will say.
-    pub fn admit(&self, job: &Job) -> Result<Option<Pass>, Wait> {
-        let Ok(route) = self.routes.current().resolve(job.via()) else { return Ok(None) };
-        match self.throttle.admit(&route, &job.destination, Timestamp::now()) {
-            Admission::Go(pass) => Ok(Some(*pass)),
-            Admission::Wait(wait) => Err(wait),
-        }
-    }
 }
 
 pub struct Job {
@@ -143,7 +132,7 @@ impl Job {
                 && self.targets.iter().any(|&target| !waiting(&self.queued, target, now).warned))
     }
 
-    fn via(&self) -> &Via {
+    pub(super) fn via(&self) -> &Via {
         &self.entry().targets[self.targets[0]].via
     }
 
@@ -166,8 +155,8 @@ pub async fn run(shared: &Shared, lane: Destination, job: Job, pass: Option<Pass
 
 async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job, pass: Option<&Pass>) -> Done {
     let table = shared.routes.current();
-    let route = table.resolve(job.via()).ok();
-    if !is_admitted(pass, route.as_ref(), &job) {
+    let route = table.resolve(job.via());
+    if !is_admitted(pass, route.as_ref().ok(), &job) {
         // The routes have changed since it was asked: it comes again at once.
         job.postpone(&shared.spool, Duration::ZERO);
         return Done { lane, memory: job.memory(), silence: None };
@@ -190,7 +179,7 @@ async fn attempt_and_settle(shared: &Shared, lane: Destination, job: Job, pass: 
     let Some(job) = paused::set_aside(shared, &table, &content, job).await else {
         return Done { lane, memory, silence: None };
     };
-    let (label, outcomes) = outcomes(shared, &table, &job, pass, &content).await;
+    let (label, outcomes) = outcomes(shared, &table, route, &job, pass, &content).await;
     // Who does not answer, or does not let us in, does so for whoever stands in line too.
     let alike = |trouble: &Trouble| trouble.is_silence() || trouble.is_unwelcome();
     let silent = |outcome: &Outcome| matches!(outcome, Outcome::Later(p) if alike(&p.trouble));
@@ -242,6 +231,7 @@ pub async fn give_up_turn(shared: &Shared, job: Job, problem: Problem) {
 async fn outcomes(
     shared: &Shared,
     table: &Arc<RouteTable>,
+    route: Result<Arc<Route>, Problem>,
     job: &Job,
     pass: Option<&Pass>,
     content: &Content,
@@ -249,7 +239,7 @@ async fn outcomes(
     let entry = job.entry();
     let first = &entry.targets[job.targets[0]];
     let all = |outcome: Outcome| vec![outcome; job.targets.len()];
-    let route = match table.resolve(&first.via) {
+    let route = match route {
         Ok(route) => route,
         Err(problem) => return (None, all(Outcome::Later(problem))),
     };

@@ -15,6 +15,8 @@ use crate::delivery::{files, sts, tlsrpt};
 
 /// A process that is killed loses what it learned in this time, and learns it again.
 const EVERY: Duration = Duration::from_secs(15);
+/// How often source addresses are looked at.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Runs until it is told to stop; then writes what is not written yet.
 pub async fn keep(shared: Arc<Shared>, stop: CancellationToken) {
@@ -35,36 +37,59 @@ pub async fn keep(shared: Arc<Shared>, stop: CancellationToken) {
             save(&outside.protection, &folder, Timestamp::now()).await;
         }
     };
+    let tidying = async {
+        loop {
+            tidy(&shared).await;
+            tokio::time::sleep(TIDY).await;
+        }
+    };
     tokio::select! {
         // What was not sent stays in the counts.
         () = stop.cancelled() => {}
         () = asking => {}
         () = saving => {}
+        () = tidying => {}
     }
     save(&outside.protection, &folder, Timestamp::now()).await;
+}
+
+/// Tidies limits, and writes what new addresses have sent.
+pub async fn tidy(shared: &Shared) {
+    let news = shared.throttle.tidy(&shared.routes.current(), Timestamp::now());
+    if let Some((path, bytes)) = news {
+        write(
+            path,
+            bytes,
+            "the counts of new addresses are not on disk; a restart would begin their day anew",
+        )
+        .await;
+    }
 }
 
 /// Writes what changed.
 async fn save(protection: &Protection, folder: &Path, now: Timestamp) {
     if let Some(bytes) = protection.sts.unsaved(now)
-        && !write(sts::file(folder), bytes).await
+        && !write(sts::file(folder), bytes, FORGOTTEN).await
     {
         protection.sts.still_unsaved();
     }
     if let Some(bytes) = protection.reports.unsaved()
-        && !write(tlsrpt::file(folder), bytes).await
+        && !write(tlsrpt::file(folder), bytes, FORGOTTEN).await
     {
         protection.reports.still_unsaved();
     }
 }
 
-async fn write(path: std::path::PathBuf, bytes: Vec<u8>) -> bool {
+const FORGOTTEN: &str = "what was learned about other domains cannot be kept";
+
+/// `otherwise`: what it means that it could not be written.
+async fn write(path: std::path::PathBuf, bytes: Vec<u8>, otherwise: &str) -> bool {
     let shown = path.display().to_string();
     let written = tokio::task::spawn_blocking(move || files::replace(&path, &bytes)).await;
     match written {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
-            warn!(file = shown, %error, "what was learned about other domains cannot be kept");
+            warn!(file = shown, %error, "{otherwise}");
             false
         }
         Err(_) => false,
