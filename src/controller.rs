@@ -14,6 +14,7 @@ pub mod probes;
 pub mod publish;
 pub mod reconcile;
 pub mod rollout;
+mod spread;
 pub mod status;
 pub mod statuses;
 pub mod supervise;
@@ -36,6 +37,7 @@ use crate::admin;
 use crate::directory;
 use crate::published;
 
+use acks::{Dial, Dialler};
 use build::Site;
 use leader::{Election, Terms};
 use metrics::Metrics;
@@ -87,21 +89,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let stop_admin = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, None, pages, stop_admin.clone()));
 
-    let terms = Terms::default();
-    let identity = options.identity.clone();
-    let election =
-        Election::new(client.clone(), &options.own_namespace, options.lease.clone(), identity, terms);
-    election
-        .run(shutdown, |stop| {
-            let (client, options, metrics, working) = (&client, &options, &metrics, &working);
-            async move {
-                metrics.leading(true);
-                lead(client.clone(), options, metrics.clone(), working, stop).await;
-                metrics.leading(false);
-                working.send_replace(None);
-            }
-        })
-        .await;
+    operate(client, None, &options, metrics, &working, shutdown).await;
 
     stop_admin.cancel();
     if let Err(failure) = admin.await {
@@ -110,9 +98,36 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     Ok(())
 }
 
+/// Leads whenever the Lease is to be had, until `shutdown`. Pods are reached by `dial`, by default over the network.
+pub async fn operate(
+    client: Client,
+    dial: Option<Arc<dyn Dial>>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    working: &watch::Sender<Option<Arc<World>>>,
+    shutdown: CancellationToken,
+) {
+    let terms = Terms::default();
+    let identity = options.identity.clone();
+    let election =
+        Election::new(client.clone(), &options.own_namespace, options.lease.clone(), identity, terms);
+    election
+        .run(shutdown, |stop| {
+            let (client, dial, metrics) = (client.clone(), dial.clone(), metrics.clone());
+            async move {
+                metrics.leading(true);
+                lead(client, dial, options, metrics.clone(), working, stop).await;
+                metrics.leading(false);
+                working.send_replace(None);
+            }
+        })
+        .await;
+}
+
 /// The work of the leader, until `stop`.
 async fn lead(
     client: Client,
+    dial: Option<Arc<dyn Dial>>,
     options: &Options,
     metrics: Arc<Metrics>,
     working: &watch::Sender<Option<Arc<World>>>,
@@ -136,7 +151,7 @@ async fn lead(
         metrics: metrics.clone(),
         statuses: statuses.clone(),
         authority: authority.clone(),
-        tls,
+        dial: dial.map_or(Dialler::Tls(tls), Dialler::Other),
         site: Site { image: options.image.clone(), namespace: options.own_namespace.clone() },
     });
     let mut watches = world::watch_all(&world, &metrics, &stop);

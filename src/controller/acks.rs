@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
 
 use self::line::{Caller, Line, LineError};
+pub use self::line::{Dial, Dialler, Stream};
 use super::probes::Collected;
 use super::rollout::Pod;
+use super::spread::spread;
 use super::world::Bell;
 use crate::bundle::probe::Probes;
 use crate::bundle::{Ack, Push, Sequence};
@@ -32,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The polls of one gateway's pods. Dropping it ends them.
 pub struct Acks {
     gateway: ObjectKey,
-    tls: watch::Receiver<Arc<ClientConfig>>,
+    dial: Dialler,
     bell: Arc<Bell>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
@@ -48,10 +49,10 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(gateway: ObjectKey, tls: watch::Receiver<Arc<ClientConfig>>, bell: Arc<Bell>) -> Self {
+    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>) -> Self {
         Self {
             gateway,
-            tls,
+            dial,
             bell,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
@@ -84,7 +85,7 @@ impl Acks {
                 let line = Line {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
-                    tls: self.tls.clone(),
+                    dial: self.dial.clone(),
                 };
                 let poll = Poll {
                     line: line.clone(),
@@ -167,12 +168,12 @@ struct Poll {
 impl Poll {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
-        loop {
+        for turn in 0.. {
             pause = match self.converse().await {
                 0 => (pause * 2).min(LONGEST_PAUSE),
                 _ => FIRST_PAUSE,
             };
-            sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
+            sleep(spread(pause, 0.3, &self.uid, turn)).await;
         }
     }
 

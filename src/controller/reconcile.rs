@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::acks::Acks;
+use super::acks::{Acks, Dialler};
 use super::apply::Applier;
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
@@ -66,7 +66,7 @@ pub struct Context {
     /// Asks DNS what is published of the organisation.
     pub published: Arc<published::Keeper>,
     pub authority: Arc<Authority>,
-    pub tls: watch::Receiver<Arc<rustls::ClientConfig>>,
+    pub dial: Dialler,
     pub site: Site,
 }
 
@@ -150,10 +150,10 @@ struct Subject {
 
 impl Driver {
     pub fn new(ctx: Arc<Context>, key: ObjectKey, bell: Arc<Bell>) -> Self {
-        let Context { client, world, metrics, tls, .. } = &*ctx;
+        let Context { client, world, metrics, dial, .. } = &*ctx;
         let press = Press::new(client.clone(), world.clone(), metrics.clone(), key.clone());
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
-        let acks = Acks::new(key.clone(), tls.clone(), bell.clone());
+        let acks = Acks::new(key.clone(), dial.clone(), bell.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
         let mut driver = Self {
             press,
@@ -201,6 +201,7 @@ impl Driver {
             let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
             let due = if decide { paced_until.min(look_again) } else { look_again };
             let changed = tokio::select! {
+                biased;
                 () = stop.cancelled() => return self.ctx.published.forget(&self.key),
                 changed = self.bell.wait() => changed,
                 () = sleep_until(due.max(failures.not_before)) => Changed::default(),
@@ -318,7 +319,7 @@ impl Driver {
         }
         match publication::plan(&self.press.published, segments, materials.clone(), now()) {
             Err(full) => self.failure = Some(too_large(&full)),
-            Ok(None) => self.arrange(subject, &bundle).await,
+            Ok(None) => self.arrange(subject, &bundle, &materials).await?,
             Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
         }
         Ok(())
@@ -343,6 +344,10 @@ impl Driver {
         let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
         let published = self.press.published.manifest.as_ref().map(|manifest| manifest.revision.clone());
         let work = move || prepare(&key, &resources, last_good.as_deref(), published.as_ref());
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            // The runtime of a simulation: a second thread would make its runs differ.
+            return work();
+        }
         tokio::task::spawn_blocking(work).await.expect("the pure part does not panic and is never aborted")
     }
 
@@ -373,7 +378,12 @@ impl Driver {
     }
 
     /// Just this is published already.
-    async fn arrange(&mut self, subject: &Subject, bundle: &Bundle) {
+    async fn arrange(
+        &mut self,
+        subject: &Subject,
+        bundle: &Bundle,
+        materials: &[MaterialVersion],
+    ) -> Result<(), PassError> {
         self.failure = None;
         if let Some(manifest) = &self.press.published.manifest {
             self.journeys.published(manifest);
@@ -384,6 +394,8 @@ impl Driver {
             }
         }
         self.apply(subject, bundle).await;
+        self.press.mend(&subject.gateway, materials).await?;
+        Ok(())
     }
 
     async fn publish(

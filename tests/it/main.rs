@@ -24,6 +24,7 @@ mod replies;
 mod requirements;
 mod resources;
 mod secured;
+mod sim;
 mod standalone;
 mod stock;
 mod support;
