@@ -39,7 +39,7 @@ use crate::published;
 use build::Site;
 use leader::{Election, Terms};
 use metrics::Metrics;
-use reconcile::Context;
+use reconcile::{Bounds, Context};
 use statuses::Statuses;
 use supervise::Supervisor;
 use world::World;
@@ -137,6 +137,7 @@ async fn lead(
         statuses: statuses.clone(),
         authority: authority.clone(),
         tls,
+        bounds: Bounds::default(),
         site: Site { image: options.image.clone(), namespace: options.own_namespace.clone() },
     });
     let mut watches = world::watch_all(&world, &metrics, &stop);

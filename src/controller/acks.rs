@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
@@ -34,6 +34,8 @@ pub struct Acks {
     gateway: ObjectKey,
     tls: watch::Receiver<Arc<ClientConfig>>,
     bell: Arc<Bell>,
+    /// How many connections all gateways together make at once.
+    dials: Arc<Semaphore>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
     /// Pods that are ready: each hears how many share the limits of routes.
@@ -48,11 +50,17 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(gateway: ObjectKey, tls: watch::Receiver<Arc<ClientConfig>>, bell: Arc<Bell>) -> Self {
+    pub fn new(
+        gateway: ObjectKey,
+        tls: watch::Receiver<Arc<ClientConfig>>,
+        bell: Arc<Bell>,
+        dials: Arc<Semaphore>,
+    ) -> Self {
         Self {
             gateway,
             tls,
             bell,
+            dials,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
             pushes: watch::Sender::new(Bytes::new()),
@@ -85,6 +93,7 @@ impl Acks {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
                     tls: self.tls.clone(),
+                    dials: self.dials.clone(),
                 };
                 let poll = Poll {
                     line: line.clone(),

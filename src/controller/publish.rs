@@ -161,14 +161,15 @@ impl Press {
         }
     }
 
-    /// Secrets cannot be listed, so each copy is asked for by name.
+    /// Secrets cannot be listed, so each copy is asked for by name. They are made one after the other, so none stands
+    /// behind the first that is missing (or is found when it is written anew).
     async fn load_copies(&mut self, owner: &str) -> Result<(), PublishError> {
         self.copies = Shelves::default();
         self.copy_versions.clear();
         for number in 0..SECRET_COPIES {
             let name = secret_copy_name(&self.gateway.name, number);
             let Some(secret) = bounded("a copy of secrets", self.secrets().get_opt(&name)).await? else {
-                continue;
+                break;
             };
             if !owned_by(&secret, owner) {
                 return Err(PublishError::Foreign { kind: "Secret", name });

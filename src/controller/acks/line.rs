@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -44,6 +44,8 @@ pub struct Line {
     pub gateway: ObjectKey,
     pub address: String,
     pub tls: watch::Receiver<Arc<ClientConfig>>,
+    /// Whoever connects takes a place: thousands of pods are not met all at once after a start.
+    pub dials: Arc<Semaphore>,
 }
 
 impl Line {
@@ -52,7 +54,10 @@ impl Line {
     where
         F: Future<Output = Result<T, LineError>>,
     {
-        let (sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| LineError::Slow)??;
+        let place = self.dials.acquire().await;
+        let connected = timeout(CONNECT, self.connect()).await;
+        drop(place);
+        let (sender, connection) = connected.map_err(|_| LineError::Slow)??;
         let host = gateway_name(&self.gateway.namespace, &self.gateway.name);
         tokio::select! {
             result = talk(Caller { sender, host }) => result,
