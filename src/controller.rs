@@ -41,7 +41,7 @@ use acks::{Dial, Dialler};
 use build::Site;
 use leader::{Election, Terms};
 use metrics::Metrics;
-use reconcile::Context;
+use reconcile::{Bounds, Context};
 use statuses::Statuses;
 use supervise::Supervisor;
 use world::World;
@@ -152,6 +152,7 @@ async fn lead(
         statuses: statuses.clone(),
         authority: authority.clone(),
         dial: dial.map_or(Dialler::Tls(tls), Dialler::Other),
+        bounds: Bounds::default(),
         site: Site { image: options.image.clone(), namespace: options.own_namespace.clone() },
     });
     let mut watches = world::watch_all(&world, &metrics, &stop);

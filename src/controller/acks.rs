@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
@@ -35,6 +35,8 @@ pub struct Acks {
     gateway: ObjectKey,
     dial: Dialler,
     bell: Arc<Bell>,
+    /// How many connections all gateways together make at once.
+    dials: Arc<Semaphore>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
     /// Pods that are ready: each hears how many share the limits of routes.
@@ -49,11 +51,12 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>) -> Self {
+    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>, dials: Arc<Semaphore>) -> Self {
         Self {
             gateway,
             dial,
             bell,
+            dials,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
             pushes: watch::Sender::new(Bytes::new()),
@@ -86,6 +89,7 @@ impl Acks {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
                     dial: self.dial.clone(),
+                    dials: self.dials.clone(),
                 };
                 let poll = Poll {
                     line: line.clone(),

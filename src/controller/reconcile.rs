@@ -3,6 +3,7 @@
 //! Rules mean something only together, so every change leads to a pass over the whole set (design decision
 //! 4): the first at once, further ones at most every 100 ms.
 
+mod desk;
 mod report;
 mod storage;
 mod touch;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -29,18 +31,20 @@ use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Wish};
 use super::status::{Failure, News, Tone};
 use super::statuses::Statuses;
-use super::world::{Bell, Changed, World, Written, now};
+use super::world::{Bell, Changed, World, Written, gateway_id, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
 use crate::bundle::material::MaterialVersion;
-use crate::bundle::segment::{Segment, cut};
+use crate::bundle::segment::{Cutter, Segment};
 use crate::bundle::{Bundle, Revision};
 use crate::directory;
-use crate::policy::compile::{CompileError, compile};
+use crate::policy::compile::{CompileError, try_out};
 use crate::published;
-use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
+use crate::translate::{LastGood, Memory, ObjectKey, Outcome, Resources, Translation, references, translate};
 
+use desk::Desk;
+use report::outcome_of;
 use touch::Touches;
 
 /// Publications of one gateway follow each other no faster. Handed over directly a change needs 40-80 ms, so this is
@@ -52,6 +56,8 @@ const HOLD: Duration = Duration::from_millis(300);
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Everything is looked at again after this, whatever the watches said.
 const ROUND: Duration = Duration::from_secs(60);
+const STARTS: usize = 8;
+const DIALS: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -68,6 +74,23 @@ pub struct Context {
     pub authority: Arc<Authority>,
     pub dial: Dialler,
     pub site: Site,
+    pub bounds: Bounds,
+}
+
+/// What all drivers together do at once, however many there are: after a start, or a change of the leader, each
+/// of them has everything to read.
+#[derive(Clone)]
+pub struct Bounds {
+    /// First passes.
+    starts: Arc<Semaphore>,
+    /// Connections to pods that are being made.
+    pub dials: Arc<Semaphore>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { starts: Arc::new(Semaphore::new(STARTS)), dials: Arc::new(Semaphore::new(DIALS)) }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +115,10 @@ pub struct Driver {
     acks: Acks,
     touches: Touches,
     journeys: Journeys,
+    desk: Desk,
+    /// What passes made of rules, and what bundles were cut into.
+    memory: Memory,
+    cutter: Option<Cutter>,
     /// What the last pass decided of each object.
     outcomes: Vec<Outcome>,
     /// Why the newest decisions are not published.
@@ -153,7 +180,7 @@ impl Driver {
         let Context { client, world, metrics, dial, .. } = &*ctx;
         let press = Press::new(client.clone(), world.clone(), metrics.clone(), key.clone());
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
-        let acks = Acks::new(key.clone(), dial.clone(), bell.clone());
+        let acks = Acks::new(key.clone(), dial.clone(), bell.clone(), ctx.bounds.dials.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
         let mut driver = Self {
             press,
@@ -161,6 +188,9 @@ impl Driver {
             acks,
             touches,
             journeys: Journeys::default(),
+            desk: Desk::new(),
+            memory: Memory::default(),
+            cutter: None,
             outcomes: Vec::new(),
             failure: None,
             trouble: None,
@@ -182,7 +212,7 @@ impl Driver {
 
     /// The rollout of a revision that has not changed since goes on as it was told.
     fn restore(&self) -> Option<Restored> {
-        let rollout = self.ctx.world.entry(&self.id())?.status.rollout?;
+        let rollout = self.ctx.world.entry(&self.id())?.status.rollout.clone()?;
         let pods = rollout.pods_total;
         let arrival = |at| Arrival { at, pods, not_counting: rollout.stale_pods.clone() };
         Some(Restored {
@@ -196,6 +226,8 @@ impl Driver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut decide = false;
         let mut look_again = Instant::now() + ROUND;
+        let mut decided = Instant::now();
+        let mut first = true;
         let mut failures = Failures::default();
         loop {
             let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
@@ -214,7 +246,13 @@ impl Driver {
             }
             let paced = now >= paced_until;
             // A pass is never cut short: half a publication would have to be read back.
-            let result = self.pass((decide || now >= look_again) && paced).await;
+            let turn = match first {
+                true => Some(self.ctx.bounds.starts.clone().acquire_owned().await),
+                false => None,
+            };
+            let overdue = now.duration_since(decided) >= ROUND;
+            let result = self.pass((decide || overdue) && paced).await;
+            drop(turn);
             let outcome = match &result {
                 Ok(_) => "ok",
                 Err(error) if error.is_conflict() => "conflict",
@@ -223,6 +261,10 @@ impl Driver {
             self.ctx.metrics.passed(outcome, now.elapsed());
             match result {
                 Ok(wake) => {
+                    first = false;
+                    if decide && paced || overdue {
+                        decided = now;
+                    }
                     decide &= !paced;
                     failures = Failures::default();
                     look_again = wake;
@@ -264,16 +306,15 @@ impl Driver {
     }
 
     fn id(&self) -> ObjectId {
-        let ObjectKey { namespace, name } = self.key.clone();
-        ObjectId { kind: ObjectKind::OutboundGateway, namespace, name }
+        gateway_id(&self.key)
     }
 
     /// `None`: it is gone or going, and everything of it goes with it.
     fn subject(&self) -> Option<Subject> {
         let entry = self.ctx.world.entry(&self.id()).filter(|entry| !entry.deleting)?;
         let uid = entry.uid.clone();
-        Some(match entry.written {
-            Written::Gateway(gateway) => Subject { gateway, uid, malformed: false },
+        Some(match &entry.written {
+            Written::Gateway(gateway) => Subject { gateway: gateway.clone(), uid, malformed: false },
             _ => {
                 let mut stand_in = OutboundGateway::new(&self.key.name, OutboundGatewaySpec::default());
                 stand_in.metadata.namespace = Some(self.key.namespace.clone());
@@ -283,8 +324,9 @@ impl Driver {
         })
     }
 
-    /// Takes in what pods have said.
+    /// Takes in what the API server has shown and pods have said.
     fn hear(&mut self) {
+        self.desk.changed(self.ctx.world.take_changed(&self.key));
         let pods = self.pods();
         self.acks.follow(&pods);
         let floor = rollout::floor(&pods, &self.acks.heard());
@@ -306,8 +348,9 @@ impl Driver {
         let resources = self.gather().await;
         let Prepared { translation, segments, refused } = self.prepare(resources).await;
         let Translation { bundle, materials, outcomes } = translation;
-        self.set_out(&outcomes);
+        self.desk.decided(&self.outcomes, &outcomes);
         self.outcomes = outcomes;
+        self.set_out();
         let Some(bundle) = bundle else {
             self.failure = None;
             return Ok(());
@@ -327,8 +370,9 @@ impl Driver {
 
     /// Reads caches, and what the objects name.
     async fn gather(&self) -> Resources {
-        let mut resources = self.ctx.world.resources();
-        let references = references(&resources);
+        let mut resources = self.ctx.world.resources(&self.key);
+        resources.memory = self.memory.clone();
+        let references = references(&self.key, &resources);
         self.ctx.world.resolve(&self.key, &references, &mut resources).await;
         let content = |version: &MaterialVersion| self.ctx.world.bytes(version).map(Arc::from);
         if let Some(wanted) = directory::wanted(&self.key, &resources, content) {
@@ -340,27 +384,35 @@ impl Driver {
     }
 
     /// The pure part of a pass, off the threads that do IO.
-    async fn prepare(&self, resources: Resources) -> Prepared {
+    async fn prepare(&mut self, resources: Resources) -> Prepared {
         let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
         let published = self.press.published.manifest.as_ref().map(|manifest| manifest.revision.clone());
-        let work = move || prepare(&key, &resources, last_good.as_deref(), published.as_ref());
-        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        let mut cutter = self.cutter.take().unwrap_or_default();
+        let work = move || {
+            let prepared = prepare(&key, &resources, last_good.as_deref(), published.as_ref(), &mut cutter);
+            (prepared, cutter)
+        };
+        let (prepared, cutter) = if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             // The runtime of a simulation: a second thread would make its runs differ.
-            return work();
-        }
-        tokio::task::spawn_blocking(work).await.expect("the pure part does not panic and is never aborted")
+            work()
+        } else {
+            let done = tokio::task::spawn_blocking(work).await;
+            done.expect("the pure part does not panic and is never aborted")
+        };
+        self.cutter = Some(cutter);
+        prepared
     }
 
     /// Notes which generations are on their way from here.
-    fn set_out(&mut self, outcomes: &[Outcome]) {
-        let entries = self.ctx.world.entries(&self.key);
-        self.journeys.retain(|object| entries.contains_key(object));
-        for outcome in outcomes {
-            let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway)
-            else {
+    fn set_out(&mut self) {
+        let undecided = self.desk.take_undecided();
+        let entries = self.ctx.world.entries(&undecided);
+        for object in undecided.iter().filter(|object| object.kind != ObjectKind::OutboundGateway) {
+            let Some(entry) = entries.get(object).filter(|entry| entry.gateway == self.key) else {
+                self.journeys.end(object);
                 continue;
             };
+            let Some(outcome) = outcome_of(&self.outcomes, object) else { continue };
             let generation = outcome.origin.generation;
             if !outcome.is_current() {
                 self.journeys.end(object);
@@ -517,12 +569,14 @@ fn prepare(
     resources: &Resources,
     last_good: Option<&LastGood>,
     published: Option<&Revision>,
+    cutter: &mut Cutter,
 ) -> Prepared {
     let translation = translate(key, resources, last_good);
-    let segments = translation.bundle.as_ref().map(cut).unwrap_or_default();
+    let segments = translation.bundle.as_ref().map(|bundle| cutter.cut(bundle)).unwrap_or_default();
     let revision = Revision::of(FORMAT, &segments, &translation.materials);
     let new = translation.bundle.as_ref().filter(|_| published != Some(&revision));
-    let refused = new.and_then(|bundle| compile(&Arc::new(bundle.clone()), &revision).err());
+    let good = last_good.map(|good| &good.bundle);
+    let refused = new.and_then(|bundle| try_out(bundle, good, &revision).err());
     Prepared { translation, segments, refused }
 }
 

@@ -18,7 +18,7 @@ use crate::bundle::document::FORMAT;
 use crate::bundle::{Ack, Bundle, Materials, Nack, NackReason, Revision, Sequence};
 use crate::delivery::{Own, RouteTable};
 use crate::gateway::listeners::Listeners;
-use crate::policy::{Policy, compile};
+use crate::policy::{Policy, compile_after};
 
 /// A bundle as it was found: complete, its hashes checked, not yet compiled.
 #[derive(Debug, Clone)]
@@ -160,7 +160,8 @@ impl Live {
         };
         let policy = {
             let (bundle, revision) = (Arc::clone(&found.bundle), found.revision.clone());
-            tokio::task::spawn_blocking(move || compile(&bundle, &revision)).await
+            let before = self.current().map(|running| Arc::clone(&running.policy));
+            tokio::task::spawn_blocking(move || compile_after(before.as_deref(), &bundle, &revision)).await
         };
         let policy = match policy {
             Ok(Ok(policy)) => policy,

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -86,6 +86,8 @@ pub struct Line {
     pub gateway: ObjectKey,
     pub address: String,
     pub dial: Dialler,
+    /// Whoever connects takes a place: thousands of pods are not met all at once after a start.
+    pub dials: Arc<Semaphore>,
 }
 
 impl Line {
@@ -94,7 +96,10 @@ impl Line {
     where
         F: Future<Output = Result<T, LineError>>,
     {
-        let (sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| LineError::Slow)??;
+        let place = self.dials.acquire().await;
+        let connected = timeout(CONNECT, self.connect()).await;
+        drop(place);
+        let (sender, connection) = connected.map_err(|_| LineError::Slow)??;
         let host = gateway_name(&self.gateway.namespace, &self.gateway.name);
         tokio::select! {
             biased;
