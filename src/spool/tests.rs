@@ -11,6 +11,7 @@ macro_rules! tell {
 mod crash;
 mod damage;
 mod folder;
+mod handover;
 mod hold;
 mod memory;
 mod sim;

@@ -2,6 +2,7 @@
 //! Postfix over verified TLS.
 
 mod install;
+mod life;
 mod lists;
 mod probe;
 mod propagation;
