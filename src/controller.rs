@@ -9,6 +9,7 @@ pub mod authority;
 pub mod build;
 pub mod control;
 pub mod leader;
+pub mod life;
 pub mod metrics;
 pub mod probes;
 pub mod publish;
@@ -87,7 +88,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let ready = move || work.borrow().as_ref().is_none_or(|world| world.is_complete());
     let pages = admin::probes(ready, Arc::new(registry));
     let stop_admin = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, None, pages, stop_admin.clone()));
+    let admin = tokio::spawn(admin::serve(listener, pages, stop_admin.clone()));
 
     operate(client, None, &options, metrics, &working, shutdown).await;
 

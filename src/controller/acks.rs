@@ -203,12 +203,16 @@ impl Poll {
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
             known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
+            if let Some(leaving) = &ack.leaving {
+                known = format!("{known}&left={}", leaving.key());
+            }
             let last = self
                 .heard
                 .lock()
                 .expect("no code panics while it holds this lock")
                 .insert(self.uid.clone(), ack.clone());
-            if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
+            let said = |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.leaving.clone());
+            if last.is_none_or(|last| said(&last) != said(&ack)) {
                 self.bell.cluster();
             }
             if self.collect(&mut caller, &ack).await? {

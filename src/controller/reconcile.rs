@@ -4,6 +4,7 @@
 //! 4): the first at once, further ones at most every 100 ms.
 
 mod desk;
+mod life;
 mod report;
 mod storage;
 mod touch;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::acks::{Acks, Dialler};
-use super::apply::Applier;
+use super::apply::{Applier, ApplyError};
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
@@ -99,6 +100,12 @@ enum PassError {
     Publish(#[from] PublishError),
 }
 
+impl From<ApplyError> for PassError {
+    fn from(error: ApplyError) -> Self {
+        Self::Publish(error.into())
+    }
+}
+
 impl PassError {
     /// Somebody else wrote in between.
     fn is_conflict(&self) -> bool {
@@ -135,6 +142,7 @@ pub struct Driver {
     control: control::Keeper,
     apply_failures: Failures,
     storage_seen: Option<(Instant, bool)>,
+    life: life::Memory,
 }
 
 /// How often the last passes failed, and when the next one may be tried.
@@ -202,6 +210,7 @@ impl Driver {
             control: control::Keeper::default(),
             apply_failures: Failures::default(),
             storage_seen: None,
+            life: life::Memory::default(),
             ctx,
             key,
             bell,
@@ -276,6 +285,7 @@ impl Driver {
                         _ => warn!(gateway = %self.key, %error, "the pass failed; it is tried again"),
                     }
                     self.press.distrust();
+                    self.life.distrust();
                     decide = true;
                     failures.one_more();
                     // A race or a hiccup is nobody's business; what lasts is said.
@@ -294,7 +304,8 @@ impl Driver {
         let Some(subject) = self.subject() else { return Ok(Instant::now() + ROUND) };
         let reread = self.press.load(&subject.uid).await?;
         self.hear();
-        if decide || reread || self.is_behind() {
+        self.live_on(&subject).await?;
+        if decide || reread || self.is_behind() || self.is_leaving_unsaid() {
             self.decide(&subject).await?;
         }
         self.uphold(&subject).await;
@@ -514,9 +525,15 @@ impl Driver {
 
     async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
         self.control.uphold(&self.ctx, &subject.gateway).await?;
-        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
-        self.applier.apply(objects, &self.key.namespace, &subject.uid).await?;
-        Ok(())
+        let mut objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        self.life.shape(&mut objects.stateful_set);
+        let applied = self.applier.apply(objects, &self.key.namespace, &subject.uid).await;
+        if applied.is_ok() {
+            self.life.written()
+        } else {
+            self.life.distrust()
+        }
+        Ok(applied?)
     }
 
     /// Puts right what somebody else changed.

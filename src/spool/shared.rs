@@ -36,6 +36,10 @@ pub(super) struct Shared {
     /// The disk failed, and nothing has been written to it since.
     pub failing: AtomicBool,
     pub room: Room,
+    /// No new mail: what is here was handed over.
+    pub sealed: AtomicBool,
+    /// Commits of new mail that have begun.
+    pub entering: AtomicUsize,
 }
 
 /// The options with their defaults filled in.

@@ -12,6 +12,7 @@ mod alone;
 mod crash;
 mod damage;
 mod folder;
+mod handover;
 mod hold;
 mod memory;
 mod sim;

@@ -3,6 +3,7 @@
 
 mod faults;
 mod install;
+mod life;
 mod lists;
 mod probe;
 mod propagation;

@@ -10,6 +10,7 @@ mod directory;
 mod fates;
 mod faults;
 mod generated;
+mod handover;
 mod inbound;
 mod kill;
 mod logins;
