@@ -240,6 +240,11 @@ impl World {
         ours.map(|(id, entry)| (id.clone(), entry.clone())).collect()
     }
 
+    /// Looks at every object once.
+    pub fn each(&self, mut look: impl FnMut(&ObjectId, &Entry)) {
+        self.state().objects.iter().for_each(|(id, entry)| look(id, entry));
+    }
+
     pub fn entry(&self, id: &ObjectId) -> Option<Entry> {
         self.state().objects.get(id).cloned()
     }
