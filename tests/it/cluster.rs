@@ -1,12 +1,14 @@
 //! Postern on a real Kubernetes: installed by Helm, driven by kubectl, mail by swaks through Services to a real
 //! Postfix over verified TLS.
 
+mod gitops;
 mod install;
 mod lists;
 mod probe;
 mod propagation;
 mod rollout;
 mod static_errors;
+mod tenancy;
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a folder of YAML with a gateway process on it, a client, a next hop.
 
 pub mod authority;
+pub mod chart;
 pub mod client;
 pub mod cluster;
 pub mod dovecot;
@@ -8,6 +9,7 @@ pub mod gateway;
 pub mod inbox;
 pub mod judge;
 pub mod named;
+pub mod netpol;
 pub mod network;
 pub mod postfix;
 pub mod sink;
