@@ -124,7 +124,8 @@ pub fn finish(crd: CustomResourceDefinition, columns: &[Column], root: &[Check])
         tidy(schema);
         // Whoever reads an object that the operator has not seen yet must not take silence for consent: kstatus
         // (Flux, kubectl wait of others) calls an object without a status current.
-        if let Some(status) = schema.get_mut("properties").and_then(|properties| properties.get_mut("status")) {
+        if let Some(status) = schema.get_mut("properties").and_then(|properties| properties.get_mut("status"))
+        {
             status["default"] = json!({"observedGeneration": -1});
         }
         if !root.is_empty() {

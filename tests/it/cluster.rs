@@ -4,6 +4,7 @@
 mod gitops;
 mod install;
 mod lists;
+mod network;
 mod probe;
 mod propagation;
 mod rollout;

@@ -23,8 +23,7 @@ fn names(objects: &[Value]) -> BTreeSet<String> {
 #[test]
 fn the_kustomize_base_is_install_yaml() {
     let base = kustomized("base");
-    let install =
-        objects(&std::fs::read_to_string(root().join("deploy/install.yaml")).expect("it is there"));
+    let install = objects(&std::fs::read_to_string(root().join("deploy/install.yaml")).expect("it is there"));
     assert_eq!(names(&base), names(&install), "run `make generate`");
     for object in &install {
         let (kind, name) = (object["kind"].as_str().expect("text"), object["metadata"]["name"].as_str());
@@ -61,7 +60,8 @@ fn the_overlay_for_one_namespace_is_what_the_chart_makes_of_namespaces() {
 #[test]
 fn an_image_of_an_overlay_reaches_the_gateways_too() {
     let overlay = kustomized("overlays/dev");
-    let container = named(&overlay, "Deployment", "postern")["spec"]["template"]["spec"]["containers"][0].clone();
+    let container =
+        named(&overlay, "Deployment", "postern")["spec"]["template"]["spec"]["containers"][0].clone();
     assert_eq!(container["image"], "postern:dev");
     let env = container["env"].as_array().expect("env");
     let image = env.iter().find(|variable| variable["name"] == "POSTERN_IMAGE").expect("it is set");

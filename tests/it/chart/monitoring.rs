@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::chart::{named, objects, rendered, root, run};
-use crate::support::site::{PARTNER, Site, message};
 use crate::support::sink::{Behaviour, Sink};
+use crate::support::site::{PARTNER, Site, message};
 use crate::support::{client, wait};
 
 const RULES: &str = "charts/postern/monitoring/rules.yaml";
@@ -62,7 +62,10 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_where_help_is() {
         let severity = alert["labels"]["severity"].as_str().expect("a severity");
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
         for text in ["summary", "description", "runbook_url"] {
-            assert!(alert["annotations"][text].as_str().is_some_and(|text| !text.is_empty()), "{name}: {text}");
+            assert!(
+                alert["annotations"][text].as_str().is_some_and(|text| !text.is_empty()),
+                "{name}: {text}"
+            );
         }
         let link = alert["annotations"]["runbook_url"].as_str().expect("checked");
         assert!(link.ends_with(&format!("/docs/alerts.md#{}", name.to_lowercase())), "{name}: {link}");
@@ -81,7 +84,11 @@ fn every_alert_says_what_is_wrong_how_bad_it_is_and_where_help_is() {
 
 #[test]
 fn rule_and_dashboard_are_shipped_as_they_are() {
-    let sets = ["prometheusRule.enabled=true", "prometheusRule.labels.release=prometheus", "dashboards.enabled=true"];
+    let sets = [
+        "prometheusRule.enabled=true",
+        "prometheusRule.labels.release=prometheus",
+        "dashboards.enabled=true",
+    ];
     let objects = rendered(&sets);
     let rule = named(&objects, "PrometheusRule", "postern");
     assert_eq!(rule["spec"]["groups"], data(RULES)["groups"]);
@@ -93,7 +100,9 @@ fn rule_and_dashboard_are_shipped_as_they_are() {
     let file: Value = serde_json::from_str(&read("charts/postern/dashboards/postern.json")).expect("JSON");
     assert_eq!(shipped, file);
     let nothing = rendered(&[]);
-    assert!(!nothing.iter().any(|object| object["kind"] == "PrometheusRule" || object["kind"] == "PodMonitor"));
+    assert!(
+        !nothing.iter().any(|object| object["kind"] == "PrometheusRule" || object["kind"] == "PodMonitor")
+    );
 }
 
 /// Words that begin with `postern_` and are no label.
@@ -110,7 +119,8 @@ fn asked_for() -> BTreeSet<String> {
     for alert in alerts() {
         asked.extend(metrics_in(alert["expr"].as_str().expect("an expression")));
     }
-    let dashboard: Value = serde_json::from_str(&read("charts/postern/dashboards/postern.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(&read("charts/postern/dashboards/postern.json")).expect("JSON");
     fn expressions(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(map) => map.iter().for_each(|(key, value)| match value {
@@ -179,10 +189,8 @@ fn metrics_are_asked_for_by_the_names_a_scrape_shows() {
     assert!(reply.starts_with("250"), "{reply}");
     gateway.wait_empty();
     let (_, text) = gateway.get("/metrics").expect("metrics are served");
-    let types: BTreeMap<&str, &str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .collect();
+    let types: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     assert!(types.len() > 20, "{text}");
     let mut seen = 0;
     for name in asked_for() {

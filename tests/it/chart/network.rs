@@ -42,7 +42,10 @@ fn everybody() -> Vec<(&'static str, Someone)> {
     vec![
         ("the operator", Someone::pod("postern-system", OPERATOR, "10.244.0.2")),
         ("a pod that calls itself operator", Someone::pod("mail", OPERATOR, "10.244.1.66")),
-        ("another pod of the operator's namespace", Someone::pod("postern-system", &[("app", "x")], "10.244.0.3")),
+        (
+            "another pod of the operator's namespace",
+            Someone::pod("postern-system", &[("app", "x")], "10.244.0.3"),
+        ),
         ("a pod of the gateway", Someone::pod("mail", GATEWAY, "10.244.1.11")),
         ("a gateway of another namespace", Someone::pod("other", GATEWAY, "10.244.1.67")),
         (
@@ -102,9 +105,8 @@ fn with_an_egress_policy_a_gateway_reaches_what_its_bundle_names_and_never_the_a
         "dns": {"servers": ["192.0.2.53"]},
     }));
     let from = gateway_pod();
-    let reaches = |to: &str, protocol: &str, port: u16| {
-        leaves(&policies, &from, &Someone::outside(to), protocol, port)
-    };
+    let reaches =
+        |to: &str, protocol: &str, port: u16| leaves(&policies, &from, &Someone::outside(to), protocol, port);
     assert!(reaches("192.0.2.7", "TCP", 2525));
     assert!(!reaches("192.0.2.8", "TCP", 2525), "a host given by address opens that address only");
     assert!(reaches("192.0.2.53", "UDP", 53) && reaches("192.0.2.53", "TCP", 53));

@@ -108,6 +108,9 @@ fn a_key_that_nobody_knows_is_refused_wherever_it_stands() {
     let said = template(&sets).expect_err("typos are refused");
     for path in found {
         let place = path.trim_end_matches('.').replace('.', "/");
-        assert!(said.contains(&format!("'/{place}'")) || place.is_empty() && said.contains("'typo'"), "{place}: {said}");
+        assert!(
+            said.contains(&format!("'/{place}'")) || place.is_empty() && said.contains("'typo'"),
+            "{place}: {said}"
+        );
     }
 }

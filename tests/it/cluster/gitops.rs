@@ -49,7 +49,14 @@ fn operators(cluster: &Cluster, count: u32) {
     let to = format!("--replicas={count}");
     cluster.kubectl(&["-n", "postern-system", "scale", "deployment/postern", &to]);
     if count > 0 {
-        cluster.kubectl(&["-n", "postern-system", "rollout", "status", "deployment/postern", "--timeout=120s"]);
+        cluster.kubectl(&[
+            "-n",
+            "postern-system",
+            "rollout",
+            "status",
+            "deployment/postern",
+            "--timeout=120s",
+        ]);
         return;
     }
     wait_for("the operator is gone", Duration::from_secs(60), || {
@@ -63,8 +70,11 @@ fn operators(cluster: &Cluster, count: u32) {
 fn helm_test_finds_a_whole_installation_whole_and_says_what_is_missing() {
     let (_turn, cluster) = cluster();
     let test = || {
-        let output =
-            cluster.attempt("helm", &["test", "postern", "-n", "postern-system", "--logs", "--timeout", "2m"], None);
+        let output = cluster.attempt(
+            "helm",
+            &["test", "postern", "-n", "postern-system", "--logs", "--timeout", "2m"],
+            None,
+        );
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
     };
@@ -102,7 +112,10 @@ fn kstatus(object: &Value) -> String {
 /// What Argo CD says of it, by the health check that is shipped.
 fn argo(object: &Value) -> String {
     let folder = Folder::new("argo-health");
-    let file = folder.write("ask.lua", &format!("obj = {}\nlocal f = assert(loadfile(arg[1]))\nprint(f().status)\n", lua(object)));
+    let file = folder.write(
+        "ask.lua",
+        &format!("obj = {}\nlocal f = assert(loadfile(arg[1]))\nprint(f().status)\n", lua(object)),
+    );
     let health = root().join("deploy/argocd/health.lua");
     let output = Command::new("lua5.1").args([&file, &health]).output().expect("lua5.1 is there");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -116,12 +129,16 @@ fn lua(value: &Value) -> String {
         Value::Null => "nil".to_owned(),
         Value::String(text) => {
             let mut out = String::from("\"");
-            text.bytes().for_each(|byte| drop(write!(out, "\\{byte:03}")));
+            for byte in text.bytes() {
+                let _ = write!(out, "\\{byte:03}");
+            }
             out + "\""
         }
         Value::Array(list) => format!("{{{}}}", list.iter().map(lua).collect::<Vec<_>>().join(",")),
         Value::Object(map) => {
-            let entry = |(key, value): (&String, &Value)| format!("[{}]={}", lua(&Value::from(key.as_str())), lua(value));
+            let entry = |(key, value): (&String, &Value)| {
+                format!("[{}]={}", lua(&Value::from(key.as_str())), lua(value))
+            };
             format!("{{{}}}", map.iter().map(entry).collect::<Vec<_>>().join(","))
         }
         plain => plain.to_string(),
@@ -133,9 +150,8 @@ fn verdict(object: &Value) -> String {
     let said = kstatus(object);
     let argo = argo(object);
     let generation = &object["metadata"]["generation"];
-    let ready = condition(&object["status"], "Ready").is_some_and(|ready| {
-        ready["status"] == "True" && ready["observedGeneration"] == *generation
-    });
+    let ready = condition(&object["status"], "Ready")
+        .is_some_and(|ready| ready["status"] == "True" && ready["observedGeneration"] == *generation);
     let seen = object["status"]["observedGeneration"] == *generation;
     assert!(said != "Current" || (ready && seen), "kstatus: Current before Ready: {object}");
     assert!(argo != "Healthy" || (ready && seen), "Argo CD: Healthy before Ready: {object}");
@@ -176,7 +192,8 @@ fn flux_and_argo_cd_never_call_an_object_current_before_it_is_ready() {
     let mut states = std::collections::BTreeSet::new();
     let mut follow = |limit: u64, done: &str, objects: &[&str]| {
         wait_for(&format!("{objects:?} {done}"), Duration::from_secs(limit), || {
-            let verdicts: Vec<String> = objects.iter().map(|object| verdict(&namespace.get(object))).collect();
+            let verdicts: Vec<String> =
+                objects.iter().map(|object| verdict(&namespace.get(object))).collect();
             states.extend(verdicts.iter().cloned());
             verdicts.iter().all(|verdict| verdict == done).then_some(())
         });
@@ -187,12 +204,16 @@ fn flux_and_argo_cd_never_call_an_object_current_before_it_is_ready() {
         follow(20, "Current", &["cpr/word"]);
     }
     // What cannot become true by waiting fails at once.
-    let hopeless = reject("word", "x").replace("match: {words: [\"x\"]}", "match: {expressions: [{location: Subject, type: MatchesRegex, value: '(?=x)'}]}");
+    let hopeless = reject("word", "x").replace(
+        "match: {words: [\"x\"]}",
+        "match: {expressions: [{location: Subject, type: MatchesRegex, value: '(?=x)'}]}",
+    );
     let taken = cluster.attempt("kubectl", &["-n", "flux", "apply", "-f", "-"], Some(&hopeless));
     if taken.status.success() {
         follow(20, "Failed", &["cpr/word"]);
     }
-    let elsewhere = reject("far", "x").replace("spec:\n", "spec:\n  gatewayRef: {name: default, namespace: kube-system}\n");
+    let elsewhere = reject("far", "x")
+        .replace("spec:\n", "spec:\n  gatewayRef: {name: default, namespace: kube-system}\n");
     namespace.apply(&elsewhere);
     // A missing gateway may still come; one that does not want us will not.
     let verdict_of_far = verdict(&namespace.get("cpr/far"));
@@ -207,7 +228,13 @@ fn flux_and_argo_cd_never_call_an_object_current_before_it_is_ready() {
     cluster.script(&["resume-pod", "flux", "default-0"]);
     follow(60, "Current", &["cpr/other"]);
     // Going away, held by somebody's finalizer.
-    namespace.kubectl(&["patch", "obr/r", "--type=merge", "-p", r#"{"metadata":{"finalizers":["example.com/hold"]}}"#]);
+    namespace.kubectl(&[
+        "patch",
+        "obr/r",
+        "--type=merge",
+        "-p",
+        r#"{"metadata":{"finalizers":["example.com/hold"]}}"#,
+    ]);
     namespace.kubectl(&["delete", "obr/r", "--wait=false"]);
     assert_eq!(verdict(&namespace.get("obr/r")), "Terminating");
     namespace.kubectl(&["patch", "obr/r", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]);
@@ -236,7 +263,8 @@ fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings
     let (_turn, cluster) = cluster();
     let back = Restored(cluster);
     cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
-    let crds = "outboundgateways outboundroutes routingrules compliancerules addresslists directories quarantines";
+    let crds =
+        "outboundgateways outboundroutes routingrules compliancerules addresslists directories quarantines";
     let crds: Vec<String> = crds.split(' ').map(|kind| format!("crd/{kind}.postern.dev")).collect();
     let crds: Vec<&str> = crds.iter().map(String::as_str).collect();
     cluster.kubectl(&[&["delete", "--ignore-not-found", "--wait"], &crds[..]].concat());
@@ -255,7 +283,8 @@ fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings
     namespace.wait_ready(&["obg,cpr", "--all"]);
     namespace.wait_pods(2);
     let uid = |what: &str| namespace.get(what)["metadata"]["uid"].clone();
-    let whats = ["obg/default", "cpr/word", "pvc/spool-default-0", "pvc/spool-default-1", "statefulset/default"];
+    let whats =
+        ["obg/default", "cpr/word", "pvc/spool-default-0", "pvc/spool-default-1", "statefulset/default"];
     let before = whats.map(uid);
     let old_pods = ["pod/default-0", "pod/default-1"].map(uid);
     let generation = namespace.get("cpr/word")["metadata"]["generation"].clone();
@@ -272,7 +301,8 @@ fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings
         wait_for("both pods are new", Duration::from_secs(180), || {
             let get = |pod| cluster.attempt("kubectl", &["-n", "upgraded", "get", pod, "-o", "json"], None);
             let now = ["pod/default-0", "pod/default-1"].map(|pod| {
-                serde_json::from_slice::<Value>(&get(pod).stdout).map_or(Value::Null, |pod| pod["metadata"]["uid"].clone())
+                serde_json::from_slice::<Value>(&get(pod).stdout)
+                    .map_or(Value::Null, |pod| pod["metadata"]["uid"].clone())
             });
             now.iter().zip(&old_pods).all(|(now, old)| !now.is_null() && now != old).then_some(())
         });
@@ -287,14 +317,19 @@ fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings
     assert!(accepted.len() > 20, "{}", accepted.len());
     wait_for("all that was accepted arrives", Duration::from_secs(60), || {
         let arrived: Vec<String> = sink.mail().iter().map(|mail| mail.text()).collect();
-        let lost = accepted.iter().filter(|subject| {
-            !arrived.iter().any(|text| text.contains(&format!("Subject: {subject}\r\n")))
-        });
+        let lost = accepted
+            .iter()
+            .filter(|subject| !arrived.iter().any(|text| text.contains(&format!("Subject: {subject}\r\n"))));
         (lost.count() == 0).then_some(())
     });
     let arrived = sink.mail().len();
     tell(&format!("during the upgrade: {} accepted, {arrived} delivered, lost 0", accepted.len()));
-    let refused = send(to_pod(&namespace.pod_ip("default-0")), "ani@solarmora.com", &["b@partner.example"], &letter("forbidden"));
+    let refused = send(
+        to_pod(&namespace.pod_ip("default-0")),
+        "ani@solarmora.com",
+        &["b@partner.example"],
+        &letter("forbidden"),
+    );
     assert!(refused.starts_with("550"), "{refused}");
     namespace.apply(route);
     namespace.wait_ready(&["obr/r"]);
@@ -340,7 +375,8 @@ fn uninstalling_keeps_objects_gateways_and_mail_unless_told() {
     let whats = ["obg/default", "cpr/word", "pvc/spool-default-0", "pod/default-0", "statefulset/default"];
     let before = whats.map(uid);
     cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
-    let left = cluster.kubectl(&["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name"]);
+    let left =
+        cluster.kubectl(&["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name"]);
     assert!(!left.contains("postern"), "{left}");
     assert_eq!(whats.map(uid), before);
     let pod = to_pod(&namespace.pod_ip("default-0"));

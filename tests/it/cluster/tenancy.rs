@@ -21,7 +21,8 @@ const OPERATOR: &str = "system:serviceaccount:postern-system:postern";
 /// account has is left out.
 fn may(cluster: &Cluster, who: &str, namespace: &str) -> BTreeMap<String, BTreeSet<String>> {
     let all = |who: &str| {
-        let text = cluster.kubectl(&["auth", "can-i", "--list", "--as", who, "-n", namespace, "--no-headers"]);
+        let text =
+            cluster.kubectl(&["auth", "can-i", "--list", "--as", who, "-n", namespace, "--no-headers"]);
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for line in text.lines() {
             let mut lists = line.split('[').map(|part| part.split(']').next().unwrap_or_default().trim());
@@ -77,10 +78,13 @@ fn taken(cluster: &Cluster, who: &str, arguments: &[&str], stdin: Option<&str>) 
 fn the_operators_account_has_the_rights_that_are_written_down_and_no_others() {
     let (_turn, cluster) = cluster();
     let chart = rendered(&[]);
-    let everywhere: Vec<&Value> =
-        of_kind(&chart, "ClusterRole").filter(|role| bound(&chart, role)).collect();
+    let everywhere: Vec<&Value> = of_kind(&chart, "ClusterRole").filter(|role| bound(&chart, role)).collect();
     assert_eq!(may(cluster, OPERATOR, "default"), written(&everywhere));
-    let own: Vec<&Value> = of_kind(&chart, "Role").chain(everywhere.iter().copied()).collect();
+    let of_the_operator = |role: &&Value| {
+        of_kind(&chart, "RoleBinding").any(|binding| binding["roleRef"]["name"] == role["metadata"]["name"])
+    };
+    let own: Vec<&Value> =
+        of_kind(&chart, "Role").filter(of_the_operator).chain(everywhere.iter().copied()).collect();
     assert_eq!(may(cluster, OPERATOR, "postern-system"), written(&own));
     for question in [
         &["list", "secrets", "-A"][..],
@@ -138,7 +142,8 @@ fn the_guard_holds_the_operator_to_its_own_objects() {
     no(&["patch", "pod", "default-0", "-p", image], None);
     let label = r#"{"metadata":{"labels":{"app":"other"}}}"#;
     no(&["patch", "pod", "default-0", "-p", label], None);
-    let second = "apiVersion: postern.dev/v1alpha1\nkind: OutboundGateway\nmetadata: {name: second}\nspec: {}\n";
+    let second =
+        "apiVersion: postern.dev/v1alpha1\nkind: OutboundGateway\nmetadata: {name: second}\nspec: {}\n";
     no(&["create", "-f", "-"], Some(second));
     refused(cluster, OPERATOR, &["-n", "guarded", "exec", "default-0", "--", "/postern"], None, "forbidden");
     // What it needs, it may.
@@ -252,7 +257,10 @@ fn a_gateway_obeys_other_namespaces_only_while_both_sides_agree() {
     wait_for("the rule is out of force", Duration::from_secs(5), || {
         mail(&hub, "secret").starts_with("250").then_some(())
     });
-    tell(&format!("no longer listed: out of force {} ms after kubectl apply ended", start.elapsed().as_millis()));
+    tell(&format!(
+        "no longer listed: out of force {} ms after kubectl apply ended",
+        start.elapsed().as_millis()
+    ));
     branch.wait_condition("cpr/far", "ResolvedRefs", "False", "GatewayNotAllowed");
     branch.wait_condition("cpr/far", "Stalled", "True", "NeedsAuthor");
     hub.wait_ready(&["obg/default"]);
@@ -277,13 +285,13 @@ spec:
 /// Everything in the Secrets that the operator made for the gateway.
 fn copies(hub: &Namespace<'_>) -> Vec<u8> {
     let secrets = hub.get("secrets");
-    let ours = secrets["items"].as_array().into_iter().flatten().filter(|secret| {
-        secret["metadata"]["labels"]["postern.dev/gateway"] == "default"
-    });
+    let ours = secrets["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|secret| secret["metadata"]["labels"]["postern.dev/gateway"] == "default");
     let values = ours.flat_map(|secret| secret["data"].as_object().into_iter().flatten());
-    values
-        .flat_map(|(_, value)| BASE64.decode(value.as_str().expect("text")).expect("base64"))
-        .collect()
+    values.flat_map(|(_, value)| BASE64.decode(value.as_str().expect("text")).expect("base64")).collect()
 }
 
 fn holds(bytes: &[u8], text: &str) -> bool {
@@ -297,7 +305,8 @@ fn a_route_sends_no_secret_of_another_namespace_and_none_that_was_not_meant_for_
     let sink = sink_for_pods();
     hub.apply(&gateway(1, &sink, "  allowedNamespaces: [branch-of-secrets]\n"));
     let login = |namespace: &Namespace<'_>, name: &str, kind: &str, password: &str| {
-        let literals = ["--from-literal=username=u".to_owned(), format!("--from-literal=password={password}")];
+        let literals =
+            ["--from-literal=username=u".to_owned(), format!("--from-literal=password={password}")];
         let kind = format!("--type={kind}");
         namespace.kubectl(&["create", "secret", "generic", name, &kind, &literals[0], &literals[1]]);
     };

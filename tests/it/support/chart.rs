@@ -30,11 +30,10 @@ pub fn check(name: &str) -> PathBuf {
 }
 
 pub fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(root())
-        .output()
-        .unwrap_or_else(|error| panic!("{} cannot be started ({error}): run `make deps`", program.display()));
+    let output =
+        Command::new(program).args(arguments).current_dir(root()).output().unwrap_or_else(|error| {
+            panic!("{} cannot be started ({error}): run `make deps`", program.display())
+        });
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() { Ok(text) } else { Err(text + &error) }
@@ -84,5 +83,9 @@ pub fn golden(file: &str, text: &str) {
         std::fs::write(&path, text).expect("writable");
     }
     let known = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(known == text, "{} says otherwise. If this is meant, UPDATE=1 rewrites it:\n{text}", path.display());
+    assert!(
+        known == text,
+        "{} says otherwise. If this is meant, UPDATE=1 rewrites it:\n{text}",
+        path.display()
+    );
 }

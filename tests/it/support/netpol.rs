@@ -68,9 +68,7 @@ fn allowed(
             let (rules, peers) = if way == "Ingress" { ("ingress", "from") } else { ("egress", "to") };
             let rules = policy["spec"][rules].as_array().cloned().unwrap_or_default();
             let own = policy["metadata"]["namespace"].as_str().unwrap_or_default();
-            rules.iter().any(|rule| {
-                ports(rule, server, protocol, port) && any_peer(&rule[peers], own, peer)
-            })
+            rules.iter().any(|rule| ports(rule, server, protocol, port) && any_peer(&rule[peers], own, peer))
         })
 }
 
