@@ -3,11 +3,12 @@
 //!
 //! The test cluster has no engine for NetworkPolicies. Here the node's packet filter gets, for the gateway's pods,
 //! exactly what the object allows by the rules of the API (support/netpol.rs); kubelet's probes come from the node
-//! itself and pass, as everywhere.
+//! itself and pass, as everywhere. POSTERN_NETPOL_ENGINE names the program of sigs.k8s.io/kube-network-policies, if
+//! you have it: then it decides.
 
 use std::fs;
 use std::net::IpAddr;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -27,13 +28,34 @@ fn filter(arguments: &[&str]) -> bool {
     output.expect("nsenter is there").status.success()
 }
 
-/// The rules in the node's filter; taken away at the end.
-struct Enforced;
+/// The policy is in force in the node; not any more when dropped.
+enum Enforced {
+    /// Rules of our own in the node's filter.
+    Filter,
+    Engine(Child),
+}
 
 impl Enforced {
+    fn new(cluster: &Cluster, policies: &[Value], pods: &[Someone], others: &[Someone]) -> Self {
+        let Some(engine) = std::env::var_os("POSTERN_NETPOL_ENGINE") else {
+            return Self::filter(policies, pods, others);
+        };
+        let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+        let kubeconfig = format!("--kubeconfig={}", cluster.kubeconfig.display());
+        let child = Command::new("nsenter")
+            .arg(NODE)
+            .arg(engine)
+            .args([&kubeconfig, &format!("--hostname-override={node}")])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the engine starts");
+        Self::Engine(child)
+    }
+
     /// Opens for each of `pods` what `policies` let each of `others` reach, and closes the rest.
-    fn new(policies: &[Value], pods: &[Someone], others: &[Someone]) -> Self {
-        drop(Self);
+    fn filter(policies: &[Value], pods: &[Someone], others: &[Someone]) -> Self {
+        // What a run that was killed has left.
+        drop(Self::Filter);
         assert!(filter(&["-N", CHAIN]), "a chain in the node's filter");
         assert!(filter(&[
             "-A",
@@ -57,15 +79,25 @@ impl Enforced {
             assert!(filter(&["-A", CHAIN, "-d", &to, "-j", "DROP"]));
         }
         assert!(filter(&["-I", "FORWARD", "1", "-j", CHAIN]));
-        Self
+        Self::Filter
     }
 }
 
 impl Drop for Enforced {
     fn drop(&mut self) {
-        filter(&["-D", "FORWARD", "-j", CHAIN]);
-        filter(&["-F", CHAIN]);
-        filter(&["-X", CHAIN]);
+        match self {
+            Self::Filter => {
+                filter(&["-D", "FORWARD", "-j", CHAIN]);
+                filter(&["-F", CHAIN]);
+                filter(&["-X", CHAIN]);
+            }
+            Self::Engine(child) => {
+                // It takes its rules away when it is asked to end.
+                let pid = child.id().to_string();
+                let _ = Command::new("kill").arg(&pid).status();
+                let _ = child.wait();
+            }
+        }
     }
 }
 
@@ -134,7 +166,10 @@ fn with_the_policy_enforced_strangers_find_the_control_port_closed_and_everythin
     for address in ["10.200.0.1", "10.200.0.11"] {
         others.push(Someone::outside(address));
     }
-    let enforced = Enforced::new(&policies, &ours, &others);
+    let enforced = Enforced::new(cluster, &policies, &ours, &others);
+    wait_for("the policy is in force", Duration::from_secs(30), || {
+        (!reaches(stranger, pod, 8026)).then_some(())
+    });
     let addresses: Vec<IpAddr> = ours.iter().map(|pod| pod.ip).collect();
     for port in [8026, 8025] {
         assert!(!reaches(stranger, pod, port), "{port} of {addresses:?}");
@@ -155,5 +190,7 @@ fn with_the_policy_enforced_strangers_find_the_control_port_closed_and_everythin
     // Long enough for a readiness probe that fails to show.
     namespace.wait_pods(2);
     drop(enforced);
-    assert!(reaches(stranger, pod, 8026));
+    wait_for("the port is open again", Duration::from_secs(30), || {
+        reaches(stranger, pod, 8026).then_some(())
+    });
 }
