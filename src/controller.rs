@@ -7,7 +7,9 @@ pub mod acks;
 pub mod apply;
 pub mod authority;
 pub mod build;
+pub mod census;
 pub mod control;
+pub mod installed;
 pub mod leader;
 pub mod life;
 pub mod metrics;
@@ -82,6 +84,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let (working, work) = watch::channel(None::<Arc<World>>);
+    registry.register_collector(Box::new(census::Census(work.clone())));
     let address = options.admin;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     // One that waits for the Lease is as ready as it can be; one that works is when its caches are full.
@@ -97,6 +100,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
         error!(%failure, "the admin server did not end well");
     }
     Ok(())
+}
+
+/// Looks at the installation that these options belong to, and changes nothing.
+pub async fn check(options: &Options) -> Result<Vec<installed::Finding>, RunError> {
+    let client = Client::try_default().await?;
+    Ok(installed::look(&client, options).await)
 }
 
 /// Leads whenever the Lease is to be had, until `shutdown`. Pods are reached by `dial`, by default over the network.

@@ -2,13 +2,16 @@
 //! Postfix over verified TLS.
 
 mod faults;
+mod gitops;
 mod install;
 mod life;
 mod lists;
+mod network;
 mod probe;
 mod propagation;
 mod rollout;
 mod static_errors;
+mod tenancy;
 
 use std::net::SocketAddr;
 
