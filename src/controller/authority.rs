@@ -20,8 +20,9 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Days a leaf lasts; it is made anew when a third of that is left.
 const LEAF_DAYS: i64 = 90;
@@ -31,6 +32,9 @@ const CA_YEARS: i64 = 10;
 
 /// The name in the controller's certificate; gateways let nobody else ask.
 pub const CONTROLLER_NAME: &str = "controller.postern.internal";
+
+/// The name in the certificate of the operator's API, whatever the address it is reached by.
+pub const API_NAME: &str = "api.postern.internal";
 
 /// The name in a gateway's certificate. The controller reaches pods by address and checks this name.
 pub fn gateway_name(namespace: &str, gateway: &str) -> String {
@@ -95,7 +99,7 @@ impl Authority {
 
     /// What the pods of a gateway answer with.
     pub fn for_gateway(&self, namespace: &str, gateway: &str, today: Date) -> Result<Pair, AuthorityError> {
-        self.issue(&gateway_name(namespace, gateway), ExtendedKeyUsagePurpose::ServerAuth, today)
+        self.issue(&[gateway_name(namespace, gateway)], ExtendedKeyUsagePurpose::ServerAuth, today)
     }
 
     /// Whether a gateway's stored pair still serves: signed by this authority, right name, lasts long enough.
@@ -117,7 +121,7 @@ impl Authority {
 
     /// The controller's side of the control port, with a client certificate made for this process.
     pub fn client(&self, today: Date) -> Result<Arc<ClientConfig>, AuthorityError> {
-        let pair = self.issue(CONTROLLER_NAME, ExtendedKeyUsagePurpose::ClientAuth, today)?;
+        let pair = self.issue(&[CONTROLLER_NAME.to_owned()], ExtendedKeyUsagePurpose::ClientAuth, today)?;
         let (certificate, key) = pair.identity()?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -126,15 +130,44 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
+    /// The API's side of a connection: a certificate for these names made for this process. `clients`: authorities
+    /// whose certificates say who a client is; nobody has to show one.
+    pub fn server(
+        &self,
+        names: &[String],
+        clients: Option<RootCertStore>,
+        today: Date,
+    ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let (certificate, key) = self.issue(names, ExtendedKeyUsagePurpose::ServerAuth, today)?.identity()?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let verifier = verifier.allow_unauthenticated().build();
+                config.with_client_cert_verifier(
+                    verifier.map_err(|error| AuthorityError::Unusable(error.to_string()))?,
+                )
+            }
+        };
+        Ok(Arc::new(config.with_single_cert(vec![certificate], key)?))
+    }
+
     fn roots(&self) -> Result<Arc<RootCertStore>, AuthorityError> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate(&self.certificate)?)?;
         Ok(Arc::new(roots))
     }
 
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, today: Date) -> Result<Pair, AuthorityError> {
+    fn issue(
+        &self,
+        names: &[String],
+        usage: ExtendedKeyUsagePurpose,
+        today: Date,
+    ) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "postern");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
