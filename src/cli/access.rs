@@ -85,8 +85,16 @@ pub enum Running<'a> {
 
 pub enum Access {
     Socket(PathBuf),
-    Address { address: SocketAddr, token: String },
-    Folder { spool: Spool, desk: Desk, pages: Router, decisions: Decisions },
+    Address {
+        address: SocketAddr,
+        token: String,
+    },
+    Folder {
+        spool: Spool,
+        desk: Desk,
+        pages: Router,
+        decisions: Decisions,
+    },
     /// A gateway of a cluster, all its pods, through the operator.
     Cluster(Box<Remote>),
 }

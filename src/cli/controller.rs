@@ -75,7 +75,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     namespaces.retain(|namespace| !namespace.is_empty());
     // A pod that is started again under its old name is another candidate.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
-    let options = Options { namespaces, image, admin, own_namespace, lease, identity, control_ca, api, service, audit };
+    let options =
+        Options { namespaces, image, admin, own_namespace, lease, identity, control_ca, api, service, audit };
     super::runtime()?.block_on(async {
         let shutdown = CancellationToken::new();
         let end = shutdown.clone();

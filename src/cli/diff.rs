@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let now = args.at.unwrap_or_else(Timestamp::now);
     let gateway = args.gateway.as_deref();
-    let configured = |folder: &Path| -> anyhow::Result<Configured> { Ok(Folder::read(folder)?.gateway(gateway)?) };
+    let configured =
+        |folder: &Path| -> anyhow::Result<Configured> { Ok(Folder::read(folder)?.gateway(gateway)?) };
     let (before, after) = match &args.after {
         Some(after) => (configured(&args.before)?, configured(after)?),
         None if args.cluster.is_meant() => cli::runtime()?.block_on(async {

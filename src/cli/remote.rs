@@ -6,7 +6,6 @@ pub mod bundle;
 mod forward;
 pub mod objects;
 
-
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -54,14 +53,24 @@ pub struct Cluster {
     #[arg(long, value_name = "FILE", global = true, help_heading = "In a cluster")]
     kubeconfig: Option<PathBuf>,
     /// Where the operator is: its namespace and release
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "postern-system/postern", global = true, help_heading = "In a cluster")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        default_value = "postern-system/postern",
+        global = true,
+        help_heading = "In a cluster"
+    )]
     operator: String,
 }
 
 impl Cluster {
     /// Whether the cluster is meant and not this machine.
     pub fn is_meant(&self) -> bool {
-        is_plugin() || self.cluster || self.namespace.is_some() || self.context.is_some() || self.kubeconfig.is_some()
+        is_plugin()
+            || self.cluster
+            || self.namespace.is_some()
+            || self.context.is_some()
+            || self.kubeconfig.is_some()
     }
 
     /// The namespace that is meant.
@@ -91,7 +100,9 @@ impl Cluster {
             }
             None => Config::from_kubeconfig(&options).await,
         };
-        self.within(config.context("no way to the cluster: give --kubeconfig and --context, or set KUBECONFIG")?)
+        self.within(
+            config.context("no way to the cluster: give --kubeconfig and --context, or set KUBECONFIG")?,
+        )
     }
 
     fn within(&self, config: Config) -> anyhow::Result<Remote> {
@@ -99,7 +110,8 @@ impl Cluster {
             bail!("--operator {}: expected NAMESPACE/NAME", self.operator);
         };
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config.clone()).context("cannot set up the connection to the API server")?;
+        let client =
+            Client::try_from(config.clone()).context("cannot set up the connection to the API server")?;
         Ok(Remote {
             client,
             config,
@@ -145,7 +157,11 @@ impl Remote {
     }
 
     /// The same, and what comes is read by the caller as it comes.
-    pub async fn open(&self, method: Method, path: &str) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
         let mut line = self.line.lock().await;
         if line.as_ref().is_none_or(|line| line.sender.is_closed()) {
             *line = Some(self.dial().await?);

@@ -96,10 +96,11 @@ async fn on_gateway(
         return refuse(StatusCode::NOT_FOUND, format!("there is no {method} {rest} of a gateway"));
     };
     let gateway = ObjectKey::new(namespace, gateway);
-    let caller = match office.admit(&headers, &peer, act.right, &gateway.namespace, &gateway.name, act.name).await {
-        Ok(caller) => caller,
-        Err(denied) => return denied.into_response(),
-    };
+    let caller =
+        match office.admit(&headers, &peer, act.right, &gateway.namespace, &gateway.name, act.name).await {
+            Ok(caller) => caller,
+            Err(denied) => return denied.into_response(),
+        };
     let request = Request { caller, act, gateway, query: query.unwrap_or_default() };
     let working = Arc::clone(&office);
     let done = office.acts.spawn(async move { working.act(request).await });
@@ -117,8 +118,12 @@ impl Office {
         name: &str,
         act: &str,
     ) -> Result<Caller, Denied> {
-        let caller = who::caller(&self.client, headers, peer).await.inspect_err(|_| self.metrics.api_asked("refused"))?;
-        let Err(denied) = who::may(&self.client, &caller, right, namespace, name).await else { return Ok(caller) };
+        let caller = who::caller(&self.client, headers, peer)
+            .await
+            .inspect_err(|_| self.metrics.api_asked("refused"))?;
+        let Err(denied) = who::may(&self.client, &caller, right, namespace, name).await else {
+            return Ok(caller);
+        };
         self.metrics.api_asked("refused");
         if denied.status == StatusCode::FORBIDDEN {
             let object = if name.is_empty() { "Audit" } else { "OutboundGateway" };
@@ -134,8 +139,11 @@ impl Office {
 
     async fn act(&self, request: Request) -> Response {
         let Request { caller, act, gateway, query } = request;
-        let object =
-            ObjectId { kind: ObjectKind::OutboundGateway, namespace: gateway.namespace.clone(), name: gateway.name.clone() };
+        let object = ObjectId {
+            kind: ObjectKind::OutboundGateway,
+            namespace: gateway.namespace.clone(),
+            name: gateway.name.clone(),
+        };
         if self.world.entry(&object).is_none() {
             self.metrics.api_asked("failed");
             return refuse(StatusCode::NOT_FOUND, format!("there is no OutboundGateway {gateway}"));
@@ -150,7 +158,9 @@ impl Office {
         if let Err(unrecorded) = self.ledger.record(vec![about(Event::Act)]).await {
             self.metrics.api_asked("unrecorded");
             error!(error = %unrecorded, user = caller.name, act = act.name, "an act is refused: it cannot be recorded");
-            let why = format!("AuditUnwritable: nothing was done, because what is done must be recorded: {unrecorded}");
+            let why = format!(
+                "AuditUnwritable: nothing was done, because what is done must be recorded: {unrecorded}"
+            );
             return refuse(StatusCode::SERVICE_UNAVAILABLE, why);
         }
         let answers = pods::ask(self, &gateway, &act, &query, &caller.name).await;

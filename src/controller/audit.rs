@@ -84,14 +84,18 @@ impl Ledger {
     async fn open(&self, store: &Store, who: &str) -> bool {
         let limits = Limits { retention: store.retention, ..Limits::default() };
         let (folder, who) = (store.folder.clone(), who.to_owned());
-        let opened = tokio::task::spawn_blocking(move || Log::open(&folder, limits, &who, Timestamp::now())).await;
+        let opened =
+            tokio::task::spawn_blocking(move || Log::open(&folder, limits, &who, Timestamp::now())).await;
         match opened {
             Ok(Ok((log, opening))) => {
                 if let Some((file, octets)) = opening.repaired {
                     warn!(file, octets, "the audit log ended in an unfinished line; it is cut off");
                 }
                 if let Some(place) = opening.damaged {
-                    error!(place, "the audit log is damaged: see `postern audit verify`; it goes on behind that");
+                    error!(
+                        place,
+                        "the audit log is damaged: see `postern audit verify`; it goes on behind that"
+                    );
                 }
                 info!(head = %log.head(), folder = %log.folder().display(), "audit log opened");
                 *lock(&self.log) = State::Open(Box::new(log));

@@ -181,7 +181,13 @@ impl World {
             waiting: watch::scopes(&namespaces).collect(),
             ..State::default()
         };
-        Arc::new(Self { client, namespaces, state: Mutex::new(state), outline: Bell::default(), observer: Observer::default() })
+        Arc::new(Self {
+            client,
+            namespaces,
+            state: Mutex::new(state),
+            outline: Bell::default(),
+            observer: Observer::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -19,7 +19,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("published", &["api", "translate", "bundle", "mail"]),
     ("manifest", &["api", "translate", "bundle", "mail"]),
     ("gateway", &["smtp", "policy", "spool", "delivery", "bundle", "admin", "audit", "loops", "mail"]),
-    ("controller", &["api", "translate", "policy", "bundle", "directory", "published", "admin", "audit", "mail"]),
+    (
+        "controller",
+        &["api", "translate", "policy", "bundle", "directory", "published", "admin", "audit", "mail"],
+    ),
     ("audit", &[]),
     ("admin", &[]),
     ("telemetry", &[]),

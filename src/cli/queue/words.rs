@@ -132,7 +132,8 @@ pub fn add(sum: &mut Acted, part: &Acted) {
     sum.busy += part.busy;
     sum.paused += part.paused;
     sum.next.clone_from(&part.next);
-    sum.missing.extend(part.missing.iter().filter(|pod| !sum.missing.contains(pod)).cloned().collect::<Vec<_>>());
+    sum.missing
+        .extend(part.missing.iter().filter(|pod| !sum.missing.contains(pod)).cloned().collect::<Vec<_>>());
 }
 
 /// A message for a terminal, which must not obey it.

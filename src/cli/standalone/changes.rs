@@ -173,10 +173,12 @@ fn forms(loaded: &Loaded) -> BTreeMap<String, Form> {
 
 fn add<K: Kind + Serialize>(forms: &mut BTreeMap<String, Form>, object: &K) {
     let mut whole = serde_json::to_value(object).expect("an object is plain data");
-    let content = json!({
-        "metadata": {"labels": object.labels(), "annotations": object.annotations()},
-        "spec": whole["spec"].take(),
-    });
+    let mut content = json!({"spec": whole["spec"].take()});
+    for (name, map) in [("labels", object.labels()), ("annotations", object.annotations())] {
+        if !map.is_empty() {
+            content["metadata"][name] = json!(map);
+        }
+    }
     let generation = object.meta().generation.unwrap_or(0);
     forms.insert(origin(object).object.to_string(), Form { generation, content });
 }

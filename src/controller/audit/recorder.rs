@@ -244,9 +244,20 @@ fn unit(spec: &Value) -> Option<String> {
 }
 
 fn whole(kept: &Kept) -> Value {
-    json!({"metadata": {"labels": kept.labels, "annotations": kept.annotations}, "spec": kept.spec})
+    parts(&kept.labels, &kept.annotations, &kept.spec)
 }
 
 fn whole_form(form: &Form) -> Value {
-    json!({"metadata": {"labels": form.labels, "annotations": form.annotations}, "spec": form.spec})
+    parts(&form.labels, &form.annotations, &form.spec)
+}
+
+/// No labels and an empty set of them are the same.
+fn parts(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>, spec: &Value) -> Value {
+    let mut whole = json!({ "spec": spec });
+    for (name, map) in [("labels", labels), ("annotations", annotations)] {
+        if !map.is_empty() {
+            whole["metadata"][name] = json!(map);
+        }
+    }
+    whole
 }

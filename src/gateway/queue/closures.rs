@@ -31,7 +31,10 @@ pub struct PauseRow {
 }
 
 pub fn rows(closures: &Closures) -> Vec<PauseRow> {
-    closures.iter().map(|(closed, pause)| PauseRow { closed: closed.clone(), pause: pause.clone(), pod: None }).collect()
+    closures
+        .iter()
+        .map(|(closed, pause)| PauseRow { closed: closed.clone(), pause: pause.clone(), pod: None })
+        .collect()
 }
 
 pub fn read(path: &Path) -> Result<Closures, ClosuresError> {
