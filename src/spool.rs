@@ -26,7 +26,7 @@ mod texts;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -194,6 +194,7 @@ pub struct Spool {
 /// Owns the two threads: when the last handle goes, they write what is left and end.
 struct Inner {
     shared: Arc<Shared>,
+    committer: Arc<Mutex<Committer>>,
     dir: PathBuf,
     threads: Mutex<Option<Threads>>,
 }
@@ -252,17 +253,20 @@ impl Spool {
             chores,
             spare: Mutex::new(None),
             readers: Readers::default(),
+            writers: AtomicUsize::new(0),
             next_segment: AtomicU64::new(next_segment),
             counters: Counters { damaged: AtomicU64::new(damaged), ..Counters::default() },
             failing: AtomicBool::new(false),
             room: Room::new(space, sizes.reserve),
         });
-        let committer = Committer::new(shared.clone(), ends);
+        let committer = Arc::new(Mutex::new(Committer::new(shared.clone(), ends)));
+        let thread = committer.clone();
+        let commit = move || Committer::run(&thread);
         let sweeper = Sweeper::new(shared.clone());
-        let committer = thread::Builder::new().name("spool-commit".into()).spawn(|| committer.run())?;
+        let committing = thread::Builder::new().name("spool-commit".into()).spawn(commit)?;
         let sweeper = thread::Builder::new().name("spool-sweep".into()).spawn(move || sweeper.run(&to_do))?;
-        let threads = Mutex::new(Some(Threads { committer, sweeper }));
-        Ok((Spool { inner: Arc::new(Inner { shared, dir: dir.to_owned(), threads }) }, recovery))
+        let threads = Mutex::new(Some(Threads { committer: committing, sweeper }));
+        Ok((Spool { inner: Arc::new(Inner { shared, committer, dir: dir.to_owned(), threads }) }, recovery))
     }
 
     /// The folder, for small files of the owner beside the segments.
@@ -347,7 +351,13 @@ impl Spool {
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
         let (reply, answer) = Reply::new();
-        self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
+        let batch = Batch { messages, fates, bodies, durable, reply };
+        let shared = &self.inner.shared;
+        let left =
+            if durable { Committer::commit_alone(&self.inner.committer, shared, batch) } else { Err(batch) };
+        if let Err(batch) = left {
+            shared.queue.push(batch);
+        }
         match answer.await {
             Ok(result) => result.map(|()| queued),
             Err(_) => Err(CommitError::Io(Arc::new(io::Error::other("the spool is closed")))),

@@ -8,6 +8,7 @@ macro_rules! tell {
     }};
 }
 
+mod alone;
 mod crash;
 mod damage;
 mod folder;
