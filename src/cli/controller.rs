@@ -2,10 +2,15 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
+use super::WrongUse;
+use crate::controller::audit::Store;
 use crate::controller::installed::Finding;
 use crate::controller::{self, Options};
 
@@ -34,6 +39,19 @@ pub struct Args {
     /// Name of the Secret that keeps the CA of the control port
     #[arg(long, value_name = "NAME", env = "POSTERN_CONTROL_CA", default_value = "postern-control-ca")]
     control_ca: String,
+    /// The API for people: queue, quarantine, tests, audit log
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8443")]
+    api: SocketAddr,
+    /// Name of the Service in front of it, which its certificate bears; the ConfigMap with its authority is
+    /// NAME-api
+    #[arg(long, value_name = "NAME", env = "POSTERN_SERVICE", default_value = "postern")]
+    service: String,
+    /// Folder of the audit log. Without it nothing is recorded, and nothing is done through the API
+    #[arg(long, value_name = "DIR", env = "POSTERN_AUDIT")]
+    audit: Option<PathBuf>,
+    /// How long records are kept, such as 9600h (400 days)
+    #[arg(long, value_name = "DURATION", env = "POSTERN_AUDIT_RETENTION", default_value = "9600h")]
+    audit_retention: SignedDuration,
     /// This pod's name
     #[arg(long, value_name = "NAME", env = "POSTERN_POD", default_value_t = super::host_name())]
     pod: String,
@@ -44,11 +62,28 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { mut namespaces, image, admin, own_namespace, lease, control_ca, pod, check } = args;
+    let Args {
+        mut namespaces,
+        image,
+        admin,
+        own_namespace,
+        lease,
+        control_ca,
+        api,
+        service,
+        audit,
+        audit_retention,
+        pod,
+        check,
+    } = args;
+    let retention = Duration::try_from(audit_retention)
+        .map_err(|_| WrongUse(format!("--audit-retention {audit_retention}: it cannot be negative")))?;
+    let audit = audit.map(|folder| Store { folder, retention });
     namespaces.retain(|namespace| !namespace.is_empty());
     // A pod that is started again under its old name is another candidate.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
-    let options = Options { namespaces, image, admin, own_namespace, lease, identity, control_ca };
+    let options =
+        Options { namespaces, image, admin, own_namespace, lease, identity, control_ca, api, service, audit };
     if check {
         return report(&super::runtime()?.block_on(controller::check(&options))?);
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::delivery::{Pauses, Throttle};
+use crate::gateway::access::trail::Trail;
 use crate::gateway::decisions::Matches;
 use crate::gateway::handover::Place;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
@@ -50,6 +51,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let throttle = Throttle::kept_in(&args.spool);
+    let trail = Trail::open(&args.spool.join("audit"), &args.pod);
     let options = Options {
         source: Source::Mount { bundle: args.bundle, secrets: args.secrets },
         spool: args.spool,
@@ -62,6 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             hand_over_on_exit: args.hand_over_on_exit.map(Duration::from_secs),
         }),
         token: None,
+        trail,
         drain_lag: Duration::from_secs(args.drain_lag),
         pod: args.pod,
         hostname: super::host_name(),

@@ -1,7 +1,7 @@
 //! What each gateway pod says of itself: a long poll on its control port, one task per pod, mutual TLS both
 //! ways. Only the newest answer of a pod is kept.
 
-mod line;
+pub mod line;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

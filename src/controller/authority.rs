@@ -24,7 +24,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Days a leaf lasts; it is made anew when a third of that is left.
 const LEAF_DAYS: i64 = 90;
@@ -33,6 +33,9 @@ const LEAF_DAYS: i64 = 90;
 const CA_YEARS: i64 = 10;
 
 pub use crate::bundle::names::{CONTROLLER as CONTROLLER_NAME, gateway as gateway_name};
+
+/// The name in the certificate of the operator's API, whatever the address it is reached by.
+pub const API_NAME: &str = "api.postern.internal";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -93,7 +96,7 @@ impl Authority {
     /// What the pods of a gateway answer with.
     pub fn for_gateway(&self, namespace: &str, gateway: &str, today: Date) -> Result<Pair, AuthorityError> {
         let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(&gateway_name(namespace, gateway), &usages, today)
+        self.issue(&[gateway_name(namespace, gateway)], &usages, today)
     }
 
     /// Whether a gateway's stored pair still serves: signed by this authority, right name, lasts long enough.
@@ -120,13 +123,37 @@ impl Authority {
 
     /// The controller's side of the control port, with a client certificate made for this process.
     pub fn client(&self, today: Date) -> Result<Arc<ClientConfig>, AuthorityError> {
-        let pair = self.issue(CONTROLLER_NAME, &[ExtendedKeyUsagePurpose::ClientAuth], today)?;
+        let pair = self.issue(&[CONTROLLER_NAME.to_owned()], &[ExtendedKeyUsagePurpose::ClientAuth], today)?;
         let (certificate, key) = pair.identity()?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(self.roots()?)
             .with_client_auth_cert(vec![certificate], key)?;
         Ok(Arc::new(config))
+    }
+
+    /// The API's side of a connection: a certificate for these names made for this process. `clients`: authorities
+    /// whose certificates say who a client is; nobody has to show one.
+    pub fn server(
+        &self,
+        names: &[String],
+        clients: Option<RootCertStore>,
+        today: Date,
+    ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let (certificate, key) = self.issue(names, &[ExtendedKeyUsagePurpose::ServerAuth], today)?.identity()?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let verifier = verifier.allow_unauthenticated().build();
+                config.with_client_cert_verifier(
+                    verifier.map_err(|error| AuthorityError::Unusable(error.to_string()))?,
+                )
+            }
+        };
+        Ok(Arc::new(config.with_single_cert(vec![certificate], key)?))
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, AuthorityError> {
@@ -137,12 +164,12 @@ impl Authority {
 
     fn issue(
         &self,
-        name: &str,
+        names: &[String],
         usages: &[ExtendedKeyUsagePurpose],
         today: Date,
     ) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "postern");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

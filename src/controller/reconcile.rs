@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::acks::{Acks, Dialler};
 use super::apply::{Applier, ApplyError};
+use super::audit::Ledger;
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
@@ -74,6 +75,8 @@ pub struct Context {
     pub published: Arc<published::Keeper>,
     pub authority: Arc<Authority>,
     pub dial: Dialler,
+    /// The audit log.
+    pub ledger: Arc<Ledger>,
     pub site: Site,
     pub bounds: Bounds,
 }
@@ -500,6 +503,7 @@ impl Driver {
             let told = News { tone: Tone::Good, reason: "ClientRangesChanged", note: news.to_string() };
             self.ctx.statuses.announce(&self.id(), &subject.uid, told).await;
         }
+        self.ctx.ledger.client_ranges(&self.id(), news).await;
     }
 
     /// Applies the objects that run the pods. What goes wrong here (a quota, a node selector that cannot be)

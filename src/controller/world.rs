@@ -22,6 +22,7 @@ use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::address_lists::Memo;
 use crate::translate::{Malformed, ObjectKey, Resources};
 
+use super::audit::Observer;
 use super::rollout::Pod;
 use super::status::Status;
 
@@ -36,6 +37,8 @@ pub struct World {
     state: Mutex<State>,
     /// Rings when gateways come or go, or objects that no gateway looks after change.
     pub outline: Bell,
+    /// What is shown of our kinds, for the audit log.
+    pub observer: Observer,
 }
 
 #[derive(Default)]
@@ -183,7 +186,13 @@ impl World {
             waiting: watch::scopes(&namespaces).collect(),
             ..State::default()
         };
-        Arc::new(Self { client, namespaces, state: Mutex::new(state), outline: Bell::default() })
+        Arc::new(Self {
+            client,
+            namespaces,
+            state: Mutex::new(state),
+            outline: Bell::default(),
+            observer: Observer::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

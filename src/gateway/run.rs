@@ -20,10 +20,11 @@ use crate::delivery::outcome::Trouble;
 use crate::delivery::routes::Label;
 use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Throttle, Worker};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::trail::{self, Trail};
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budgets;
 use crate::gateway::control;
-use crate::gateway::decisions::{Decisions, Limits, Matches};
+use crate::gateway::decisions::{self, Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
 use crate::gateway::handover::receive::{self, Receiver};
 use crate::gateway::handover::{self, Exit, Handover, Lamp, Peers, Place, Sender};
@@ -51,6 +52,8 @@ pub struct Options {
     /// Without a control port: who has this file's secret may look at held mail and decide about it, on the
     /// admin address. Made if it is not there.
     pub token: Option<PathBuf>,
+    /// Where acts of people on this machine are recorded.
+    pub trail: Trail,
     pub drain_lag: Duration,
     pub pod: String,
     /// Used for banner and EHLO when the gateway has no `hostname`.
@@ -186,6 +189,7 @@ impl Gateway {
             admin,
             control,
             token,
+            trail,
             drain_lag,
             pod,
             hostname,
@@ -306,6 +310,8 @@ impl Gateway {
         let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone(), throttle.clone());
         let mail_pages = mail_pages.merge(probe::http::api(prober.clone()));
+        let mail_pages = mail_pages.merge(decisions::http::api(folder.clone()));
+        let mail_pages = trail::audited(mail_pages, trail);
         let control_pages = control_pages.merge(probe::http::results(prober.clone()));
         let matches = decisions.matches().clone();
         let status_page =

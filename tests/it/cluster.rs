@@ -1,6 +1,7 @@
 //! Postern on a real Kubernetes: installed by Helm, driven by kubectl, mail by swaks through Services to a real
 //! Postfix over verified TLS.
 
+mod audited;
 mod faults;
 mod gitops;
 mod install;

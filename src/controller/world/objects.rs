@@ -94,7 +94,7 @@ fn changed(state: &State, outline: &Bell, id: &ObjectId, gateway: &ObjectKey, be
     }
 }
 
-fn id(kind: ObjectKind, object: &DynamicObject) -> ObjectId {
+pub(super) fn id(kind: ObjectKind, object: &DynamicObject) -> ObjectId {
     ObjectId { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 

@@ -25,7 +25,7 @@ use super::{Child, ChildKind, State, Version, World, now, objects};
 use crate::api::{
     AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
 };
-use crate::bundle::document::ObjectKind;
+use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::bundle::{MaterialKind, Sequence};
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION};
 use crate::controller::metrics::Metrics;
@@ -137,9 +137,19 @@ impl Run {
         let world = self.world.clone();
         self.follow(
             stream,
-            |state, object| objects::apply(state, &world.outline, kind, object, now()),
-            |state, object| objects::delete(state, &world.outline, kind, &object),
-            |state, listed| objects::keep(state, &world.outline, kind, listed),
+            |state, object| {
+                world.observer.shows(kind, &object);
+                objects::apply(state, &world.outline, kind, object, now());
+            },
+            |state, object| {
+                world.observer.gone(&objects::id(kind, &object));
+                objects::delete(state, &world.outline, kind, &object);
+            },
+            |state, listed| {
+                let lacks = |id: &ObjectId| listed.lacks(&ObjectKey::new(&id.namespace, &id.name));
+                world.observer.listed(kind, lacks);
+                objects::keep(state, &world.outline, kind, listed);
+            },
         )
         .await;
     }
