@@ -29,13 +29,14 @@ const KINDS: [ObjectKind; 7] = [
 ];
 
 /// Conditions that somebody should hear of, and the state in which they are bad news.
-const WARNINGS: [(ConditionType, State); 13] = [
+const WARNINGS: [(ConditionType, State); 14] = [
     (ConditionType::MailDeferred, State::True),
     (ConditionType::AcceptsMail, State::False),
     (ConditionType::TLSVerified, State::False),
     (ConditionType::SPFAligned, State::False),
     (ConditionType::DKIMPublished, State::False),
     (ConditionType::ClientRangesHeld, State::True),
+    (ConditionType::ScalingDown, State::True),
     (ConditionType::Conflicted, State::True),
     (ConditionType::BreaksUpstreamDKIM, State::True),
     (ConditionType::UnauthenticatedBypass, State::True),
