@@ -13,6 +13,7 @@ use postern::bundle::Bundle;
 use crate::kill::{client, number_from};
 use crate::support::client::{Client, send};
 use crate::support::inbox::Inbox;
+use crate::support::load::Load;
 use crate::support::pods::{Pods, https, papers};
 use crate::support::{tell, wait_for};
 
@@ -196,6 +197,41 @@ fn r162_a_pod_whose_volume_dies_with_it_hands_over_before_it_ends() {
     sink.set_busy(false);
     deliver(&pods, 0);
     assert_eq!(sink.wait(100).len(), 100);
+}
+
+/// A restarted pod, again and again, as a rolling update does it; the client knows one address only.
+#[test]
+fn r162_a_pod_that_ends_and_starts_again_under_load_breaks_no_transaction() {
+    let sink = Inbox::start();
+    let mut pods = Pods::start("restarts", 1, bundle(&sink));
+    let load = Load::start("restarts", pods.all[0].smtp, 200, 2000);
+    for round in 1..=6 {
+        let wanted = load.accepted() + 100;
+        wait_for("the load runs", Duration::from_secs(60), || (load.accepted() >= wanted).then_some(()));
+        pods.terminate(0);
+        pods.wait_ended(0);
+        pods.run(0, &[]);
+        pods.wait_running(0);
+        assert!(load.accepted() > 100 * round / 2, "some mail is taken between two restarts");
+    }
+    let report = load.finish();
+    deliver(&pods, 0);
+    wait_for("the spool is empty", Duration::from_secs(60), || (pods.queued(0) == 0).then_some(()));
+    let copies = subjects(&sink);
+    let lost: Vec<_> = report.accepted.iter().filter(|subject| !copies.contains_key(*subject)).collect();
+    let doubled: usize = copies.values().map(|count| count - 1).sum();
+    tell(&format!(
+        "6 restarts under 200 messages/s: accepted {}, lost {}, duplicates {doubled}, told later before a transaction \
+         {}, not connected {}, broken transactions {}",
+        report.accepted.len(),
+        lost.len(),
+        report.told_later,
+        report.not_begun,
+        report.broken.len()
+    ));
+    assert!(report.broken.is_empty(), "{:?}", report.broken);
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    assert_eq!(doubled, 0, "nothing was killed");
 }
 
 #[test]

@@ -86,8 +86,9 @@ impl Driver {
             scene.blank = &blank;
         }
         let mut next = life::plan(wish, scene);
-        if wish.replicas == 0 && next.verdict.is_none() {
-            next.verdict = self.said_before();
+        if wish.replicas == 0 && !wish.ephemeral && next.verdict.is_none() {
+            let said = self.life.next.verdict.take().filter(|verdict| verdict.reason == Reason::NoPeer);
+            next.verdict = said.or_else(|| self.said_before());
         }
         if next.leaving != self.life.next.leaving {
             tracing::info!(gateway = %self.key, leaving = ?next.leaving, "pods that are to leave");
