@@ -244,6 +244,10 @@ async fn open_api(
     on_duty: &watch::Sender<Duty>,
     stop: &CancellationToken,
 ) {
+    if options.audit.is_none() {
+        // What cannot be recorded is not done: there is nothing to serve.
+        return;
+    }
     let names = front::names(&options.own_namespace, &options.service);
     let config_map = format!("{}-api", options.service);
     let pages = api::pages(office.clone());

@@ -37,7 +37,9 @@ use super::units::Quantity;
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = cel(&[checks::CLUSTER_POLICY]))]
 pub struct OutboundGatewaySpec {
-    /// Number of pods. The scale subresource points here, for `kubectl scale` and autoscalers.
+    /// Number of pods. The scale subresource points here, for `kubectl scale` and autoscalers. With fewer pods
+    /// those with the highest numbers hand their mail to the others before they go (condition ScalingDown); with
+    /// none, mail stays in the volume claims.
     #[serde(default = "replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
@@ -281,8 +283,8 @@ pub struct DefaultRoute {
     checks::STORAGE_GROWS,
 ]))]
 pub struct Storage {
-    /// Keep mail in a volume that dies with its pod. Mail that was accepted is lost when a pod is deleted:
-    /// for tests.
+    /// Keep mail in a volume that dies with its pod. A pod that is deleted hands its mail to the others first,
+    /// within the 300 s of its grace period; what is left then, or when a pod or its node just dies, is lost.
     #[serde(default)]
     pub ephemeral: bool,
     /// Size of the volume of each pod; default 10Gi. It can grow, never shrink.

@@ -78,14 +78,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Folder::read(&args.dir)?.choose(args.gateway.as_deref())?;
     std::fs::create_dir_all(&args.state)
         .with_context(|| format!("cannot make the state folder {}", args.state.display()))?;
-    super::runtime()?.block_on(serve(args))
+    let trail = Trail::open(&args.state.join("audit"), "standalone");
+    super::runtime()?.block_on(serve(args, trail))
 }
 
-async fn serve(args: Args) -> anyhow::Result<ExitCode> {
+async fn serve(args: Args, trail: Trail) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
     let spool = args.state.join("spool");
-    let trail = Trail::open(&args.state.join("audit"), "standalone");
     let throttle = Throttle::kept_in(&spool);
     let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);

@@ -517,7 +517,10 @@ impl Driver {
                 self.apply_failures = Failures::default();
                 self.trouble.take_if(|trouble| trouble.reason == Reason::PublishFailed);
             }
-            Err(ControlError::Api(error)) if error.is_namespace_going() => self.apply_failures.one_more(),
+            // Gone, or somebody wrote in between: nothing to say of it.
+            Err(ControlError::Api(error)) if error.is_namespace_going() || error.is_conflict() => {
+                self.apply_failures.one_more();
+            }
             Err(error) => {
                 warn!(gateway = %self.key, %error, "cannot bring its objects about; it is tried again");
                 self.apply_failures.one_more();

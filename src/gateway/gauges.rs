@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -36,6 +37,11 @@ impl Collector for Gauges {
         let routes = closures.keys().filter(|closed| matches!(closed, Closed::Route(_))).count() as u64;
         let domains = closures.len() as u64 - routes;
         let gauges = [
+            (
+                "postern_queue_oldest_due_seconds",
+                "How long the message has waited that has waited longest for its turn to be attempted",
+                self.spool.longest_wait(Timestamp::now()).as_secs(),
+            ),
             ("postern_queue_messages", "Accepted messages with a recipient that waits", stats.messages),
             ("postern_queue_recipients", "Recipients that wait for their delivery", stats.recipients),
             ("postern_held_recipients", "Recipients in quarantine", stats.held_recipients),
@@ -66,6 +72,7 @@ impl Collector for Gauges {
             ("postern_queue_delivered", "Recipients that left the spool delivered", stats.delivered),
             ("postern_queue_failed", "Recipients that left the spool without delivery", stats.failed),
             ("postern_queue_released", "Recipients that left the quarantine", stats.released),
+            ("postern_queue_handed_over", "Recipients that went to another pod", stats.handed_over),
             ("postern_queue_lost", "Recipients whose message the disk gave back no more", stats.lost),
             ("postern_spool_commits", "Calls of the spool that made something durable", stats.commits),
             ("postern_spool_syncs", "Times the spool synced its log to the disk", stats.syncs),

@@ -250,6 +250,8 @@ impl Handover {
     async fn go(&mut self, cause: Cause, stop: &CancellationToken) {
         tracing::info!(messages = self.spool.len(), "handing the mail over to other pods");
         let mut idle = Instant::now();
+        // What was told of an earlier time is no news of this one.
+        self.told = None;
         let given = self.sender.given;
         while !stop.is_cancelled() && self.holds(cause) {
             let round = {
@@ -280,8 +282,8 @@ impl Handover {
                     report.empty = true;
                     report.problem = None;
                     tracing::info!(handed_over = report.handed_over, "nothing is left here");
-                    self.sender.take_leave().await;
                     self.told(cause, report);
+                    self.sender.take_leave().await;
                     return self.rest(cause, stop).await;
                 }
                 self.spool.seal(false);

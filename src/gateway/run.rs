@@ -150,8 +150,7 @@ async fn deliver(
     allowance: Allowance,
     pauses: Pauses,
     config: delivery::Config,
-    mut lamp: Lamp,
-    stop: CancellationToken,
+    (mut lamp, stop): (Lamp, CancellationToken),
 ) {
     tokio::select! {
         () = routes.live.news(Sequence::default(), Sequence(u64::MAX)) => {}
@@ -296,8 +295,7 @@ impl Gateway {
                 throttle: throttle.clone(),
                 ..delivery::Config::default()
             },
-            lamp,
-            no_more.clone(),
+            (lamp, no_more.clone()),
         ));
 
         let stop = CancellationToken::new();

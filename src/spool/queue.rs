@@ -4,6 +4,7 @@
 use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task;
@@ -11,7 +12,7 @@ use tokio::task;
 use super::entry::{Entry, Fate};
 use super::handout::{Found, find};
 use super::id::QueueId;
-use super::items::State;
+use super::items::{State, nanos};
 use super::shared::Shared;
 use super::{Spool, Summary};
 
@@ -59,6 +60,22 @@ impl Spool {
             standings
         };
         task::spawn_blocking(read).await.unwrap_or_default()
+    }
+
+    /// For how long the message has waited that has waited longest for its turn; since its arrival, or since
+    /// its retry was due. Looks at
+    /// every message, a thousand at a time and the lock free in between.
+    pub fn longest_wait(&self, now: Timestamp) -> Duration {
+        let mut oldest = nanos(now);
+        for step in 0.. {
+            // In its own statement: the lock is let go after each step.
+            let since = self.inner.shared.index().overdue_since(step, nanos(now));
+            match since {
+                Some(since) => oldest = oldest.min(since.unwrap_or(oldest)),
+                None => break,
+            }
+        }
+        Duration::from_nanos(u64::try_from(nanos(now).saturating_sub(oldest)).unwrap_or(0))
     }
 
     /// Makes recipients due at this time; with `sooner` only those that would be due later. Those that are

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod architecture;
+mod audit;
 mod chart;
 mod cluster;
 mod dialogue;

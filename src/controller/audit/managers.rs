@@ -1,6 +1,8 @@
 //! Who changed what: the API server notes for each field manager which fields are its own, and when it wrote last.
 //! Pure.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,19 +42,28 @@ pub fn of(entries: Vec<ManagedFieldsEntry>) -> Vec<Manager> {
     managers.collect()
 }
 
-/// Who has written since `before`. Times have seconds only: of two writes by one manager in one second the second
-/// shows nowhere, and then it was the one who wrote last.
+/// Who has written since `before`: those who are new, and those whose time is another. (Whoever lost a field to
+/// somebody else keeps his time.) Times have seconds only: of two writes by one manager in one second the second
+/// shows at most in his fields, else it was the one who wrote last.
 pub fn acting(before: &[Known], now: &[Manager]) -> Vec<String> {
-    let new = |manager: &&Manager| !before.contains(&manager.known);
-    let mut names: Vec<String> = now.iter().filter(new).map(|manager| manager.known.name.clone()).collect();
-    if names.is_empty() {
-        let last = now.iter().filter_map(|manager| manager.known.time.as_ref()).max();
-        let latest = now.iter().filter(|manager| manager.known.time.as_ref() == last);
-        names = latest.map(|manager| manager.known.name.clone()).collect();
-    }
-    names.sort();
-    names.dedup();
-    names
+    let same = |manager: &Known| {
+        before.iter().find(|known| (&known.name, &known.operation) == (&manager.name, &manager.operation))
+    };
+    let at_another_time = |known: &Known| same(known).is_none_or(|before| before.time != known.time);
+    let with_other_fields = |known: &Known| same(known).is_none_or(|before| before.fields != known.fields);
+    let last = now.iter().filter_map(|manager| manager.known.time.as_ref()).max();
+    let at_last = |known: &Known| known.time.as_ref() == last;
+    let those = |chosen: &dyn Fn(&Known) -> bool| -> BTreeSet<String> {
+        let chosen = now.iter().filter(|manager| chosen(&manager.known));
+        chosen.map(|manager| manager.known.name.clone()).collect()
+    };
+    let found = [
+        those(&at_another_time),
+        those(&|known| with_other_fields(known) && at_last(known)),
+        those(&with_other_fields),
+        those(&at_last),
+    ];
+    found.into_iter().find(|names| !names.is_empty()).unwrap_or_default().into_iter().collect()
 }
 
 /// Whose a field is, or the nearest thing around it that is somebody's.

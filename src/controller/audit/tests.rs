@@ -231,6 +231,20 @@ fn the_owner_of_a_field_is_the_one_who_has_just_it() {
 }
 
 #[test]
+fn whoever_loses_a_field_to_somebody_else_has_not_written() {
+    let of = |writers: &[(&str, &str, Value)]| managers::of(object(1, 5, writers).managed_fields().to_vec());
+    let before = of(&[("alice", "2026-11-22T10:00:00Z", both())]);
+    let known: Vec<_> = before.iter().map(|manager| manager.known.clone()).collect();
+    let taken = of(&[
+        ("alice", "2026-11-22T10:00:00Z", json!({"f:spec": {"f:organizationalUnit": {}}})),
+        ("bob", "2026-11-22T10:00:07Z", json!({"f:spec": {"f:priority": {}}})),
+    ]);
+    assert_eq!(managers::acting(&known, &taken), ["bob"]);
+    // The same second, and nothing shows but that somebody wrote.
+    assert_eq!(managers::acting(&known, &before), ["alice"]);
+}
+
+#[test]
 fn r145_the_source_is_told_by_the_name_of_the_manager() {
     let of = |name: &str| source(&[name.to_owned()]);
     assert_eq!(of("kubectl-client-side-apply").as_deref(), Some("kubectl"));

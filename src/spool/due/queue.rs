@@ -194,6 +194,23 @@ impl Index {
         Some(ids.len())
     }
 
+    /// Among the messages of one step through all of them: since when the one waits that has waited longest for its
+    /// turn. That is its arrival if it was never attempted and its turn is to come within a minute, else the time
+    /// for which its attempt was set. Those in delivery's hands have their turn. `None` behind the last step.
+    pub fn overdue_since(&self, step: usize, now: i64) -> Option<Option<i64>> {
+        const SOON: i64 = 60_000_000_000;
+        let since = |item: &Item| {
+            let waiting = item.states().iter().filter(|state| state.is_waiting() && !state.in_flight);
+            let since = waiting.filter_map(|state| match state.attempts() {
+                0 if state.at() <= now.saturating_add(SOON) => Some(nanos(item.received_at()).min(now)),
+                0 => None,
+                _ => Some(state.at()).filter(|at| *at <= now),
+            });
+            since.min()
+        };
+        Some(self.items.chunk(step)?.filter_map(since).min())
+    }
+
     /// Notes, oldest first.
     pub fn notes(&self) -> Vec<QueueId> {
         self.notes.iter().copied().collect()

@@ -225,7 +225,14 @@ fn the_bytes_on_disk_stay_as_they_are() {
     let front = blake3::hash(&segment::front(3)).to_hex()[..16].to_owned();
     assert_eq!(
         [front, hash(&opening), hash(&message), hash(&held), hash(&news)],
-        ["7fe039434b376213", "e4ac794bc1c4e244", "a21bd6414b80b685", "b0bdfd54fda05fc5", "2cf94727bbcbcd95"]
+        ["5ebc399d145c6b43", "e4ac794bc1c4e244", "a21bd6414b80b685", "b0bdfd54fda05fc5", "2cf94727bbcbcd95"]
+    );
+    let mut before = segment::front(3);
+    before[16] = 3;
+    assert_eq!(
+        segment::read_front(&before, 3),
+        segment::Front::Good,
+        "segments of the version before are read"
     );
 }
 

@@ -131,3 +131,31 @@ async fn a_sealed_spool_takes_nothing_and_says_so_only_when_nothing_can_come() {
     assert!(!spool.is_sealed_and_empty(), "something is left");
     let _ = std::fs::remove_dir_all(folder);
 }
+
+#[tokio::test]
+async fn the_longest_wait_is_that_of_mail_whose_turn_has_come_and_of_no_other() {
+    let folder = tempfile("waits");
+    let (spool, _) = Spool::open(&folder, options()).expect("it opens");
+    let now = Timestamp::now();
+    assert_eq!(spool.longest_wait(now), Duration::ZERO);
+    let ago = |seconds| now - Duration::from_secs(seconds);
+    let since = |seconds| {
+        let mail = submission(&spool, 1, b"a");
+        Submission { entry: Entry { received_at: ago(seconds), ..mail.entry }, ..mail }
+    };
+    let (new, retried) = (since(100), since(5000));
+    let ids = [new.id, retried.id];
+    spool.commit(vec![new, retried]).await.expect("committed");
+    assert_eq!(spool.take_due(2, u64::MAX).await.len(), 2);
+    assert_eq!(spool.longest_wait(now), Duration::ZERO, "both have their turn");
+    // Sent back for a moment, because the line is long; and one that was attempted and is due since ten seconds.
+    spool.release(ids[0], &[(0, now + Duration::from_secs(30))]);
+    spool.settle(ids[1], vec![(0, retry_at(1, ago(10)))], vec![]).await.expect("settled");
+    assert_eq!(spool.longest_wait(now), Duration::from_secs(100));
+    // Set for later, because its way is paused: no pod more would help.
+    assert_eq!(spool.take_due(2, u64::MAX).await.len(), 1);
+    spool.settle(ids[1], vec![(0, retry_at(2, in_an_hour()))], vec![]).await.expect("settled");
+    spool.retime(ids[0], &[0], in_an_hour(), false);
+    assert_eq!(spool.longest_wait(now), Duration::ZERO);
+    let _ = std::fs::remove_dir_all(folder);
+}
