@@ -3,6 +3,7 @@
 mod access;
 mod cases;
 mod check;
+mod cluster;
 mod controller;
 mod crds;
 mod diff;
@@ -12,7 +13,9 @@ mod gateway;
 mod probe;
 mod quarantine;
 mod queue;
+mod rollback;
 mod standalone;
+mod status;
 mod trial;
 mod words;
 
@@ -49,6 +52,10 @@ enum Command {
     Quarantine(quarantine::Args),
     /// List mail that waits for its delivery, try it again, drop it; pause a route or a domain
     Queue(queue::Args),
+    /// How far the newest change of a gateway has come, pod by pod (in a cluster)
+    Status(status::Args),
+    /// Have all pods of a gateway run a former revision, list those, or end that (in a cluster)
+    Rollback(rollback::Args),
     /// Compare what two folders of YAML do to the same mail
     Diff(diff::Args),
     /// Print the CustomResourceDefinitions as YAML
@@ -81,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Probe(args) => probe::run(*args),
         Command::Quarantine(args) => quarantine::run(args),
         Command::Queue(args) => queue::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Rollback(args) => rollback::run(args),
         Command::Diff(args) => diff::run(&args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),

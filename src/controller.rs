@@ -8,6 +8,7 @@ pub mod apply;
 pub mod authority;
 pub mod build;
 pub mod control;
+pub mod history;
 pub mod leader;
 pub mod metrics;
 pub mod probes;

@@ -21,3 +21,4 @@ pub mod quarantine;
 pub mod queue;
 pub mod received;
 pub mod run;
+pub mod tally;

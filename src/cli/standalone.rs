@@ -25,7 +25,7 @@ use crate::delivery::{Pauses, Throttle};
 use crate::directory;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
-use crate::gateway::live::{Found, Live};
+use crate::gateway::live::{Found, Known, Live};
 use crate::gateway::probe::Prober;
 use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
@@ -176,7 +176,7 @@ impl Follower {
                 let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
-                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested)) => {}
+                    () = self.live.news_for(Known { after: NEVER, refused: NEVER, tested: Some(tested), highest: None }) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,

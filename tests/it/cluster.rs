@@ -5,6 +5,7 @@ mod install;
 mod lists;
 mod probe;
 mod propagation;
+mod revisions;
 mod rollout;
 mod static_errors;
 

@@ -20,7 +20,13 @@ impl Driver {
         let now = now();
         let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
         let progress = remember(&progress);
-        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
+        let situation = Situation {
+            failure: self.failure.as_ref(),
+            progress: &progress,
+            standings: &self.steering.standings,
+            stage: self.steering.view.as_ref(),
+            now,
+        };
         let entries = self.ctx.world.entries(&self.key);
         let manifest = self.press.published.manifest.as_ref();
         let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
@@ -41,7 +47,9 @@ impl Driver {
             let gateway = object.kind == ObjectKind::OutboundGateway;
             let waits_for = match journey {
                 _ if gateway => manifest.map(|manifest| manifest.sequence),
-                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
+                Some(journey) if journey.arrived.is_none() => {
+                    journey.published.as_ref().filter(|p| !p.staged).map(|p| p.sequence)
+                }
                 _ => None,
             };
             if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
