@@ -34,10 +34,6 @@ pub const DURATION: Check = check(
     r"self.matches(r'^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s') && duration(self) <= duration('8760h')",
     "not a duration: write hours, minutes and seconds such as 120h, 5m or 1h30m (there are no days)",
 );
-pub const POD_SHARE: Check = check(
-    r"type(self) == int ? self >= 1 && self <= 1000 : self.matches('^([1-9][0-9]?|100)%$')",
-    "not a number of pods: write 1 to 1000, or a percentage such as 25%",
-);
 pub const REVISION: Check = check(
     "self.matches('^[0-9a-f]{16}$')",
     "not a revision: 16 digits and letters from a to f, as `postern rollback --list` shows them",

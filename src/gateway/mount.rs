@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bundle::document::READS;
 use crate::bundle::manifest::{MANIFEST, SegmentRef, Share};
 use crate::bundle::segment::{self, LoadError};
-use crate::bundle::{Manifest, Materials, Nack, NackReason, Push, Revision, Sequence};
-use crate::gateway::live::{Found, Live};
+use crate::bundle::{Bundle, Manifest, Materials, Nack, NackReason, Push, Revision, Sequence};
+use crate::gateway::live::{Found, Live, Running};
 
 /// Without any event we look this often: the watch may have missed one, and `Live` wants a heartbeat.
 const TICK: Duration = Duration::from_millis(500);
@@ -84,7 +84,7 @@ impl Mount {
         let mut notes = self.notes.lock().await;
         let began = Instant::now();
         let this = Arc::clone(self);
-        let running = live.current().map(|running| (running.sequence, running.revision.clone()));
+        let running = live.current();
         let read = tokio::task::spawn_blocking(move || this.read(running)).await;
         match read.unwrap_or_else(|_| Err(Trouble::Io("the reader panicked".to_owned()))) {
             Ok(Look::New(found)) => {
@@ -169,7 +169,7 @@ impl Mount {
     }
 
     /// Reads what was handed over or what the folders hold now, as far as it is for this pod.
-    fn read(&self, running: Option<(Sequence, Revision)>) -> Result<Look, Trouble> {
+    fn read(&self, running: Option<Arc<Running>>) -> Result<Look, Trouble> {
         let ahead = self.ahead();
         let file = |name: &str| match &ahead {
             Some(pushed) if name == MANIFEST => Ok(Some(pushed.bytes.clone())),
@@ -187,11 +187,8 @@ impl Mount {
         let Share { format, revision, segments, materials: versions } = manifest.share(&self.pod);
         let about = About { sequence: manifest.sequence, revision: revision.clone() };
         let leaving = manifest.leaving.contains(&self.pod);
-        match running {
-            Some((sequence, _)) if sequence == manifest.sequence => return Ok(Look::Known),
-            // Content has one name: there is nothing to read.
-            Some((_, runs)) if runs == *revision => return Ok(Look::Renewed { about, leaving }),
-            _ => {}
+        if running.as_ref().is_some_and(|running| running.sequence == manifest.sequence) {
+            return Ok(Look::Known);
         }
         if !READS.contains(&format) {
             return Err(Trouble::TooNew { about, message: too_new(format) });
@@ -208,7 +205,11 @@ impl Mount {
                 Err(error) => return Err(Trouble::Io(error.to_string())),
             }
         }
+        let runs = |bundle: &Bundle| {
+            running.as_ref().is_some_and(|now| now.revision == about.revision && *now.bundle == *bundle)
+        };
         match segment::assemble_segments(&self.shelf, segments, &file) {
+            Ok(bundle) if runs(&bundle) => Ok(Look::Renewed { about, leaving }),
             Ok(bundle) => Ok(Look::New(Box::new(Found {
                 leaving,
                 sequence: about.sequence,

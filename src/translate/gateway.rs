@@ -388,7 +388,9 @@ fn rollout_form(rollout: Option<&spec::StagedRollout>, pinned: Option<&str>, fin
     let Some(spec::StagedRollout { steps, halt_on }) = rollout else { return };
     for (number, spec::RolloutStep { pods, pause }) in steps.iter().enumerate() {
         let path = |field: &str| format!("spec.rollout.steps[{number}].{field}");
-        findings.check(pods.of(1).is_some(), &path("pods"), &checks::POD_SHARE);
+        if pods.of(1).is_none() {
+            findings.invalid(&path("pods"), "write a number of pods, or a percentage such as 25%");
+        }
         findings.check(pause.get().is_some(), &path("pause"), &checks::DURATION);
     }
     let spec::HaltOn { rejected_percent, deferred_percent, tls_failures_percent, min_messages: _ } = halt_on;
