@@ -52,6 +52,8 @@ words! {
         Pinned,
         /// Gateways, only when true: a change did worse on the pods that had it first, and was taken back.
         RolloutHalted,
+        /// Gateways, only when true: pods are to leave and their mail is not elsewhere yet.
+        ScalingDown,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
         Conflicted,
         /// Only when true: nothing but a change by its author helps.
@@ -77,6 +79,7 @@ impl ConditionType {
         ConditionType::ClientRangesHeld,
         ConditionType::Pinned,
         ConditionType::RolloutHalted,
+        ConditionType::ScalingDown,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
         ConditionType::UnauthenticatedBypass,
@@ -165,6 +168,9 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // ScalingDown
+        HandingOver,
+        NoPeer,
         // SPFAligned
         SPFAligned,
         SPFMissing,

@@ -9,8 +9,9 @@ use super::manifest::{Revision, Sequence};
 /// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
 /// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
 /// that is so already. With `&tested=K` news is also that the count of tests is not K, with `&highest=H` that a
-/// sequence above H ran here once. `published=N` says which sequence is the published one, `pods=N` how many pods
-/// are ready and share the limits of routes, `within=S` asks for an answer after S seconds at most.
+/// sequence above H ran here once, with `&left=L` that a leaving pod has another number of messages left, or became
+/// empty (who knows that says `left=-1`). `published=N` says which sequence is the published one, `pods=N` how many
+/// pods are ready and share the limits of routes, `within=S` asks for an answer after S seconds at most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -35,6 +36,9 @@ pub struct Ack {
     /// What the pod did since it loaded the revision that runs.
     #[serde(default)]
     pub counts: Counts,
+    /// Only of a pod that the running manifest names as leaving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
 }
 
 /// What became of mail under one revision.
@@ -73,6 +77,29 @@ impl Counts {
             attempts: self.attempts.saturating_sub(before.attempts),
             tls_failures: self.tls_failures.saturating_sub(before.tls_failures),
         }
+    }
+}
+
+/// How far a pod that is to leave has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaving {
+    /// Messages that are left here, held ones among them.
+    pub left: u64,
+    /// Messages that other pods have taken.
+    pub handed_over: u64,
+    /// Nothing is left here and nothing can come: the pod and its volume may go. Stays true as long as the pod is
+    /// to leave, whatever happens.
+    pub empty: bool,
+    /// Why it does not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl Leaving {
+    /// What a poll compares: the number of messages left; -1: empty.
+    pub fn key(&self) -> i64 {
+        if self.empty { -1 } else { i64::try_from(self.left).unwrap_or(i64::MAX) }
     }
 }
 

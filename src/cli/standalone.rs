@@ -176,7 +176,7 @@ impl Follower {
                 let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
-                    () = self.live.news_for(Known { after: NEVER, refused: NEVER, tested: Some(tested), highest: None }) => {}
+                    () = self.live.news_for(Known { tested: Some(tested), after: NEVER, refused: NEVER, ..Known::default() }) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,

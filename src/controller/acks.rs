@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
 
 use self::line::{Caller, Line, LineError};
+pub use self::line::{Dial, Dialler, Stream};
 use super::probes::Collected;
 use super::rollout::Pod;
+use super::spread::spread;
 use super::world::Bell;
 use crate::bundle::probe::Probes;
 use crate::bundle::{Ack, Push, Sequence};
@@ -34,8 +35,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The polls of one gateway's pods. Dropping it ends them.
 pub struct Acks {
     gateway: ObjectKey,
-    tls: watch::Receiver<Arc<ClientConfig>>,
+    dial: Dialler,
     bell: Arc<Bell>,
+    /// How many connections all gateways together make at once.
+    dials: Arc<Semaphore>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
     /// Pods that are ready: each hears how many share the limits of routes.
@@ -52,11 +55,12 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(gateway: ObjectKey, tls: watch::Receiver<Arc<ClientConfig>>, bell: Arc<Bell>) -> Self {
+    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>, dials: Arc<Semaphore>) -> Self {
         Self {
             gateway,
-            tls,
+            dial,
             bell,
+            dials,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
             within: watch::Sender::new(0),
@@ -89,7 +93,8 @@ impl Acks {
                 let line = Line {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
-                    tls: self.tls.clone(),
+                    dial: self.dial.clone(),
+                    dials: self.dials.clone(),
                 };
                 let poll = Poll {
                     line: line.clone(),
@@ -180,12 +185,12 @@ struct Poll {
 impl Poll {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
-        loop {
+        for turn in 0.. {
             pause = match self.converse().await {
                 0 => (pause * 2).min(LONGEST_PAUSE),
                 _ => FIRST_PAUSE,
             };
-            sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
+            sleep(spread(pause, 0.3, &self.uid, turn)).await;
         }
     }
 
@@ -216,12 +221,16 @@ impl Poll {
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
             let highest = ack.highest;
             known = format!("&after={after}&refused={refused}&highest={highest}&tested={}", ack.tested);
+            if let Some(leaving) = &ack.leaving {
+                known = format!("{known}&left={}", leaving.key());
+            }
             let last = self
                 .heard
                 .lock()
                 .expect("no code panics while it holds this lock")
                 .insert(self.uid.clone(), ack.clone());
-            let facts = |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.highest);
+            let facts =
+                |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.highest, ack.leaving.clone());
             let counts = |ack: &Ack| (!within.is_empty()).then_some(ack.counts);
             if last.is_none_or(|last| facts(&last) != facts(&ack) || counts(&last) != counts(&ack)) {
                 self.bell.cluster();

@@ -26,6 +26,7 @@ pub struct Metrics {
     status_writes: Family<Outcome, Counter>,
     writes: Counter,
     touches: Counter,
+    looks: Counter,
     propagation: Histogram,
     pass_time: Histogram,
     leading: Gauge,
@@ -41,6 +42,7 @@ impl Metrics {
             status_writes: Family::default(),
             writes: Counter::default(),
             touches: Counter::default(),
+            looks: Counter::default(),
             propagation: Histogram::new(seconds),
             pass_time: Histogram::new(seconds),
             leading: Gauge::default(),
@@ -53,6 +55,7 @@ impl Metrics {
             status_writes,
             writes,
             touches,
+            looks,
             propagation,
             pass_time,
             leading,
@@ -63,6 +66,7 @@ impl Metrics {
         registry.register("status_writes", "Statuses written, by outcome", status_writes.clone());
         registry.register("object_writes", "Objects of our own created, changed or deleted", writes.clone());
         registry.register("pod_touches", "Pod annotations written to refresh a mount", touches.clone());
+        registry.register("status_looks", "Objects of which it was worked out what to say", looks.clone());
         registry.register_with_unit(
             "propagation",
             "From a change seen to the last pod obeying it",
@@ -99,6 +103,11 @@ impl Metrics {
 
     pub fn touched(&self) {
         self.touches.inc();
+    }
+
+    /// What there is to say of so many objects was worked out.
+    pub fn looked(&self, objects: usize) {
+        self.looks.inc_by(objects as u64);
     }
 
     pub fn propagated(&self, took: Duration) {

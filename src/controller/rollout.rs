@@ -9,7 +9,7 @@ pub mod course;
 pub mod format;
 pub mod standing;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -191,32 +191,44 @@ impl Arrival {
 /// The journeys of all objects of one gateway that have not arrived, and of those that have since this
 /// controller leads.
 #[derive(Debug, Default)]
-pub struct Journeys(HashMap<ObjectId, Journey>);
+pub struct Journeys {
+    all: HashMap<ObjectId, Journey>,
+    /// Those that have not arrived.
+    open: BTreeSet<ObjectId>,
+    /// Of which something changed that nobody has asked for yet.
+    touched: BTreeSet<ObjectId>,
+}
 
 impl Journeys {
     /// Begins a journey, unless just this generation is on its way or there already.
     pub fn begin(&mut self, object: &ObjectId, wish: Wish) {
-        let known = self.0.get(object).map(|journey| &journey.wish);
+        let known = self.all.get(object).map(|journey| &journey.wish);
         if known.is_some_and(|known| (&known.uid, known.generation) == (&wish.uid, wish.generation)) {
             return;
         }
-        self.0.insert(object.clone(), Journey { wish, published: None, arrived: None });
+        self.all.insert(object.clone(), Journey { wish, published: None, arrived: None });
+        self.open.insert(object.clone());
+        self.touched.insert(object.clone());
     }
 
     /// The earliest change that no publication has taken into account.
     pub fn unpublished_since(&self) -> Option<Timestamp> {
-        let unpublished = self.0.values().filter(|journey| journey.published.is_none());
-        unpublished.map(|journey| journey.wish.started).min()
+        let unpublished = self.open().filter(|(_, journey)| journey.published.is_none());
+        unpublished.map(|(_, journey)| journey.wish.started).min()
     }
 
     /// Forgets objects that are gone.
     pub fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
-        self.0.retain(|object, _| keep(object));
+        let gone: Vec<ObjectId> = self.all.keys().filter(|object| !keep(object)).cloned().collect();
+        gone.iter().for_each(|object| self.end(object));
     }
 
     /// Its way is over, wherever it led.
     pub fn end(&mut self, object: &ObjectId) {
-        self.0.remove(object);
+        if self.all.remove(object).is_some() {
+            self.open.remove(object);
+            self.touched.insert(object.clone());
+        }
     }
 
     /// All objects that were translated are in this publication (a new one, or the one that already said
@@ -227,16 +239,20 @@ impl Journeys {
 
     /// The same, except for those that wait for something else than their pods.
     pub fn published_but(&mut self, manifest: &Manifest, standings: &Standings) {
-        for object in standings.withheld() {
-            self.0.remove(object);
-        }
-        for (object, journey) in self.0.iter_mut().filter(|(_, journey)| journey.arrived.is_none()) {
-            match standings.of(object) {
+        standings.withheld().for_each(|object| self.end(object));
+        let Self { all, open, touched } = self;
+        for object in open.iter() {
+            let Some(journey) = all.get_mut(object) else { continue };
+            let publication = match standings.of(object) {
                 None if journey.published.as_ref().is_none_or(|publication| publication.staged) => {
-                    journey.published = Some(manifest.into());
+                    Some(manifest.into())
                 }
-                Some(Why::Staged) => journey.published = Publication::of_stage(manifest),
-                None | Some(Why::Pinned(_) | Why::Halted(_)) => {}
+                Some(Why::Staged) => Publication::of_stage(manifest),
+                None | Some(Why::Pinned(_) | Why::Halted(_)) => continue,
+            };
+            if journey.published != publication {
+                journey.published = publication;
+                touched.insert(object.clone());
             }
         }
     }
@@ -245,10 +261,13 @@ impl Journeys {
     pub fn advance(&mut self, pods: &[Pod], acks: &HashMap<String, Ack>, now: Timestamp) {
         // Nearly all journeys wait for the same few sequences.
         let mut known: HashMap<Sequence, Progress> = HashMap::new();
-        for journey in self.0.values_mut().filter(|journey| journey.arrived.is_none()) {
+        let Self { all, open, touched } = self;
+        open.retain(|object| {
+            let Some(journey) = all.get_mut(object) else { return false };
+            // What only some pods are to run cannot arrive.
             let Some(publication) = journey.published.as_ref().filter(|publication| !publication.staged)
             else {
-                continue;
+                return true;
             };
             let progress = known
                 .entry(publication.sequence)
@@ -256,17 +275,29 @@ impl Journeys {
             if progress.complete() {
                 let not_counting = progress.stale.clone();
                 journey.arrived = Some(Arrival { at: now, pods: progress.total, not_counting });
+                touched.insert(object.clone());
             }
-        }
+            journey.arrived.is_none()
+        });
     }
 
     pub fn get(&self, object: &ObjectId) -> Option<&Journey> {
-        self.0.get(object)
+        self.all.get(object)
+    }
+
+    /// Those that have not arrived.
+    pub fn open(&self) -> impl Iterator<Item = (&ObjectId, &Journey)> {
+        self.open.iter().filter_map(|object| Some((object, self.all.get(object)?)))
+    }
+
+    /// Objects whose journey changed since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectId> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Whether any object has not arrived.
     pub fn waiting(&self) -> bool {
-        self.0.values().any(|journey| journey.arrived.is_none())
+        !self.open.is_empty()
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Published {
     pub floor: Sequence,
     /// Every pod has acknowledged the published manifest, so nothing else needs to stay.
     pub settled: bool,
+    /// Pods that are to leave: the next manifest names them.
+    pub leaving: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -55,8 +57,6 @@ pub struct Wanted {
     pub segments: Vec<Segment>,
     /// Sorted.
     pub materials: Vec<MaterialVersion>,
-    /// Pods that are to leave.
-    pub leaving: Vec<String>,
     /// Some pods only, beside what is published; `None`: all pods.
     pub stage: Option<Stage>,
 }
@@ -80,7 +80,8 @@ impl Wanted {
 /// Plans a publication. `None`: just this is published already.
 pub fn plan(published: &Published, wanted: Wanted, now: Timestamp) -> Result<Option<Plan>, Full> {
     let revision = wanted.revision();
-    let Wanted { format, segments, materials, leaving, stage } = wanted;
+    let Wanted { format, segments, materials, stage } = wanted;
+    let leaving = published.leaving.clone();
     let last = published.manifest.as_ref();
     let same = |manifest: &Manifest| {
         manifest.leaving == leaving
@@ -156,6 +157,7 @@ pub fn withdraw(published: &Published, halted: Halted, now: Timestamp) -> Option
     let manifest = Manifest {
         sequence: next_sequence(published),
         published_at: now,
+        leaving: published.leaving.clone(),
         course: Course::Halted(halted),
         ..last.clone()
     };
@@ -302,6 +304,20 @@ mod tests {
     fn equal_content_is_published_once() {
         let mut published = Published::default();
         publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(plan(&published, all(vec![segment("gateway", "g", 10)]), now()), Ok(None));
+    }
+
+    #[test]
+    fn a_pod_that_is_to_leave_is_told_by_a_publication_of_the_same_revision() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        published.leaving = vec!["default-2".to_owned()];
+        let told = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(
+            (&told.manifest.leaving, &told.manifest.revision),
+            (&published.leaving, &first.manifest.revision)
+        );
+        assert_eq!(told.manifest.sequence, first.manifest.sequence.next());
         assert_eq!(plan(&published, all(vec![segment("gateway", "g", 10)]), now()), Ok(None));
     }
 

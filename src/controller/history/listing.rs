@@ -52,16 +52,22 @@ pub fn read_listing(maps: &[PartialObjectMeta<ConfigMap>], owner: Option<&str>) 
             maps: Vec::new(),
         });
         let name = metadata.name.clone().unwrap_or_default();
+        let made = metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default();
         match note(metadata, SUMMARY) {
             Some(summary) => {
                 kept.summary = Some(serde_json::from_str(summary).unwrap_or_default());
                 kept.maps.insert(0, name);
+                kept.published_at =
+                    note(metadata, PUBLISHED_AT).and_then(|text| text.parse().ok()).unwrap_or(made);
             }
-            None => kept.maps.push(name),
+            None => {
+                kept.maps.push(name);
+                // How old it is, as long as there is no record that says more.
+                if kept.summary.is_none() {
+                    kept.published_at = kept.published_at.max(made);
+                }
+            }
         }
-        let made = metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let said = note(metadata, PUBLISHED_AT).and_then(|text| text.parse().ok());
-        kept.published_at = kept.published_at.max(said.or(made).unwrap_or_default());
     }
     let mut found: Vec<Kept> = found.into_values().collect();
     found.sort_by(|a, b| (b.published_at, &b.revision).cmp(&(a.published_at, &a.revision)));

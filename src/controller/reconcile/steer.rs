@@ -53,7 +53,7 @@ impl Aim {
     /// For all pods, or for some.
     pub fn wanted(&self, stage: Option<Stage>) -> Wanted {
         let (format, segments, materials) = (self.format, self.segments.clone(), self.materials.clone());
-        Wanted { format, segments, materials, leaving: Vec::new(), stage }
+        Wanted { format, segments, materials, stage }
     }
 }
 
@@ -198,7 +198,11 @@ impl Driver {
         });
         let obeys = u32::try_from(obeys.count()).unwrap_or(u32::MAX);
         let steps = rollout.map_or(0, |rollout| rollout.steps.len());
-        self.steering.view = Some(StageView::new(staged, &standing, steps, progress, obeys));
+        let view = StageView::new(staged, &standing, steps, progress, obeys);
+        if self.steering.view.as_ref() != Some(&view) {
+            self.steering.standings.waiting().for_each(|object| self.desk.keep(object.clone()));
+        }
+        self.steering.view = Some(view);
         let rollout::course::Verdict::Lasts { until, .. } = standing else { return None };
         let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
         // A refusal is given time, and nothing rings when that is over.
@@ -214,10 +218,12 @@ impl Driver {
         let withheld: HashSet<&ObjectId> = standings.withheld().collect();
         let released = self.steering.standings.withheld().filter(|object| !withheld.contains(object));
         let released: Vec<ObjectId> = released.cloned().collect();
-        for object in withheld {
-            self.steering.released.remove(object);
+        for object in &withheld {
+            self.steering.released.remove(*object);
             self.journeys.end(object);
         }
+        let waiting = self.steering.standings.waiting().chain(standings.waiting()).cloned();
+        self.desk.changed(waiting.collect());
         self.steering.released.extend(released);
         self.steering.standings = standings;
     }
@@ -282,18 +288,37 @@ impl Driver {
                     None => Ok(()),
                 }
             }
-            Turn::Stay => {
-                let manifest = manifest.cloned();
-                let why = match manifest.as_ref().map(|manifest| &manifest.course) {
-                    Some(Course::Halted(halted)) => Why::Halted(halted.clone()),
-                    _ => Why::Staged,
-                };
-                self.steering.trial = (why == Why::Staged).then(|| aim.bundle.clone());
-                self.stand(Standings::between(why, &aim.bundle, in_force));
-                self.arrange(subject, in_force.unwrap_or(&aim.bundle)).await;
-                Ok(())
-            }
+            Turn::Stay => self.stay(subject, aim).await,
         }
+    }
+
+    /// A step lasts, or the revision was taken back; pods may be leaving all the same.
+    async fn stay(&mut self, subject: &Subject, aim: Aim) -> Result<(), PassError> {
+        let (Some(manifest), Some(last_good)) =
+            (self.press.published.manifest.clone(), self.press.last_good.clone())
+        else {
+            return Ok(());
+        };
+        let why = match &manifest.course {
+            Course::Halted(halted) => Why::Halted(halted.clone()),
+            Course::Whole | Course::Staged(_) => Why::Staged,
+        };
+        self.steering.trial = (why == Why::Staged).then(|| aim.bundle.clone());
+        self.stand(Standings::between(why, &aim.bundle, Some(&last_good.bundle)));
+        if let Some(staged) = manifest.staged().filter(|staged| staged.revision == aim.revision()) {
+            let stage = Stage {
+                pods: staged.pods.clone(),
+                step: staged.step,
+                since: staged.since,
+                started: staged.started,
+                wish: staged.wish.clone(),
+            };
+            return self.put_out(subject, aim, Some(stage)).await;
+        }
+        if manifest.halted().is_some() && manifest.leaving != self.press.published.leaving {
+            return self.restore_stable(subject).await;
+        }
+        self.arrange(subject, &last_good.bundle, &last_good.materials).await
     }
 
     /// Publishes, unless just this is published.
@@ -306,7 +331,7 @@ impl Driver {
         let whole = stage.is_none();
         match publication::plan(&self.press.published, aim.wanted(stage), now()) {
             Err(full) => self.failure = Some(super::too_large(&full)),
-            Ok(None) => self.arrange(subject, &aim.bundle).await,
+            Ok(None) => self.arrange(subject, &aim.bundle, &aim.materials).await?,
             Ok(Some(plan)) => {
                 let Aim { bundle, materials, .. } = aim;
                 self.publish(subject, plan, whole.then_some(bundle), &materials).await?;

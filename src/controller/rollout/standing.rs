@@ -47,6 +47,11 @@ impl Standings {
         self.0.as_ref().map(|(why, _)| why)
     }
 
+    /// All objects that wait for something else than their pods.
+    pub fn waiting(&self) -> impl Iterator<Item = &ObjectId> {
+        self.0.iter().flat_map(|(_, waiting)| waiting)
+    }
+
     /// Objects that no pod obeys as written, and that will not be obeyed by waiting.
     pub fn withheld(&self) -> impl Iterator<Item = &ObjectId> {
         let withheld = self.0.as_ref().filter(|(why, _)| match why {

@@ -50,6 +50,7 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         queued: 0,
         highest,
         counts: Default::default(),
+        leaving: None,
     };
     (pod.uid.clone(), ack)
 }

@@ -15,7 +15,7 @@ use crate::controller::rollout::{Progress, STALE_NAMES};
 use crate::translate::Outcome;
 
 /// Where a staged rollout is, for the gateway and for every object that is part of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StageView {
     pub stage: Stage,
     /// All pods and the second revision.

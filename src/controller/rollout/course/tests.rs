@@ -65,6 +65,7 @@ impl Site {
             refused: None,
             tested: 0,
             queued: 0,
+            leaving: None,
             highest: self.manifest.sequence,
             counts,
         };

@@ -21,6 +21,7 @@ fn ack(pod: &Pod, formats: &[u32]) -> (String, Ack) {
         refused: None,
         tested: 0,
         queued: 0,
+        leaving: None,
         highest: Default::default(),
         counts: Default::default(),
     };

@@ -60,7 +60,10 @@ fn an_object_that_a_pin_leaves_out_says_so_and_its_author_is_not_asked_to_repair
     let standings = Standings::between(Why::Pinned(revision()), &bundle(2), Some(&bundle(1)));
     let status = of_object(&outcome(), None, None, &Status::default(), &situation(&standings, None, None));
     let ready = said(&status, ConditionType::Ready);
-    assert!(ready.starts_with("False Pinned: generation 2 is not obeyed") && ready.contains("00000000000000aa"), "{ready}");
+    assert!(
+        ready.starts_with("False Pinned: generation 2 is not obeyed") && ready.contains("00000000000000aa"),
+        "{ready}"
+    );
     assert!(said(&status, ConditionType::Programmed).starts_with("False Pinned"));
     assert_eq!(said(&status, ConditionType::Stalled), "absent");
     // What the pinned revision has is as it was.
