@@ -20,6 +20,7 @@ pub mod modify;
 pub mod pod;
 pub mod quarantine;
 pub mod refs;
+pub mod rollout;
 pub mod route;
 pub mod routing_rule;
 pub mod schema;

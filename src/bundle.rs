@@ -17,8 +17,8 @@ pub mod segment;
 mod shared;
 mod smime;
 
-pub use ack::{Ack, Leaving, Nack, NackReason};
+pub use ack::{Ack, Counts, Leaving, Nack, NackReason};
 pub use document::Bundle;
-pub use manifest::{Manifest, Revision, Sequence};
+pub use manifest::{Course, Manifest, Revision, Sequence, Staged};
 pub use material::{Material, MaterialKind, Materials};
 pub use push::Push;

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod cases;
 mod check;
+mod cluster;
 mod controller;
 mod crds;
 mod diff;
@@ -14,7 +15,9 @@ mod probe;
 mod quarantine;
 mod queue;
 mod remote;
+mod rollback;
 mod standalone;
+mod status;
 mod trial;
 mod words;
 
@@ -51,6 +54,10 @@ enum Command {
     Quarantine(quarantine::Args),
     /// List mail that waits for its delivery, try it again, drop it; pause a route or a domain
     Queue(queue::Args),
+    /// How far the newest change of a gateway has come, pod by pod (in a cluster)
+    Status(status::Args),
+    /// Have all pods of a gateway run a former revision, list those, or end that (in a cluster)
+    Rollback(rollback::Args),
     /// Compare what two folders of YAML, or a cluster and a folder, do to the same mail
     Diff(diff::Args),
     /// Verify the audit log, or print records of it
@@ -85,6 +92,8 @@ pub fn run() -> ExitCode {
         Command::Probe(args) => probe::run(*args),
         Command::Quarantine(args) => quarantine::run(args),
         Command::Queue(args) => queue::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Rollback(args) => rollback::run(args),
         Command::Diff(args) => diff::run(&args),
         Command::Audit(args) => audit::run(args),
         Command::Crds => crds::run(),

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod build;
 pub mod census;
 pub mod control;
+pub mod history;
 pub mod installed;
 pub mod leader;
 pub mod life;

@@ -51,7 +51,7 @@ pub(crate) use sink::nobody;
 
 pub use bounce::Allowance;
 pub use limits::Throttle;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Tried};
 pub use pauses::Pauses;
 pub use routes::{Own, RouteTable, Routes};
 pub use worker::{Config, Worker};

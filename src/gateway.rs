@@ -23,3 +23,4 @@ pub mod quarantine;
 pub mod queue;
 pub mod received;
 pub mod run;
+pub mod tally;

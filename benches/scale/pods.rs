@@ -220,6 +220,8 @@ async fn ack(State(fake): State<Arc<Fake>>, Query(known): Query<Known>) -> Json<
         tested: 0,
         queued: 0,
         leaving: None,
+        highest: fake.running.borrow().as_ref().map(|running| running.sequence).unwrap_or_default(),
+        counts: Default::default(),
     })
 }
 

@@ -34,6 +34,10 @@ pub const DURATION: Check = check(
     r"self.matches(r'^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s') && duration(self) <= duration('8760h')",
     "not a duration: write hours, minutes and seconds such as 120h, 5m or 1h30m (there are no days)",
 );
+pub const REVISION: Check = check(
+    "self.matches('^[0-9a-f]{16}$')",
+    "not a revision: 16 digits and letters from a to f, as `postern rollback --list` shows them",
+);
 pub const HOSTNAME: Check = check(concat!("self.matches(", host_name!(), ")"), "not a domain name");
 pub const HOST: Check = check(
     concat!("isIP(self) || self.matches(", host_name!(), ")"),

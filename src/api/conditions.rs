@@ -48,6 +48,10 @@ words! {
         ClientRangesHeld,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
+        /// Gateways, only when true: the pods run a former revision because `pinnedRevision` says so.
+        Pinned,
+        /// Gateways, only when true: a change did worse on the pods that had it first, and was taken back.
+        RolloutHalted,
         /// Gateways, only when true: pods are to leave and their mail is not elsewhere yet.
         ScalingDown,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
@@ -73,6 +77,8 @@ impl ConditionType {
     /// Those that are shown only while something warns.
     pub const WARNINGS: &'static [ConditionType] = &[
         ConditionType::ClientRangesHeld,
+        ConditionType::Pinned,
+        ConditionType::RolloutHalted,
         ConditionType::ScalingDown,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
@@ -121,8 +127,12 @@ words! {
         KeyInvalid,
         NotAnswered,
         RangesRefused,
+        RevisionNotFound,
+        RevisionUnusable,
         // Programmed
         Pending,
+        Pinned,
+        RolloutHalted,
         NotAccepted,
         BundleTooLarge,
         CompileFailed,
@@ -134,6 +144,11 @@ words! {
         ConfigRejected,
         LastGoodInForce,
         Disabled,
+        // RolloutHalted
+        RejectsRose,
+        DeferralsRose,
+        TLSFailuresRose,
+        NoProgress,
         // TLSVerified
         Verified,
         Unauthenticated,

@@ -10,6 +10,7 @@ use super::clients::{ClientUser, MutualTls, ProxyProtocol};
 use super::egress::SharedLimits;
 use super::pod::{NetworkPolicy, Pod, Service};
 use super::refs::{DirectoryRef, RouteRef, SecretKeyRef, SecretRef};
+pub use super::rollout::{HaltOn, PodShare, RolloutStep, StagedRollout};
 use super::schema::{atomic, by_name, cel, each, each_len};
 pub use super::smime::{CertificatesFrom, SigningFrom, Smime, SmimeCipher};
 use super::status::GatewayStatus;
@@ -134,6 +135,21 @@ pub struct OutboundGatewaySpec {
     /// What the NetworkPolicy of the pods lets through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
+    /// In a cluster: changes go to some pods first, and go back by themselves when these do worse than the others.
+    /// Default: all pods get a change at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<StagedRollout>,
+    /// In a cluster: all pods run this former revision, whatever routes, rules and this object say, until the field
+    /// is removed. Number, storage and placement of the pods still follow this object. `postern rollback --list`
+    /// shows the revisions that are kept, `postern rollback` sets the field, `postern rollback --undo` removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 16, max = 16), transform = cel(&[checks::REVISION]))]
+    pub pinned_revision: Option<String>,
+    /// How many revisions are kept to go back to, the one in force included. They take 16Mi at most; the oldest go
+    /// first.
+    #[serde(default = "super::rollout::history")]
+    #[schemars(range(min = 1, max = 100))]
+    pub revision_history_limit: u32,
 }
 
 fn replicas() -> i32 {
@@ -177,6 +193,9 @@ impl Default for OutboundGatewaySpec {
             pod: None,
             service: None,
             network_policy: None,
+            rollout: None,
+            pinned_revision: None,
+            revision_history_limit: super::rollout::REVISION_HISTORY,
         }
     }
 }

@@ -191,6 +191,9 @@ pub struct GatewayStatus {
     /// The live picture: which revision the pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// Of a staged rollout that is under way: where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
     /// Number of pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -233,6 +236,34 @@ pub struct Rollout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub last_error: Option<String>,
+}
+
+/// Where a staged rollout is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// Content hash of what some pods have already.
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// The step, from 1.
+    pub step: u32,
+    /// How many steps there are before all pods have it.
+    pub steps: u32,
+    /// The pods that have it or get it now; at most 20 names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), transform = atomic, transform = each_len(1, 253))]
+    pub pods: Vec<String>,
+    /// Of the named pods, those that obey it.
+    #[serde(default)]
+    pub pods_updated: u32,
+    /// When the step began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
+    pub since: Option<Timestamp>,
+    /// When it ends, if nothing goes wrong; absent while a pod is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
+    pub until: Option<Timestamp>,
 }
 
 fn time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -8,9 +8,10 @@ use super::manifest::{Revision, Sequence};
 
 /// The answer of a gateway pod on `/ack`. `GET /ack?after=N&refused=M` waits (long poll, at most 25 s) until
 /// the running sequence exceeds N or a refusal of a sequence above M is known, and answers at once when
-/// that is so already. With `&tested=K` news is also that the count of tests is not K, with
-/// `&left=L` that a leaving pod has another number of messages left, or became empty (who knows that says `left=-1`). `published=N` says which
-/// sequence is the published one, `pods=N` how many pods are ready and share the limits of routes.
+/// that is so already. With `&tested=K` news is also that the count of tests is not K, with `&highest=H` that a
+/// sequence above H ran here once, with `&left=L` that a leaving pod has another number of messages left, or became
+/// empty (who knows that says `left=-1`). `published=N` says which sequence is the published one, `pods=N` how many
+/// pods are ready and share the limits of routes, `within=S` asks for an answer after S seconds at most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
@@ -29,9 +30,54 @@ pub struct Ack {
     pub tested: u64,
     /// Messages in this pod's spool that still have a recipient to serve.
     pub queued: u64,
+    /// The highest sequence that ever ran here, in this process or one before it: nothing below is loaded.
+    #[serde(default)]
+    pub highest: Sequence,
+    /// What the pod did since it loaded the revision that runs.
+    #[serde(default)]
+    pub counts: Counts,
     /// Only of a pod that the running manifest names as leaving.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
+}
+
+/// What became of mail under one revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Counts {
+    /// Messages answered after their data.
+    pub messages: u64,
+    /// Of these, rejected by policy.
+    pub rejected: u64,
+    /// Of these, deferred by policy.
+    pub deferred: u64,
+    /// Recipients that a delivery was tried for.
+    pub attempts: u64,
+    /// Of these, those that TLS kept from their delivery.
+    pub tls_failures: u64,
+}
+
+impl Counts {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            rejected: self.rejected + other.rejected,
+            deferred: self.deferred + other.deferred,
+            attempts: self.attempts + other.attempts,
+            tls_failures: self.tls_failures + other.tls_failures,
+        }
+    }
+
+    /// What has come since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(before.messages),
+            rejected: self.rejected.saturating_sub(before.rejected),
+            deferred: self.deferred.saturating_sub(before.deferred),
+            attempts: self.attempts.saturating_sub(before.attempts),
+            tls_failures: self.tls_failures.saturating_sub(before.tls_failures),
+        }
+    }
 }
 
 /// How far a pod that is to leave has come.
@@ -78,9 +124,45 @@ pub struct Nack {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String")]
 pub enum NackReason {
     SecretMissing,
     ListenerFailed,
     FormatTooNew,
     CompileFailed,
+    /// A word of a newer release.
+    Other,
+}
+
+impl NackReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NackReason::SecretMissing => "SecretMissing",
+            NackReason::ListenerFailed => "ListenerFailed",
+            NackReason::FormatTooNew => "FormatTooNew",
+            NackReason::CompileFailed => "CompileFailed",
+            NackReason::Other => "Other",
+        }
+    }
+
+    /// What the world around the pod may cure; the others stay as they are.
+    pub const fn may_pass(self) -> bool {
+        match self {
+            NackReason::SecretMissing | NackReason::ListenerFailed | NackReason::Other => true,
+            NackReason::FormatTooNew | NackReason::CompileFailed => false,
+        }
+    }
+}
+
+/// A pod of a newer release must be heard, whatever its reasons are called.
+impl From<String> for NackReason {
+    fn from(word: String) -> Self {
+        const KNOWN: [NackReason; 4] = [
+            NackReason::SecretMissing,
+            NackReason::ListenerFailed,
+            NackReason::FormatTooNew,
+            NackReason::CompileFailed,
+        ];
+        KNOWN.into_iter().find(|reason| reason.as_str() == word).unwrap_or(NackReason::Other)
+    }
 }

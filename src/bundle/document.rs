@@ -16,8 +16,12 @@ pub use super::smime::*;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::envelope::RouteName;
 
-/// The format this code writes. Readers accept this one and the one before it.
+/// The newest format this code writes. Readers accept this one and the one before it.
 pub const FORMAT: u32 = 1;
+/// The formats this code reads.
+pub const READS: &[u32] = &[1];
+/// The formats this code writes, the newest last.
+pub const WRITES: &[u32] = &[1];
 
 /// Everything one gateway must know to judge and deliver mail. `rules` stand in the order of rank
 /// (spec R123), best first. Rules are shared, not copied: whoever makes the next bundle hands on those that did
@@ -47,6 +51,29 @@ impl Bundle {
             directory: None,
             quarantines: Vec::new(),
         }
+    }
+
+    /// Which generation of which object each record was decided from.
+    pub fn origins(&self) -> impl Iterator<Item = &Origin> {
+        let Bundle { gateway, routes, rules, lists, directory, quarantines } = self;
+        std::iter::once(&gateway.origin)
+            .chain(routes.iter().map(|route| &route.origin))
+            .chain(rules.iter().map(|rule| &rule.origin))
+            .chain(lists.iter().map(|list| &list.origin))
+            .chain(directory.iter().map(|directory| &directory.origin))
+            .chain(quarantines.iter().map(|quarantine| &quarantine.origin))
+    }
+
+    /// What authors wrote, as a hash: it does not change with what is only read on the way, such as certificates,
+    /// directories and lists.
+    pub fn wish(&self) -> String {
+        let mut origins: Vec<&Origin> = self.origins().collect();
+        origins.sort_by(|a, b| a.object.cmp(&b.object));
+        let mut hasher = blake3::Hasher::new();
+        for Origin { object, uid, generation } in origins {
+            hasher.update(format!("{object} {uid} {generation}\n").as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
     }
 
     /// Puts routes and rules into their one order: routes by name, rules by rank.

@@ -18,7 +18,7 @@ use super::document::{
     self, Account, AddressList, Bundle, Directory, Gateway, ListEntries, ObjectId, Quarantine, Route, Rule,
     Shard,
 };
-use super::manifest::{MANIFEST, Manifest, Revision};
+use super::manifest::{Course, MANIFEST, Manifest, Revision, SegmentRef, Sequence};
 
 pub use cutter::Cutter;
 
@@ -220,28 +220,31 @@ pub enum LoadError {
     #[error("{0} is not there yet")]
     Incomplete(String),
     #[error("the bundle has format {found}; this gateway reads up to {}", document::FORMAT)]
-    FormatTooNew { found: u32, manifest: Box<Manifest> },
+    FormatTooNew { found: u32, sequence: Sequence, revision: Revision },
     #[error("{what} is damaged: {why}")]
     Damaged { what: String, why: String },
     #[error("cannot read {what}: {source}")]
     Io { what: String, source: io::Error },
 }
 
+/// What every format says at the same place, so that a bundle that is too new can be refused by name.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+    sequence: Sequence,
+    revision: Revision,
+}
+
 /// Reads the manifest. `read` returns the content of a file of the mount, `None` if there is none.
 pub fn read_manifest(read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>) -> Result<Manifest, LoadError> {
-    #[derive(Deserialize)]
-    struct Head {
-        format: u32,
-    }
     let bytes = fetch(read, MANIFEST)?;
     let damaged =
         |why: serde_json::Error| LoadError::Damaged { what: MANIFEST.to_owned(), why: why.to_string() };
-    let Head { format } = serde_json::from_slice(&bytes).map_err(damaged)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(damaged)?;
-    if format > document::FORMAT {
-        return Err(LoadError::FormatTooNew { found: format, manifest: Box::new(manifest) });
+    let Head { format, sequence, revision } = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if !document::READS.contains(&format) {
+        return Err(LoadError::FormatTooNew { found: format, sequence, revision });
     }
-    Ok(manifest)
+    serde_json::from_slice(&bytes).map_err(damaged)
 }
 
 /// Segments that were read before, by hash: a million entries of a list, or ten thousand rules, are unpacked and
@@ -277,6 +280,44 @@ pub fn assemble_with(
     manifest: &Manifest,
     read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
 ) -> Result<Bundle, LoadError> {
+    assemble_segments(shelf, &manifest.segments, read)
+}
+
+/// The content of one segment, its hash checked.
+fn content(
+    segment: &SegmentRef,
+    read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Vec<u8>, LoadError> {
+    let damaged = |why: String| LoadError::Damaged { what: segment.name.clone(), why };
+    let mut packed = Vec::new();
+    for key in segment.keys() {
+        packed.extend(fetch(read, &key)?);
+    }
+    let content = zstd::stream::decode_all(io::Read::take(packed.as_slice(), MAX_SEGMENT as u64))
+        .map_err(|e| damaged(e.to_string()))?;
+    if blake3::hash(&content).to_hex()[..32] != *segment.hash {
+        return Err(damaged("its content does not have the hash the manifest names".to_owned()));
+    }
+    Ok(content)
+}
+
+/// The segments themselves, as they were cut once.
+pub fn unpack(
+    segments: &[SegmentRef],
+    read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Vec<Segment>, LoadError> {
+    // The hash was checked, so it comes out the same again.
+    let unpacked =
+        |segment: &SegmentRef| Ok(Segment::of_bytes(segment.name.clone(), content(segment, read)?));
+    segments.iter().map(unpacked).collect()
+}
+
+/// Reads the bundle that these segments are.
+pub fn assemble_segments(
+    shelf: &Shelf,
+    segments: &[SegmentRef],
+    read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Bundle, LoadError> {
     let mut gateway: Option<Gateway> = None;
     let mut routes: Vec<Route> = Vec::new();
     let mut rules: Vec<Arc<Rule>> = Vec::new();
@@ -286,7 +327,7 @@ pub fn assemble_with(
     let mut quarantines: Vec<Quarantine> = Vec::new();
     let mut shards: HashMap<&str, Shard> = HashMap::new();
     let mut kept: HashMap<String, Kept> = HashMap::new();
-    for segment in &manifest.segments {
+    for segment in segments {
         let damaged = |why: String| LoadError::Damaged { what: segment.name.clone(), why };
         let known = shelf.lock().get(&segment.hash).cloned();
         if let Some(known) = known {
@@ -298,15 +339,7 @@ pub fn assemble_with(
             kept.insert(segment.hash.clone(), known);
             continue;
         }
-        let mut packed = Vec::new();
-        for key in segment.keys() {
-            packed.extend(fetch(read, &key)?);
-        }
-        let content = zstd::stream::decode_all(io::Read::take(packed.as_slice(), MAX_SEGMENT as u64))
-            .map_err(|e| damaged(e.to_string()))?;
-        if blake3::hash(&content).to_hex()[..32] != *segment.hash {
-            return Err(damaged("its content does not have the hash the manifest names".to_owned()));
-        }
+        let content = content(segment, read)?;
         match segment.name.split('-').next() {
             Some(GATEWAY) => gateway = Some(parse(&content).map_err(damaged)?),
             Some(ROUTES) => {
@@ -379,9 +412,9 @@ fn fetch(read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>, name: &str) -> Res
 }
 
 impl Manifest {
-    /// Whether this manifest publishes just these segments and materials.
+    /// Whether every pod is to run just these segments and materials.
     pub fn publishes(&self, revision: &Revision) -> bool {
-        self.revision == *revision && self.format == document::FORMAT
+        self.revision == *revision && self.course == Course::Whole
     }
 }
 

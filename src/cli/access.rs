@@ -318,6 +318,7 @@ fn running(bundle: &Arc<Bundle>, revision: Revision, materials: &Materials) -> a
         routes: Arc::new(RouteTable::build(bundle, materials, &own)),
         loaded_at: Timestamp::now(),
         leaving: false,
+        tally: Arc::default(),
     })
 }
 

@@ -27,7 +27,7 @@ use crate::directory;
 use crate::gateway::access::trail::Trail;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
-use crate::gateway::live::{Found, Live};
+use crate::gateway::live::{Found, Known, Live};
 use crate::gateway::probe::Prober;
 use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
@@ -184,7 +184,7 @@ impl Follower {
                 let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
-                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested), None) => {}
+                    () = self.live.news_for(Known { tested: Some(tested), after: NEVER, refused: NEVER, ..Known::default() }) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,

@@ -27,6 +27,8 @@ use crate::translate::ObjectKey;
 const ANSWER: Duration = Duration::from_secs(35);
 /// A pod that has not taken a publication by then gets it through its mount.
 const HAND_OVER: Duration = Duration::from_secs(10);
+/// Seconds between two looks at what pods count in a staged rollout.
+const COMPARE: u64 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,8 @@ pub struct Acks {
     published: watch::Sender<Sequence>,
     /// Pods that are ready: each hears how many share the limits of routes.
     ready: watch::Sender<u32>,
+    /// Within how many seconds pods are to answer though they have no news; 0: in their own time.
+    within: watch::Sender<u64>,
     /// The newest publication, for pods that can take it at once.
     pushes: watch::Sender<Bytes>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
@@ -59,6 +63,7 @@ impl Acks {
             dials,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
+            within: watch::Sender::new(0),
             pushes: watch::Sender::new(Bytes::new()),
             heard: Arc::default(),
             tests: Arc::default(),
@@ -96,6 +101,7 @@ impl Acks {
                     uid: uid.to_owned(),
                     published: self.published.subscribe(),
                     ready: self.ready.subscribe(),
+                    within: self.within.subscribe(),
                     heard: self.heard.clone(),
                     tests: self.tests.clone(),
                     bell: self.bell.clone(),
@@ -113,6 +119,12 @@ impl Acks {
 
     pub fn publish(&self, sequence: Sequence) {
         self.published.send_replace(sequence);
+    }
+
+    /// While rates are compared, pods say every few seconds how mail fares.
+    pub fn compare(&self, comparing: bool) {
+        let within = if comparing { COMPARE } else { 0 };
+        self.within.send_if_modified(|before| std::mem::replace(before, within) != within);
     }
 
     /// Hands a publication to every pod directly. It is written already: who does not get it this way gets it
@@ -164,6 +176,7 @@ struct Poll {
     uid: String,
     published: watch::Receiver<Sequence>,
     ready: watch::Receiver<u32>,
+    within: watch::Receiver<u64>,
     heard: Arc<Mutex<HashMap<String, Ack>>>,
     tests: Arc<Mutex<Collected>>,
     bell: Arc<Bell>,
@@ -196,13 +209,18 @@ impl Poll {
         let mut known = String::new();
         loop {
             let (published, pods) = (self.published.borrow().0, *self.ready.borrow());
-            let path = format!("/ack?published={published}&pods={pods}{known}");
+            let within = match *self.within.borrow() {
+                0 => String::new(),
+                seconds => format!("&within={seconds}"),
+            };
+            let path = format!("/ack?published={published}&pods={pods}{known}{within}");
             let ack = caller.get(&path, ANSWER).await?;
             let ack: Ack = serde_json::from_slice(&ack).map_err(|e| LineError::Unreadable(e.to_string()))?;
             *answers += 1;
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
-            known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
+            let highest = ack.highest;
+            known = format!("&after={after}&refused={refused}&highest={highest}&tested={}", ack.tested);
             if let Some(leaving) = &ack.leaving {
                 known = format!("{known}&left={}", leaving.key());
             }
@@ -211,8 +229,10 @@ impl Poll {
                 .lock()
                 .expect("no code panics while it holds this lock")
                 .insert(self.uid.clone(), ack.clone());
-            let said = |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.leaving.clone());
-            if last.is_none_or(|last| said(&last) != said(&ack)) {
+            let facts =
+                |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.highest, ack.leaving.clone());
+            let counts = |ack: &Ack| (!within.is_empty()).then_some(ack.counts);
+            if last.is_none_or(|last| facts(&last) != facts(&ack) || counts(&last) != counts(&ack)) {
                 self.bell.cluster();
             }
             if self.collect(&mut caller, &ack).await? {

@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 
 use crate::api::OutboundGateway;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Revision};
 use crate::controller::authority::Pair;
 
 /// The label that says which gateway an object belongs to; what carries it is ours.
@@ -66,6 +66,13 @@ pub fn build(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> Objects
     }
 }
 
+/// The same while some pods try `trial`: they may reach what that names as well.
+pub fn build_with_trial(gateway: &OutboundGateway, bundle: &Bundle, trial: &Bundle, site: &Site) -> Objects {
+    let mut objects = build(gateway, bundle, site);
+    objects.network_policy = network::either(objects.network_policy, network::policy(gateway, trial, site));
+    objects
+}
+
 pub fn bundle_map_name(gateway: &str, number: u8) -> String {
     format!("{gateway}-bundle-{number}")
 }
@@ -95,6 +102,25 @@ pub fn bundle_map(gateway: &OutboundGateway, number: u8) -> ConfigMap {
 pub fn secret_copy(gateway: &OutboundGateway, number: u8) -> Secret {
     let metadata = meta(gateway, secret_copy_name(&gateway.name_any(), number));
     Secret { metadata, type_: Some("Opaque".to_owned()), ..Default::default() }
+}
+
+/// The label of a ConfigMap that keeps a revision, or a part of one.
+pub const REVISION_LABEL: &str = "postern.dev/revision";
+
+/// Part 0 has the record, and is written last.
+pub fn revision_map_name(gateway: &str, revision: &Revision, part: usize) -> String {
+    match part {
+        0 => format!("{gateway}-revision-{revision}"),
+        _ => format!("{gateway}-revision-{revision}-{part}"),
+    }
+}
+
+/// An empty ConfigMap for a part of a revision that is kept. Nobody changes it any more.
+pub fn revision_map(gateway: &OutboundGateway, revision: &Revision, part: usize) -> ConfigMap {
+    let mut metadata = meta(gateway, revision_map_name(&gateway.name_any(), revision, part));
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(REVISION_LABEL.to_owned(), revision.as_str().to_owned());
+    ConfigMap { metadata, immutable: Some(true), ..Default::default() }
 }
 
 /// What the pods of a gateway answer with on the control port, and whom they trust there.

@@ -162,6 +162,10 @@ impl Press {
             Ok(manifest) => Some(manifest),
             Err(segment::LoadError::Incomplete(_)) => None,
             Err(error) => {
+                // A newer release wrote it: pods may have run it, so the next one goes beyond.
+                if let segment::LoadError::FormatTooNew { sequence, .. } = &error {
+                    self.published.floor = self.published.floor.max(*sequence);
+                }
                 warn!(gateway = %self.gateway, %error, "the published manifest cannot be used");
                 None
             }
@@ -264,7 +268,7 @@ impl Press {
             wanted.insert(name.clone(), bytes.len());
             contents.insert(name, bytes);
         }
-        let published = self.published.manifest.iter().flat_map(|manifest| &manifest.materials);
+        let published = self.published.manifest.iter().flat_map(Manifest::all_materials);
         let keep: BTreeSet<String> = published.map(MaterialVersion::file_name).collect();
         let placement =
             place(&self.copies, &wanted, &keep, SECRET_ROOM).map_err(PublishError::TooManySecrets)?;
@@ -276,6 +280,11 @@ impl Press {
         Ok(())
     }
 
+    /// A version that its Secret may not have any more, and pods still can use.
+    pub fn has_copy(&self, version: &MaterialVersion) -> bool {
+        self.copied(&version.file_name()).is_some()
+    }
+
     fn copied(&self, file: &str) -> Option<usize> {
         self.copies.0.values().find_map(|contents| contents.get(file).copied())
     }
@@ -283,7 +292,7 @@ impl Press {
     /// Takes away copies that no pod needs any more: every pod runs the published manifest.
     pub async fn tidy_copies(&mut self, gateway: &OutboundGateway) -> Result<(), PublishError> {
         let Some(manifest) = &self.published.manifest else { return Ok(()) };
-        let named: BTreeSet<String> = manifest.materials.iter().map(MaterialVersion::file_name).collect();
+        let named: BTreeSet<String> = manifest.all_materials().map(MaterialVersion::file_name).collect();
         let dead: Vec<Write> = self
             .copies
             .0
@@ -323,12 +332,13 @@ impl Press {
         Ok(())
     }
 
-    /// Carries out a plan. Afterwards `bundle` is what is published; returns it in the form to hand over to pods.
+    /// Carries out a plan. Afterwards `bundle` is what all pods are to run; `None`: that stays what it was. Returns
+    /// the publication in the form to hand over to pods.
     pub async fn publish(
         &mut self,
         gateway: &OutboundGateway,
         plan: Plan,
-        bundle: Bundle,
+        bundle: Option<Bundle>,
     ) -> Result<Push, PublishError> {
         let Plan { manifest, writes } = plan;
         let push = Push {
@@ -347,7 +357,9 @@ impl Press {
             "published"
         );
         self.metrics.published();
-        self.last_good = Some(Arc::new(LastGood { bundle, materials: manifest.materials.clone() }));
+        if let Some(bundle) = bundle {
+            self.last_good = Some(Arc::new(LastGood { bundle, materials: manifest.materials.clone() }));
+        }
         self.published.floor = self.published.floor.max(manifest.sequence);
         self.published.manifest = Some(manifest);
         self.published.settled = false;

@@ -6,6 +6,7 @@
 mod desk;
 mod life;
 mod report;
+mod steer;
 mod storage;
 mod touch;
 
@@ -24,22 +25,25 @@ use super::acks::{Acks, Dialler};
 use super::apply::{Applier, ApplyError};
 use super::audit::Ledger;
 use super::authority::Authority;
-use super::build::publication::{self, Plan};
+use super::build::publication::Plan;
 use super::build::shelves::Full;
 use super::build::{self, Site};
 use super::control::{self, ControlError};
+use super::history::History;
 use super::metrics::Metrics;
 use super::publish::{Press, PublishError};
+use super::rollout::format::format;
+use super::rollout::standing::{Standings, Why};
 use super::rollout::{self, Arrival, Journeys, Pod, Wish};
 use super::status::{Failure, News, Tone};
 use super::statuses::Statuses;
 use super::world::{Bell, Changed, World, Written, gateway_id, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
-use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
+use crate::bundle::document::{ObjectId, ObjectKind, WRITES};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Cutter, Segment};
-use crate::bundle::{Bundle, Revision};
+use crate::bundle::{Bundle, Manifest, Revision};
 use crate::directory;
 use crate::policy::compile::{CompileError, try_out};
 use crate::published;
@@ -47,6 +51,7 @@ use crate::translate::{LastGood, Memory, ObjectKey, Outcome, Resources, Translat
 
 use desk::Desk;
 use report::outcome_of;
+use steer::{Aim, Steering};
 use touch::Touches;
 
 /// Publications of one gateway follow each other no faster. Handed over directly a change needs 40-80 ms, so this is
@@ -146,6 +151,7 @@ pub struct Driver {
     apply_failures: Failures,
     storage_seen: Option<(Instant, bool)>,
     life: life::Memory,
+    steering: Steering,
 }
 
 /// How often the last passes failed, and when the next one may be tried.
@@ -193,6 +199,7 @@ impl Driver {
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
         let acks = Acks::new(key.clone(), dial.clone(), bell.clone(), ctx.bounds.dials.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
+        let history = History::new(client.clone(), metrics.clone(), key.clone(), bell.clone());
         let mut driver = Self {
             press,
             applier,
@@ -214,6 +221,7 @@ impl Driver {
             apply_failures: Failures::default(),
             storage_seen: None,
             life: life::Memory::default(),
+            steering: Steering::new(history),
             ctx,
             key,
             bell,
@@ -308,7 +316,8 @@ impl Driver {
         let reread = self.press.load(&subject.uid).await?;
         self.hear();
         self.live_on(&subject).await?;
-        if decide || reread || self.is_behind() || self.is_leaving_unsaid() {
+        let due = self.stage_is_due(&subject);
+        if decide || reread || due || self.is_behind() || self.is_leaving_unsaid() {
             self.decide(&subject).await?;
         }
         self.uphold(&subject).await;
@@ -346,6 +355,11 @@ impl Driver {
         let floor = rollout::floor(&pods, &self.acks.heard());
         let published = &mut self.press.published;
         published.floor = published.floor.max(floor);
+        // A new pod must not take an old publication for confirmed, neither before the first decision nor when
+        // somebody brought an old one back.
+        if let Some(manifest) = &published.manifest {
+            self.acks.publish(manifest.sequence.max(published.floor));
+        }
     }
 
     fn pods(&self) -> Vec<Pod> {
@@ -359,27 +373,66 @@ impl Driver {
     }
 
     async fn decide(&mut self, subject: &Subject) -> Result<(), PassError> {
-        let resources = self.gather().await;
-        let Prepared { translation, segments, refused } = self.prepare(resources).await;
+        let mut resources = self.gather().await;
+        let pin = self.pin(subject, &mut resources).await?;
+        let Prepared { translation, segments, refused, format } = self.prepare(resources).await;
         let Translation { bundle, materials, outcomes } = translation;
         self.desk.decided(&self.outcomes, &outcomes);
         self.outcomes = outcomes;
-        self.set_out();
         let Some(bundle) = bundle else {
+            self.set_out();
             self.failure = None;
             return Ok(());
         };
-        self.ctx.published.want(&self.key, published::wanted(&bundle));
-        if let Some(error) = refused {
-            self.failure = Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
-            return Ok(());
+        let newest = Aim { format, bundle, segments, materials };
+        match pin {
+            Some(Ok((revision, former))) => self.go_back(subject, revision, former, &newest.bundle).await,
+            Some(Err(failure)) => {
+                self.failure = Some(failure);
+                self.set_out();
+                Ok(())
+            }
+            None => {
+                self.ctx.published.want(&self.key, published::wanted(&newest.bundle));
+                if let Some(error) = refused {
+                    self.failure =
+                        Some(Failure { reason: Reason::CompileFailed, message: error.to_string() });
+                    self.set_out();
+                    return Ok(());
+                }
+                self.take_turn(subject, newest).await
+            }
         }
-        match publication::plan(&self.press.published, segments, materials.clone(), now()) {
-            Err(full) => self.failure = Some(too_large(&full)),
-            Ok(None) => self.arrange(subject, &bundle, &materials).await?,
-            Ok(Some(plan)) => self.publish(subject, plan, bundle, &materials).await?,
+    }
+
+    /// Has all pods run a former revision, whatever is wished for now.
+    async fn go_back(
+        &mut self,
+        subject: &Subject,
+        revision: Revision,
+        former: Aim,
+        newest: &Bundle,
+    ) -> Result<(), PassError> {
+        let runs = self.press.published.manifest.as_ref().is_some_and(|m| m.publishes(&former.revision()));
+        if !runs {
+            // Rarely and for a person who waits: not worth a thread of its own.
+            if let Err(error) = try_out(&former.bundle, None, &former.revision()) {
+                let message = format!(
+                    "revision {revision} cannot be used by this release: {error}; what is published stays in force"
+                );
+                self.failure = Some(Failure { reason: Reason::RevisionUnusable, message });
+                self.set_out();
+                return Ok(());
+            }
         }
-        Ok(())
+        self.stand(Standings::between(Why::Pinned(revision), newest, Some(&former.bundle)));
+        self.steering.trial = None;
+        self.steering.view = None;
+        if !runs {
+            self.report();
+        }
+        self.ctx.published.want(&self.key, published::wanted(newest));
+        self.put_out(subject, former, None).await
     }
 
     /// Reads caches, and what the objects name.
@@ -400,10 +453,15 @@ impl Driver {
     /// The pure part of a pass, off the threads that do IO.
     async fn prepare(&mut self, resources: Resources) -> Prepared {
         let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
-        let published = self.press.published.manifest.as_ref().map(|manifest| manifest.revision.clone());
+        let published = self.press.published.manifest.as_ref();
+        let format =
+            format(WRITES, published.map(|manifest| manifest.format), &self.pods(), &self.acks.heard());
+        let staged = published.and_then(Manifest::staged).map(|staged| staged.revision.clone());
+        let known: Vec<Revision> = published.map(|m| m.revision.clone()).into_iter().chain(staged).collect();
         let mut cutter = self.cutter.take().unwrap_or_default();
         let work = move || {
-            let prepared = prepare(&key, &resources, last_good.as_deref(), published.as_ref(), &mut cutter);
+            let last_good = last_good.as_deref();
+            let prepared = prepare(&key, &resources, last_good, &known, format, &mut cutter);
             (prepared, cutter)
         };
         let (prepared, cutter) = if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
@@ -428,9 +486,10 @@ impl Driver {
             };
             let Some(outcome) = outcome_of(&self.outcomes, object) else { continue };
             let generation = outcome.origin.generation;
-            if !outcome.is_current() {
+            let withheld = self.steering.standings.of(object).is_some_and(|why| *why != Why::Staged);
+            if !outcome.is_current() || withheld {
                 self.journeys.end(object);
-            } else if !entry.status.is_ready(generation) {
+            } else if self.steering.released.remove(object) || !entry.status.is_ready(generation) {
                 // What was spoken of before began then, or begins now if it was out of force.
                 let rollout = entry.status.rollout.as_ref();
                 let started = if entry.status.observed_generation == Some(generation) {
@@ -451,8 +510,9 @@ impl Driver {
         materials: &[MaterialVersion],
     ) -> Result<(), PassError> {
         self.failure = None;
+        self.set_out();
         if let Some(manifest) = &self.press.published.manifest {
-            self.journeys.published(manifest);
+            self.journeys.published_but(manifest, &self.steering.standings);
             self.acks.publish(manifest.sequence);
             if let Some(restored) = self.restored.take_if(|last| last.revision == manifest.revision.as_str())
             {
@@ -468,10 +528,15 @@ impl Driver {
         &mut self,
         subject: &Subject,
         plan: Plan,
-        bundle: Bundle,
+        bundle: Option<Bundle>,
         materials: &[MaterialVersion],
     ) -> Result<(), PassError> {
-        let changed = self.journeys.unpublished_since().unwrap_or_else(now);
+        self.set_out();
+        let before = self.press.published.manifest.as_ref().and_then(Manifest::staged);
+        // The last step is part of the rollout that began with the first.
+        let last_step = before.filter(|staged| staged.revision == plan.manifest.revision);
+        let began = plan.manifest.staged().or(last_step).map(|staged| staged.started);
+        let changed = began.or_else(|| self.journeys.unpublished_since()).unwrap_or_else(now);
         self.restored = None;
         match self.press.copy_materials(&subject.gateway, materials).await {
             Err(error @ PublishError::TooManySecrets(_)) => {
@@ -480,16 +545,25 @@ impl Driver {
             }
             other => other?,
         }
-        self.apply(subject, &bundle).await;
-        let before = self.press.last_good.as_ref().map(|good| &good.bundle);
-        let news = published::range_news(before, &bundle);
+        let in_force = self.press.last_good.clone();
+        let before = in_force.as_ref().map(|good| &good.bundle);
+        if let Some(bundle) = bundle.as_ref().or(before) {
+            self.apply(subject, bundle).await;
+        }
+        if let Some(bundle) = &bundle {
+            self.steering.history.describe(&plan.manifest.revision, bundle, before);
+        }
+        let news = bundle.as_ref().map(|bundle| published::range_news(before, bundle)).unwrap_or_default();
         let push = self.press.publish(&subject.gateway, plan, bundle).await?;
         self.announce(subject, &news).await;
+        // Before the pods answer: what they ask next is to be answered soon.
+        let staged = self.press.published.manifest.as_ref().is_some_and(|m| m.staged().is_some());
+        self.acks.compare(staged);
         self.acks.push(&push);
         self.published_at = Some(Instant::now());
         let Some(manifest) = &self.press.published.manifest else { return Ok(()) };
         self.failure = None;
-        self.journeys.published(manifest);
+        self.journeys.published_but(manifest, &self.steering.standings);
         (self.started, self.arrived) = (changed, None);
         self.acks.publish(manifest.sequence);
         self.touches.published();
@@ -532,7 +606,10 @@ impl Driver {
 
     async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
         self.control.uphold(&self.ctx, &subject.gateway).await?;
-        let mut objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        let mut objects = match &self.steering.trial {
+            Some(trial) => build::build_with_trial(&subject.gateway, bundle, trial, &self.ctx.site),
+            None => build::build(&subject.gateway, bundle, &self.ctx.site),
+        };
         self.life.shape(&mut objects.stateful_set);
         let applied = self.applier.apply(objects, &self.key.namespace, &subject.uid).await;
         if applied.is_ok() {
@@ -557,9 +634,13 @@ impl Driver {
         let Some(manifest) = self.press.published.manifest.clone() else { return Ok(wake) };
         let (pods, heard) = (self.pods(), self.acks.heard());
         let now = now();
-        self.journeys.advance(&pods, &heard, now);
+        // Of what somebody else published, only he knows what is in it.
+        let ours = !self.is_behind();
+        if ours {
+            self.journeys.advance(&pods, &heard, now);
+        }
         let progress = rollout::progress(manifest.sequence, &pods, &heard);
-        if self.arrived.is_none() && progress.complete() {
+        if self.arrived.is_none() && ours && manifest.staged().is_none() && progress.complete() {
             let not_counting = progress.stale.clone();
             let arrival = Arrival { at: now, pods: progress.total, not_counting };
             self.ctx.metrics.propagated(Duration::from_millis(arrival.after(self.started)));
@@ -575,6 +656,17 @@ impl Driver {
         if let Some(at) = self.look_at_storage(subject, &pods).await {
             wake = wake.min(at);
         }
+        if let Some(at) = self.look_at_stage(subject, &manifest) {
+            wake = wake.min(at);
+        }
+        if !subject.malformed {
+            let in_force = self.press.last_good.clone();
+            let bundle = in_force.as_ref().map(|good| &good.bundle);
+            let (arrived, history) = (self.arrived.is_some(), &mut self.steering.history);
+            if let Some(at) = history.look(&subject.gateway, &manifest, bundle, arrived).await {
+                wake = wake.min(at);
+            }
+        }
         Ok(wake)
     }
 }
@@ -585,6 +677,8 @@ struct Prepared {
     segments: Vec<Segment>,
     /// The gateway's own compiler refuses the bundle.
     refused: Option<CompileError>,
+    /// What the segments are written in.
+    format: u32,
 }
 
 /// Translate, cut, and compile as a gateway would (unless just this is published already).
@@ -592,16 +686,17 @@ fn prepare(
     key: &ObjectKey,
     resources: &Resources,
     last_good: Option<&LastGood>,
-    published: Option<&Revision>,
+    known: &[Revision],
+    format: u32,
     cutter: &mut Cutter,
 ) -> Prepared {
     let translation = translate(key, resources, last_good);
     let segments = translation.bundle.as_ref().map(|bundle| cutter.cut(bundle)).unwrap_or_default();
-    let revision = Revision::of(FORMAT, &segments, &translation.materials);
-    let new = translation.bundle.as_ref().filter(|_| published != Some(&revision));
+    let revision = Revision::of(format, &segments, &translation.materials);
+    let new = translation.bundle.as_ref().filter(|_| !known.contains(&revision));
     let good = last_good.map(|good| &good.bundle);
     let refused = new.and_then(|bundle| try_out(bundle, good, &revision).err());
-    Prepared { translation, segments, refused }
+    Prepared { translation, segments, refused, format }
 }
 
 fn too_large(full: &Full) -> Failure {

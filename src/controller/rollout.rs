@@ -5,12 +5,18 @@
 //! other object: when did every counting pod obey the generation its author wrote; that answer is given
 //! once and does not change any more.
 
+pub mod course;
+pub mod format;
+pub mod standing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use crate::bundle::document::ObjectId;
-use crate::bundle::{Ack, Manifest, Nack, Sequence};
+use crate::bundle::{Ack, Manifest, Nack, Revision, Sequence};
+
+use standing::{Standings, Why};
 
 /// A gateway pod as the API server shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,14 +65,30 @@ impl Progress {
 
 /// Looks at `pods` for `sequence`.
 pub fn progress(sequence: Sequence, pods: &[Pod], acks: &HashMap<String, Ack>) -> Progress {
+    count(pods, acks, |ack| runs(ack, sequence), |nack| nack.sequence >= sequence)
+}
+
+/// Looks at `pods` for the second revision of a staged rollout.
+pub fn progress_of_stage(revision: &Revision, pods: &[Pod], acks: &HashMap<String, Ack>) -> Progress {
+    let has = |ack: Option<&Ack>| {
+        ack.and_then(|ack| ack.running.as_ref()).is_some_and(|running| running.revision == *revision)
+    };
+    count(pods, acks, has, |nack| nack.revision == *revision)
+}
+
+fn count(
+    pods: &[Pod],
+    acks: &HashMap<String, Ack>,
+    has: impl Fn(Option<&Ack>) -> bool,
+    refuses: impl Fn(&Nack) -> bool,
+) -> Progress {
     let mut progress = Progress::default();
     let mut idle = Vec::new();
     let mut names: BTreeMap<&str, &Pod> = BTreeMap::new();
     names.extend(pods.iter().map(|pod| (pod.name.as_str(), pod)));
     for (name, pod) in names {
         let ack = acks.get(&pod.uid);
-        let refusal = ack.and_then(|ack| ack.refused.as_ref()).filter(|nack| nack.sequence >= sequence);
-        if let Some(nack) = refusal {
+        if let Some(nack) = ack.and_then(|ack| ack.refused.as_ref()).filter(|nack| refuses(nack)) {
             progress.refused.push((name.to_owned(), nack.clone()));
         }
         if !pod.counts() {
@@ -75,7 +97,7 @@ pub fn progress(sequence: Sequence, pods: &[Pod], acks: &HashMap<String, Ack>) -
             continue;
         }
         progress.total += 1;
-        if runs(ack, sequence) {
+        if has(ack) {
             progress.updated += 1;
         } else {
             progress.stale.push(name.to_owned());
@@ -95,11 +117,16 @@ pub fn settled(manifest: &Manifest, pods: &[Pod], acks: &HashMap<String, Ack>) -
     pods.iter().all(|pod| runs(acks.get(&pod.uid), manifest.sequence))
 }
 
-/// The highest sequence any pod has been told of or runs.
+/// No publication gets this far: one a millisecond would take 285,000 years. An annotation that somebody wrote by
+/// hand, or a pod in other hands, must not use the numbers up.
+const LAST: Sequence = Sequence(1 << 53);
+
+/// The highest sequence any pod has been told of, runs, or ran once.
 pub fn floor(pods: &[Pod], acks: &HashMap<String, Ack>) -> Sequence {
     let told = pods.iter().filter_map(|pod| pod.touched);
     let running = acks.values().filter_map(|ack| ack.running.as_ref()).map(|running| running.sequence);
-    told.chain(running).max().unwrap_or_default()
+    let ran = acks.values().map(|ack| ack.highest);
+    told.chain(running).chain(ran).filter(|sequence| *sequence < LAST).max().unwrap_or_default()
 }
 
 /// What the author of an object waits for: that this generation, as it stands, is obeyed.
@@ -125,12 +152,24 @@ pub struct Publication {
     pub sequence: Sequence,
     pub revision: String,
     pub at: Timestamp,
+    /// Only some pods are to run it so far: it cannot arrive.
+    pub staged: bool,
 }
 
 impl From<&Manifest> for Publication {
     fn from(manifest: &Manifest) -> Self {
         let Manifest { sequence, revision, published_at, .. } = manifest;
-        Self { sequence: *sequence, revision: revision.as_str().to_owned(), at: *published_at }
+        let revision = revision.as_str().to_owned();
+        Self { sequence: *sequence, revision, at: *published_at, staged: false }
+    }
+}
+
+impl Publication {
+    /// The second revision of a staged rollout.
+    fn of_stage(manifest: &Manifest) -> Option<Self> {
+        let staged = manifest.staged()?;
+        let revision = staged.revision.as_str().to_owned();
+        Some(Self { sequence: manifest.sequence, revision, at: staged.started, staged: true })
     }
 }
 
@@ -184,6 +223,7 @@ impl Journeys {
         gone.iter().for_each(|object| self.end(object));
     }
 
+    /// Its way is over, wherever it led.
     pub fn end(&mut self, object: &ObjectId) {
         if self.all.remove(object).is_some() {
             self.open.remove(object);
@@ -194,11 +234,25 @@ impl Journeys {
     /// All objects that were translated are in this publication (a new one, or the one that already said
     /// the same).
     pub fn published(&mut self, manifest: &Manifest) {
-        for object in &self.open {
-            let Some(journey) = self.all.get_mut(object) else { continue };
-            if journey.published.is_none() {
-                journey.published = Some(manifest.into());
-                self.touched.insert(object.clone());
+        self.published_but(manifest, &Standings::default());
+    }
+
+    /// The same, except for those that wait for something else than their pods.
+    pub fn published_but(&mut self, manifest: &Manifest, standings: &Standings) {
+        standings.withheld().for_each(|object| self.end(object));
+        let Self { all, open, touched } = self;
+        for object in open.iter() {
+            let Some(journey) = all.get_mut(object) else { continue };
+            let publication = match standings.of(object) {
+                None if journey.published.as_ref().is_none_or(|publication| publication.staged) => {
+                    Some(manifest.into())
+                }
+                Some(Why::Staged) => Publication::of_stage(manifest),
+                None | Some(Why::Pinned(_) | Why::Halted(_)) => continue,
+            };
+            if journey.published != publication {
+                journey.published = publication;
+                touched.insert(object.clone());
             }
         }
     }
@@ -210,7 +264,11 @@ impl Journeys {
         let Self { all, open, touched } = self;
         open.retain(|object| {
             let Some(journey) = all.get_mut(object) else { return false };
-            let Some(publication) = &journey.published else { return true };
+            // What only some pods are to run cannot arrive.
+            let Some(publication) = journey.published.as_ref().filter(|publication| !publication.staged)
+            else {
+                return true;
+            };
             let progress = known
                 .entry(publication.sequence)
                 .or_insert_with(|| progress(publication.sequence, pods, acks));

@@ -1,6 +1,7 @@
 //! What the operator says of each object: conditions and rollout out of outcomes and progress. Pure; the
 //! caller brings `now` and writes. Standalone mode shows the same.
 
+pub mod course;
 pub mod tested;
 mod text;
 
@@ -9,12 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::{Deserialize, Serialize};
 
 use crate::api::conditions::{self, ConditionType, Reason, State, Verdict};
-use crate::api::status::{ProbeStatus, Rollout};
+use crate::api::status::{ProbeStatus, Rollout, Stage};
 use crate::bundle::document::{Action, ChangeRoute, DefaultRoute, ObjectId};
 use crate::bundle::{Bundle, Manifest, Sequence};
 use crate::translate::Outcome;
 
+use super::rollout::standing::Standings;
 use super::rollout::{Arrival, Journey, Progress, Publication};
+use course::StageView;
 
 /// The status of any of our kinds; each shows the fields its schema has.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub struct Status {
     /// Routes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeStatus>,
+    /// Gateways only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
     /// Gateways only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -65,6 +71,10 @@ pub struct Situation<'a> {
     /// Why the newest decisions are not published, if they are not.
     pub failure: Option<&'a Failure>,
     pub progress: &'a dyn Fn(Sequence) -> Progress,
+    /// What waits for something else than its pods.
+    pub standings: &'a Standings,
+    /// Where a staged rollout is.
+    pub stage: Option<&'a StageView>,
     pub now: Timestamp,
 }
 
@@ -82,6 +92,9 @@ pub fn of_object(
     let mut verdicts = outcome.verdicts();
     if !outcome.is_current() {
         verdicts.extend(not_in_force(outcome));
+        status.rollout = None;
+    } else if let Some(withheld) = course::withheld(outcome, situation.standings) {
+        verdicts.extend(withheld);
         status.rollout = None;
     } else if let Some(journey) = journey {
         verdicts.push(programmed(journey.published.as_ref(), situation.failure));
@@ -123,6 +136,8 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
     status.selector = Some(live.selector.clone());
     let publication = live.manifest.map(Publication::from);
     let mut verdicts = outcome.verdicts();
+    verdicts.extend(course::of_gateway(current, situation));
+    status.stage = situation.stage.map(|view| view.stage.clone());
     let journey = publication.map(|publication| Journey {
         wish: super::rollout::Wish {
             uid: outcome.origin.uid.clone(),
@@ -140,12 +155,16 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
             Some(failure) => failed(failure),
             None => programmed(published, None),
         });
-        verdicts.push(match &journey {
+        verdicts.push(match (&journey, course::ready_of_gateway(situation)) {
             // Some of it, such as the size of its volumes, is not as written.
             _ if live.trouble.is_some() => pending(ConditionType::Ready, live.trouble),
-            Some(journey) => live_ready(journey, live.arrived, situation),
-            None => pending(ConditionType::Ready, situation.failure),
+            (_, Some(verdict)) => verdict,
+            (Some(journey), None) => live_ready(journey, live.arrived, situation),
+            (None, None) => pending(ConditionType::Ready, situation.failure),
         });
+        let halted = course::withheld(outcome, situation.standings)
+            .filter(|[programmed, _]| programmed.reason == Reason::RolloutHalted);
+        verdicts.extend(halted.map(|[programmed, _]| programmed));
     } else {
         verdicts.extend(not_in_force(outcome));
     }
@@ -165,7 +184,13 @@ pub fn of_stray(outcome: &Outcome, action: Option<String>, current: &Status, now
     status.observed_generation = Some(outcome.origin.generation);
     let mut verdicts = outcome.verdicts();
     verdicts.extend(not_in_force(outcome));
-    let situation = Situation { failure: None, progress: &|_| Progress::default(), now };
+    let situation = Situation {
+        failure: None,
+        progress: &|_| Progress::default(),
+        standings: &Standings::default(),
+        stage: None,
+        now,
+    };
     finish(status, verdicts, outcome, &situation)
 }
 
@@ -193,10 +218,13 @@ fn stalled(verdicts: &[Verdict]) -> Option<Verdict> {
         verdict.state == State::False
             && match verdict.kind {
                 ConditionType::Accepted => true,
-                ConditionType::ResolvedRefs => verdict.reason == Reason::GatewayNotAllowed,
-                ConditionType::Programmed => {
-                    matches!(verdict.reason, Reason::BundleTooLarge | Reason::CompileFailed)
+                ConditionType::ResolvedRefs => {
+                    matches!(verdict.reason, Reason::GatewayNotAllowed | Reason::RevisionNotFound)
                 }
+                ConditionType::Programmed => matches!(
+                    verdict.reason,
+                    Reason::BundleTooLarge | Reason::CompileFailed | Reason::RolloutHalted
+                ),
                 _ => false,
             }
     })?;
@@ -268,6 +296,10 @@ fn arrival(
         };
         let message = text::arrived(arrival, journey.wish.started, idle);
         return (Verdict::new(ConditionType::Ready, State::True, reason, message), Some(rollout));
+    }
+    if let Some(view) = situation.stage.filter(|_| publication.staged) {
+        fill(&mut rollout, &view.progress);
+        return (view.ready(), Some(rollout));
     }
     let progress = (situation.progress)(publication.sequence);
     fill(&mut rollout, &progress);
@@ -404,6 +436,7 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
         Some(told(Tone::Bad, reason.as_str(), &found.message))
     };
     const INVALID: &[Reason] = &[Reason::Invalid, Reason::PatternInvalid, Reason::Malformed];
+    const UNPINNABLE: &[Reason] = &[Reason::RevisionNotFound, Reason::RevisionUnusable];
     const UNPUBLISHED: &[Reason] =
         &[Reason::BundleTooLarge, Reason::CompileFailed, Reason::PublishFailed, Reason::NoStorageClass];
     let warns = |kind: ConditionType| {
@@ -420,11 +453,14 @@ pub fn news(before: &Status, after: &Status) -> Option<News> {
         Reason::KeyInvalid,
     ];
     fails(ConditionType::Accepted, INVALID)
+        .or_else(|| fails(ConditionType::ResolvedRefs, UNPINNABLE))
         .or_else(|| fails(ConditionType::Programmed, UNPUBLISHED))
         .or_else(|| fails(ConditionType::Ready, &[Reason::ConfigRejected]))
         // Whatever makes it False is a finding.
         .or_else(|| fails(ConditionType::TLSVerified, Reason::ALL))
         .or_else(|| expires_soon(before, after))
+        .or_else(|| warns(ConditionType::RolloutHalted))
+        .or_else(|| warns(ConditionType::Pinned))
         .or_else(|| warns(ConditionType::ClientRangesHeld))
         .or_else(|| fails(ConditionType::SPFAligned, DNS))
         .or_else(|| fails(ConditionType::DKIMPublished, DNS))

@@ -1,6 +1,7 @@
 //! What delivery counts. Names and labels are a contract (design section 5).
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -88,9 +89,17 @@ pub struct ByProtection {
     pub protection: Protection,
 }
 
+/// Recipients that a delivery was tried for, and those that TLS kept from it; told to the controller.
+#[derive(Debug, Default)]
+pub struct Tried {
+    pub attempts: AtomicU64,
+    pub tls_failures: AtomicU64,
+}
+
 /// A cheap handle; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    pub tried: Arc<Tried>,
     routes: Arc<Mutex<BTreeSet<String>>>,
     pub deliveries: Family<ByResult, Counter>,
     pub plaintext: Family<ByRoute, Counter>,
@@ -112,6 +121,7 @@ impl Default for Metrics {
         let seconds =
             [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 432_000.0];
         Self {
+            tried: Arc::default(),
             routes: Arc::default(),
             deliveries: Family::default(),
             plaintext: Family::default(),

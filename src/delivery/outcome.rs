@@ -233,6 +233,19 @@ impl Trouble {
         }
     }
 
+    /// Whether the way there is open, and its protection is not what it must be.
+    pub fn is_tls(&self) -> bool {
+        matches!(
+            self,
+            Trouble::StartTlsMissing
+                | Trouble::Certificate(_)
+                | Trouble::Handshake(_)
+                | Trouble::ClientCertificate(_)
+                | Trouble::Unprotected(..)
+                | Trouble::RequireTls(_)
+        )
+    }
+
     /// Whether no byte of an answer came from the host: it is down, or cut off from here.
     pub fn is_silence(&self) -> bool {
         matches!(self, Trouble::Unreachable(_) | Trouble::TimedOut(Stage::Greeting))

@@ -18,7 +18,7 @@ use crate::admin;
 use crate::bundle::{Ack, Push, Sequence};
 use crate::delivery::Throttle;
 use crate::gateway::decisions::Matches;
-use crate::gateway::live::Live;
+use crate::gateway::live::{self, Live};
 use crate::gateway::mount::Mount;
 use crate::gateway::papers::{Asker, Papers};
 use crate::gateway::probe::Prober;
@@ -53,6 +53,10 @@ struct Known {
     published: Option<u64>,
     /// Pods of the gateway that are ready: they share the limits of routes.
     pods: Option<u32>,
+    /// The highest sequence it has seen.
+    highest: Option<u64>,
+    /// Seconds after which an answer without news is wanted, for the counts in it.
+    within: Option<u64>,
 }
 
 pub fn routes(live: Arc<Live>, spool: Spool, throttle: Throttle) -> Router {
@@ -100,9 +104,15 @@ async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<A
         shared.throttle.set_pods(pods);
     }
     if let Some(after) = known.after {
-        let news =
-            shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested, known.left);
-        let _ = tokio::time::timeout(LONGEST_POLL, news).await;
+        let asked = live::Known {
+            after: Sequence(after),
+            refused: Sequence(known.refused),
+            tested: known.tested,
+            highest: known.highest.map(Sequence),
+            left: known.left,
+        };
+        let limit = known.within.map_or(LONGEST_POLL, |seconds| Duration::from_secs(seconds.max(1)));
+        let _ = tokio::time::timeout(limit.min(LONGEST_POLL), shared.live.news_for(asked)).await;
     }
     Json(shared.live.ack(shared.spool.len() as u64))
 }

@@ -401,6 +401,7 @@ impl Incoming {
 
     fn answer(&self, result: &'static str, reply: Reply) -> Reply {
         self.shared.metrics.count(result);
+        self.running.tally.answered(result);
         reply
     }
 

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -14,10 +14,11 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 
 use crate::bundle::ack::Running as RunningFacts;
-use crate::bundle::document::FORMAT;
-use crate::bundle::{Ack, Bundle, Leaving, Materials, Nack, NackReason, Revision, Sequence};
-use crate::delivery::{Own, RouteTable};
+use crate::bundle::document::READS;
+use crate::bundle::{Ack, Bundle, Counts, Leaving, Materials, Nack, NackReason, Revision, Sequence};
+use crate::delivery::{Own, RouteTable, Tried};
 use crate::gateway::listeners::Listeners;
+use crate::gateway::tally::Tally;
 use crate::policy::{Policy, compile_after};
 
 /// A bundle as it was found: complete, its hashes checked, not yet compiled.
@@ -38,8 +39,11 @@ pub struct Running {
     pub bundle: Arc<Bundle>,
     pub policy: Arc<Policy>,
     pub routes: Arc<RouteTable>,
+    /// When this revision was loaded; publications of it under further sequences do not count.
     pub loaded_at: Timestamp,
     pub leaving: bool,
+    /// What became of mail under this revision.
+    pub tally: Arc<Tally>,
 }
 
 impl fmt::Debug for Running {
@@ -69,6 +73,8 @@ pub struct Live {
     leave_lag: Duration,
     pod: String,
     instance: String,
+    /// What delivery counts.
+    deliveries: OnceLock<Arc<Tried>>,
 }
 
 /// This pod is to leave: its mail goes to others.
@@ -85,7 +91,19 @@ struct Seen {
     running: Option<RunningFacts>,
     refused: Option<Nack>,
     tested: u64,
+    highest: Sequence,
     leaving: Option<Leaving>,
+}
+
+/// What the asker of an Ack knows already; `None`: it does not ask for that.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    pub after: Sequence,
+    pub refused: Sequence,
+    pub tested: Option<u64>,
+    pub highest: Option<Sequence>,
+    /// The key of what a leaving pod has left.
+    pub left: Option<i64>,
 }
 
 /// A watcher that did not run for this long is not trusted (design section 4).
@@ -110,7 +128,13 @@ impl Live {
             leave_lag: Duration::ZERO,
             pod,
             instance,
+            deliveries: OnceLock::new(),
         }
+    }
+
+    /// Says where delivery counts, before anything is offered.
+    pub fn watch_deliveries(&self, tried: Arc<Tried>) {
+        self.deliveries.get_or_init(|| tried);
     }
 
     /// How long a leaving pod still takes mail: until every endpoint list has forgotten it.
@@ -134,7 +158,7 @@ impl Live {
         let gateway = &found.bundle.gateway.origin.uid;
         let highest = self.highest(gateway);
         if found.sequence < highest {
-            tracing::warn!(found = %found.sequence, %highest, "an older policy than ran before is not loaded");
+            self.too_old(found.sequence, highest);
             return Ok(());
         }
         if self.runs(&found) {
@@ -142,27 +166,75 @@ impl Live {
         }
         match self.take(found).await {
             Ok(running) => {
-                let facts = RunningFacts {
-                    sequence: running.sequence,
-                    revision: running.revision.clone(),
-                    loaded_at: running.loaded_at,
-                };
-                tracing::info!(sequence = %facts.sequence, revision = %facts.revision, "policy loaded");
-                let leaves = running.leaving;
-                self.running.store(Some(Arc::new(running)));
-                self.seen.send_modify(|seen| {
-                    (seen.running, seen.refused) = (Some(facts), None);
-                    // What was said of an earlier departure does not hold for the next.
-                    if self.depart(leaves) {
-                        seen.leaving = leaves.then(Leaving::default);
-                    }
-                });
+                tracing::info!(sequence = %running.sequence, revision = %running.revision, "policy loaded");
+                self.run(running);
                 Ok(())
             }
             Err(nack) => {
                 self.refuse(nack.clone());
                 Err(nack)
             }
+        }
+    }
+
+    /// What runs is published under a further sequence: nothing is compiled anew, and nothing can be refused.
+    pub async fn renew(&self, sequence: Sequence, revision: &Revision, leaving: bool) -> Result<(), Nack> {
+        let _one_at_a_time = self.taking.lock().await;
+        let Some(now) = self.current().filter(|now| now.revision == *revision) else { return Ok(()) };
+        let gateway = &now.bundle.gateway.origin.uid;
+        let highest = self.highest(gateway);
+        if sequence < highest {
+            self.too_old(sequence, highest);
+            return Ok(());
+        }
+        if let Err(error) = self.remember(gateway, sequence) {
+            let nack = unremembered(sequence, revision.clone(), &error);
+            self.refuse(nack.clone());
+            return Err(nack);
+        }
+        tracing::info!(%sequence, %revision, "the policy that runs is published anew");
+        self.run(Running {
+            sequence,
+            leaving,
+            revision: now.revision.clone(),
+            bundle: Arc::clone(&now.bundle),
+            policy: Arc::clone(&now.policy),
+            routes: Arc::clone(&now.routes),
+            loaded_at: now.loaded_at,
+            tally: Arc::clone(&now.tally),
+        });
+        Ok(())
+    }
+
+    fn run(&self, running: Running) {
+        let facts = RunningFacts {
+            sequence: running.sequence,
+            revision: running.revision.clone(),
+            loaded_at: running.loaded_at,
+        };
+        let leaves = running.leaving;
+        self.running.store(Some(Arc::new(running)));
+        self.seen.send_modify(|seen| {
+            seen.highest = seen.highest.max(facts.sequence);
+            (seen.running, seen.refused) = (Some(facts), None);
+            // What was said of an earlier departure does not hold for the next.
+            if self.depart(leaves) {
+                seen.leaving = leaves.then(Leaving::default);
+            }
+        });
+    }
+
+    /// Somebody brought an old publication back. The controller hears how far this pod was, and goes beyond it.
+    fn too_old(&self, found: Sequence, highest: Sequence) {
+        let news = self.seen.send_if_modified(|seen| {
+            let before = seen.highest;
+            seen.highest = before.max(highest);
+            seen.highest != before
+        });
+        if news {
+            tracing::warn!(%found, %highest, "an older policy than ran before is not loaded");
+        } else {
+            tracing::debug!(%found, %highest, "an older policy than ran before is not loaded");
         }
     }
 
@@ -212,7 +284,7 @@ impl Live {
             .await
             .map_err(|error| refuse(error.reason(), error.to_string()))?;
         self.remember(&found.bundle.gateway.origin.uid, found.sequence)
-            .map_err(|e| refuse(NackReason::CompileFailed, format!("cannot note the sequence: {e}")))?;
+            .map_err(|error| unremembered(found.sequence, found.revision.clone(), &error))?;
         Ok(Running {
             sequence: found.sequence,
             revision: found.revision,
@@ -221,6 +293,7 @@ impl Live {
             routes: Arc::new(routes),
             loaded_at: Timestamp::now(),
             leaving: found.leaving,
+            tally: Arc::new(Tally::begin(self.deliveries.get().map(Arc::clone).unwrap_or_default())),
         })
     }
 
@@ -331,15 +404,19 @@ impl Live {
 
     /// The Ack of this moment; `queued` is the caller's to know.
     pub fn ack(&self, queued: u64) -> Ack {
-        let Seen { running, refused, tested, leaving } = self.seen.borrow().clone();
+        let Seen { running, refused, tested, highest, leaving } = self.seen.borrow().clone();
+        let now = self.current().filter(|now| running.as_ref().is_some_and(|r| r.sequence == now.sequence));
+        let counts = now.map_or(Counts::default(), |now| now.tally.counts());
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
             running,
-            formats: vec![FORMAT],
+            formats: READS.to_vec(),
             refused,
             tested,
             queued,
+            highest,
+            counts,
             leaving,
         }
     }
@@ -351,25 +428,26 @@ impl Live {
 
     /// Waits until something newer runs, or was refused, than the asker knows.
     pub async fn news(&self, after: Sequence, refused: Sequence) {
-        self.news_or_tests(after, refused, None, None).await;
+        self.news_for(Known { after, refused, ..Known::default() }).await;
     }
 
-    /// The same, or until the count of tests is another one, or what a leaving pod has left.
-    pub async fn news_or_tests(
-        &self,
-        after: Sequence,
-        refused: Sequence,
-        tested: Option<u64>,
-        left: Option<i64>,
-    ) {
+    /// Waits until there is anything that the asker does not know and asks for.
+    pub async fn news_for(&self, known: Known) {
+        let Known { after, refused, tested, highest, left } = known;
         let mut seen = self.seen.subscribe();
         let news = |seen: &Seen| {
             seen.running.as_ref().is_some_and(|running| running.sequence > after)
                 || seen.refused.as_ref().is_some_and(|nack| nack.sequence > refused)
                 || tested.is_some_and(|known| seen.tested != known)
+                || highest.is_some_and(|known| seen.highest > known)
                 || left.is_some_and(|known| seen.leaving.as_ref().is_some_and(|now| now.key() != known))
         };
         // An error means that `self` is gone: there will be no news.
         let _ = seen.wait_for(news).await;
     }
+}
+
+fn unremembered(sequence: Sequence, revision: Revision, error: &std::io::Error) -> Nack {
+    let message = format!("cannot note the sequence: {error}");
+    Nack { sequence, revision, reason: NackReason::CompileFailed, message, object: None }
 }

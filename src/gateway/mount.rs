@@ -13,10 +13,11 @@ use notify::Watcher;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use crate::bundle::manifest::{MANIFEST, SegmentRef};
+use crate::bundle::document::READS;
+use crate::bundle::manifest::{MANIFEST, SegmentRef, Share};
 use crate::bundle::segment::{self, LoadError};
-use crate::bundle::{Manifest, Materials, Nack, NackReason, Push, Sequence};
-use crate::gateway::live::{Found, Live};
+use crate::bundle::{Bundle, Manifest, Materials, Nack, NackReason, Push, Revision, Sequence};
+use crate::gateway::live::{Found, Live, Running};
 
 /// Without any event we look this often: the watch may have missed one, and `Live` wants a heartbeat.
 const TICK: Duration = Duration::from_millis(500);
@@ -58,10 +59,9 @@ impl Notes {
     /// does not compile stays as it is.
     fn worth_offering(&self, sequence: Sequence) -> bool {
         match self.refused {
-            Some((refused, reason, at)) if refused == sequence => match reason {
-                NackReason::ListenerFailed | NackReason::SecretMissing => at.elapsed() >= TRY_AGAIN,
-                NackReason::CompileFailed | NackReason::FormatTooNew => false,
-            },
+            Some((refused, reason, at)) if refused == sequence => {
+                reason.may_pass() && at.elapsed() >= TRY_AGAIN
+            }
             _ => true,
         }
     }
@@ -84,35 +84,42 @@ impl Mount {
         let mut notes = self.notes.lock().await;
         let began = Instant::now();
         let this = Arc::clone(self);
-        let running = live.current().map(|running| running.sequence);
+        let running = live.current();
         let read = tokio::task::spawn_blocking(move || this.read(running)).await;
         match read.unwrap_or_else(|_| Err(Trouble::Io("the reader panicked".to_owned()))) {
-            Ok(Some(found)) => {
+            Ok(Look::New(found)) => {
                 notes.incomplete = None;
                 let sequence = found.sequence;
                 if notes.worth_offering(sequence) {
                     // The refusal is part of the Ack already; we only note when to try again.
-                    let refusal = live.offer(found).await.err();
+                    let refusal = live.offer(*found).await.err();
                     notes.refused = refusal.map(|nack| (sequence, nack.reason, Instant::now()));
                 }
             }
-            Ok(None) => *notes = Notes::default(),
-            Err(Trouble::Missing { manifest, what, secret }) => {
-                let sequence = manifest.sequence;
+            Ok(Look::Renewed { about: About { sequence, revision }, leaving }) => {
+                notes.incomplete = None;
+                if notes.worth_offering(sequence) {
+                    let refusal = live.renew(sequence, &revision, leaving).await.err();
+                    notes.refused = refusal.map(|nack| (sequence, nack.reason, Instant::now()));
+                }
+            }
+            Ok(Look::Known) => *notes = Notes::default(),
+            Err(Trouble::Missing { about, what, secret }) => {
+                let sequence = about.sequence;
                 let since = match notes.incomplete {
                     Some((known, since)) if known == sequence => since,
                     _ => notes.incomplete.insert((sequence, Instant::now())).1,
                 };
                 if since.elapsed() >= INCOMPLETE {
                     let reason = if secret { NackReason::SecretMissing } else { NackReason::CompileFailed };
-                    live.refuse(nack(&manifest, reason, format!("{what} has not arrived in the mount")));
+                    live.refuse(nack(&about, reason, format!("{what} has not arrived in the mount")));
                 }
             }
-            Err(Trouble::TooNew { manifest, message }) => {
-                live.refuse(nack(&manifest, NackReason::FormatTooNew, message));
+            Err(Trouble::TooNew { about, message }) => {
+                live.refuse(nack(&about, NackReason::FormatTooNew, message));
             }
-            Err(Trouble::Damaged { manifest, message }) => {
-                live.refuse(nack(&manifest, NackReason::CompileFailed, message));
+            Err(Trouble::Damaged { about, message }) => {
+                live.refuse(nack(&about, NackReason::CompileFailed, message));
             }
             Err(Trouble::Nothing) => {}
             Err(Trouble::Io(message)) => tracing::warn!(%message, "cannot read the mounted bundle"),
@@ -124,13 +131,21 @@ impl Mount {
     pub async fn push(self: &Arc<Self>, push: Push, live: &Live) -> bool {
         let Push { manifest: bytes, mut pieces } = push;
         let read = |_: &str| Ok(Some(bytes.clone()));
-        let Ok(manifest) = segment::read_manifest(&read) else { return false };
+        let manifest = match segment::read_manifest(&read) {
+            Ok(manifest) => manifest,
+            Err(LoadError::FormatTooNew { found, sequence, revision }) => {
+                let about = About { sequence, revision };
+                live.refuse(nack(&about, NackReason::FormatTooNew, too_new(found)));
+                return true;
+            }
+            Err(_) => return false,
+        };
         // What came before and is still named may not be in the mount either.
         if let Some(before) = self.pushed.load_full() {
             if before.manifest.sequence > manifest.sequence {
                 return true;
             }
-            let named = manifest.segments.iter().flat_map(SegmentRef::keys);
+            let named = manifest.all_segments().flat_map(SegmentRef::keys);
             for key in named.filter(|key| !pieces.contains_key(key)).collect::<Vec<_>>() {
                 if let Some(piece) = before.pieces.get(&key) {
                     pieces.insert(key, piece.clone());
@@ -153,8 +168,8 @@ impl Mount {
         Some(pushed)
     }
 
-    /// Reads what was handed over or what the folders hold now; `None` when that runs already.
-    fn read(&self, running: Option<Sequence>) -> Result<Option<Found>, Trouble> {
+    /// Reads what was handed over or what the folders hold now, as far as it is for this pod.
+    fn read(&self, running: Option<Arc<Running>>) -> Result<Look, Trouble> {
         let ahead = self.ahead();
         let file = |name: &str| match &ahead {
             Some(pushed) if name == MANIFEST => Ok(Some(pushed.bytes.clone())),
@@ -164,40 +179,47 @@ impl Mount {
         let manifest = match segment::read_manifest(&file) {
             Ok(manifest) => manifest,
             Err(LoadError::Incomplete(_)) => return Err(Trouble::Nothing),
-            Err(LoadError::FormatTooNew { manifest, found }) => {
-                let message = LoadError::FormatTooNew { manifest: manifest.clone(), found }.to_string();
-                return Err(Trouble::TooNew { manifest, message });
+            Err(LoadError::FormatTooNew { found, sequence, revision }) => {
+                return Err(Trouble::TooNew { about: About { sequence, revision }, message: too_new(found) });
             }
             Err(error) => return Err(Trouble::Io(error.to_string())),
         };
-        if running == Some(manifest.sequence) {
-            return Ok(None);
+        let Share { format, revision, segments, materials: versions } = manifest.share(&self.pod);
+        let about = About { sequence: manifest.sequence, revision: revision.clone() };
+        let leaving = manifest.leaving.contains(&self.pod);
+        if running.as_ref().is_some_and(|running| running.sequence == manifest.sequence) {
+            return Ok(Look::Known);
+        }
+        if !READS.contains(&format) {
+            return Err(Trouble::TooNew { about, message: too_new(format) });
         }
         let mut materials = Materials::default();
-        for version in &manifest.materials {
+        for version in versions {
             match read_file(&self.secrets, &version.file_name()) {
                 Ok(Some(bytes)) => materials.insert(version.material.clone(), bytes),
                 Ok(None) => {
                     let material = &version.material;
                     let what = format!("{:?} {}/{}", material.kind, material.namespace, material.name);
-                    return Err(Trouble::Missing { manifest: Box::new(manifest), what, secret: true });
+                    return Err(Trouble::Missing { about, what, secret: true });
                 }
                 Err(error) => return Err(Trouble::Io(error.to_string())),
             }
         }
-        match segment::assemble_with(&self.shelf, &manifest, &file) {
-            Ok(bundle) => Ok(Some(Found {
-                leaving: manifest.leaving.contains(&self.pod),
-                sequence: manifest.sequence,
-                revision: manifest.revision,
+        let runs = |bundle: &Bundle| {
+            running.as_ref().is_some_and(|now| now.revision == about.revision && *now.bundle == *bundle)
+        };
+        match segment::assemble_segments(&self.shelf, segments, &file) {
+            Ok(bundle) if runs(&bundle) => Ok(Look::Renewed { about, leaving }),
+            Ok(bundle) => Ok(Look::New(Box::new(Found {
+                leaving,
+                sequence: about.sequence,
+                revision: about.revision,
                 bundle: Arc::new(bundle),
                 materials: Arc::new(materials),
-            })),
-            Err(LoadError::Incomplete(what)) => {
-                Err(Trouble::Missing { manifest: Box::new(manifest), what, secret: false })
-            }
+            }))),
+            Err(LoadError::Incomplete(what)) => Err(Trouble::Missing { about, what, secret: false }),
             Err(LoadError::Io { what, source }) => Err(Trouble::Io(format!("{what}: {source}"))),
-            Err(error) => Err(Trouble::Damaged { message: error.to_string(), manifest: Box::new(manifest) }),
+            Err(error) => Err(Trouble::Damaged { message: error.to_string(), about }),
         }
     }
 
@@ -229,29 +251,51 @@ impl Mount {
     }
 }
 
+/// Which publication, as far as this pod is concerned.
+struct About {
+    sequence: Sequence,
+    revision: Revision,
+}
+
+/// What a look found.
+enum Look {
+    /// It runs already.
+    Known,
+    /// What runs, under a further sequence.
+    Renewed {
+        about: About,
+        leaving: bool,
+    },
+    New(Box<Found>),
+}
+
 /// Why there is no bundle to offer.
 enum Trouble {
     /// No manifest at all: nothing was published yet.
     Nothing,
     Missing {
-        manifest: Box<Manifest>,
+        about: About,
         what: String,
         secret: bool,
     },
     TooNew {
-        manifest: Box<Manifest>,
+        about: About,
         message: String,
     },
     Damaged {
-        manifest: Box<Manifest>,
+        about: About,
         message: String,
     },
     Io(String),
 }
 
-fn nack(manifest: &Manifest, reason: NackReason, message: String) -> Nack {
-    let (sequence, revision) = (manifest.sequence, manifest.revision.clone());
-    Nack { sequence, revision, reason, message, object: None }
+fn too_new(found: u32) -> String {
+    format!("the bundle has format {found}; this gateway reads {READS:?}: upgrade its image")
+}
+
+fn nack(about: &About, reason: NackReason, message: String) -> Nack {
+    let About { sequence, revision } = about;
+    Nack { sequence: *sequence, revision: revision.clone(), reason, message, object: None }
 }
 
 fn read_file(folder: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {

@@ -225,6 +225,7 @@ impl Gateway {
         let allowance = Allowance::default();
         let metrics = Metrics::default();
         metrics.register(&mut registry);
+        live.watch_deliveries(Arc::clone(&metrics.tried));
         throttle.register(&mut registry);
         let decisions = Decisions::open(&folder, Limits::default(), matches, &mut registry);
         let judge = Judge::new(budgets.clone(), decisions.clone());

@@ -15,6 +15,7 @@ use crate::api::checks;
 use crate::api::conditions::{ConditionType, Reason};
 use crate::api::gateway::{self as spec, OutboundGateway, OutboundGatewaySpec};
 use crate::api::pod::ExternalTrafficPolicy;
+use crate::bundle::Revision;
 use crate::bundle::document::{
     Archive, Certificate, ChangeRoute, DefaultRoute, DkimKey, Gateway, HostPort, Limits, Listener,
     ListenerTls, Notices, ObjectKind, SpfClients, TlsReports,
@@ -119,10 +120,14 @@ fn draft(
         pod: _,
         service,
         network_policy: _,
+        rollout,
+        pinned_revision,
+        revision_history_limit: _,
     } = &gateway.spec;
     let namespace = &pass.gateway.namespace;
     name(&pass.gateway.name, findings);
     storage_form(storage, findings);
+    rollout_form(rollout.as_ref(), pinned_revision.as_deref(), findings);
     let clients = clients.clone().unwrap_or_default();
     let proxied = listeners.iter().all(|listener| listener.proxy_protocol.is_some());
     service_form(service.as_ref(), &clients, proxied, findings);
@@ -373,6 +378,25 @@ fn storage_form(storage: &spec::Storage, findings: &mut Findings) {
     findings.check(alone, "spec.storage", &checks::EPHEMERAL_ALONE);
     if let Some(size) = size {
         findings.check(size.bytes().is_some(), "spec.storage.size", &checks::QUANTITY);
+    }
+}
+
+fn rollout_form(rollout: Option<&spec::StagedRollout>, pinned: Option<&str>, findings: &mut Findings) {
+    if let Some(pinned) = pinned {
+        findings.check(Revision::named(pinned).is_some(), "spec.pinnedRevision", &checks::REVISION);
+    }
+    let Some(spec::StagedRollout { steps, halt_on }) = rollout else { return };
+    for (number, spec::RolloutStep { pods, pause }) in steps.iter().enumerate() {
+        let path = |field: &str| format!("spec.rollout.steps[{number}].{field}");
+        if pods.of(1).is_none() {
+            findings.invalid(&path("pods"), "write a number of pods, or a percentage such as 25%");
+        }
+        findings.check(pause.get().is_some(), &path("pause"), &checks::DURATION);
+    }
+    let spec::HaltOn { rejected_percent, deferred_percent, tls_failures_percent, min_messages: _ } = halt_on;
+    let percent = [rejected_percent, deferred_percent, tls_failures_percent];
+    if steps.is_empty() || !percent.into_iter().all(|percent| (1..=100).contains(percent)) {
+        findings.invalid("spec.rollout", "write at least one step, and percentages from 1 to 100");
     }
 }
 

@@ -10,6 +10,7 @@ mod lists;
 mod network;
 mod probe;
 mod propagation;
+mod revisions;
 mod rollout;
 mod static_errors;
 mod tenancy;

@@ -79,6 +79,7 @@ impl Mount {
             segments: refs,
             materials,
             leaving: Vec::new(),
+            course: Default::default(),
         };
         fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
         let link = root.join("..data_tmp");

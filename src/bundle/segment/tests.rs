@@ -45,6 +45,7 @@ fn published(segments: &[Segment]) -> (Manifest, BTreeMap<String, Vec<u8>>) {
         segments: refs,
         materials: Vec::new(),
         leaving: Vec::new(),
+        course: Default::default(),
     };
     (manifest, pieces)
 }

@@ -72,6 +72,7 @@ impl Record {
             segments: Vec::new(),
             materials: configured.last_good.materials.clone(),
             leaving: Vec::new(),
+            course: Default::default(),
         };
         self.published = Some(manifest.clone());
         manifest

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::bundle::document::{Action, ObjectId, ObjectKind};
 use crate::bundle::probe::RouteProbe;
 use crate::bundle::{Ack, Bundle, Manifest};
+use crate::controller::rollout::standing::Standings;
 use crate::controller::rollout::{Arrival, Journeys, Pod, Wish, progress};
 use crate::controller::status::{Live, Situation, Status, of_gateway, of_object, tested};
 use crate::manifest::Located;
@@ -83,7 +84,8 @@ impl Statuses {
         let acks = HashMap::from([(POD.to_owned(), ack.clone())]);
         self.journeys.advance(&pods, &acks, now);
         let at = |sequence| progress(sequence, &pods, &acks);
-        let situation = Situation { failure: None, progress: &at, now };
+        let standings = Standings::default();
+        let situation = Situation { failure: None, progress: &at, standings: &standings, stage: None, now };
         if let Some(manifest) = &self.manifest
             && self.arrived.is_none()
             && at(manifest.sequence).complete()

@@ -49,6 +49,26 @@ pub fn policy(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> Networ
     }
 }
 
+/// What either of two policies lets through: while some pods try a second revision.
+pub fn either(mut one: NetworkPolicy, other: NetworkPolicy) -> NetworkPolicy {
+    let (Some(spec), Some(more)) = (&mut one.spec, other.spec) else { return one };
+    for rule in more.ingress.into_iter().flatten() {
+        let rules = spec.ingress.get_or_insert_default();
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    // Without a list of rules everything may go out.
+    if let Some(rules) = &mut spec.egress {
+        for rule in more.egress.into_iter().flatten() {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    one
+}
+
 /// Name servers, each other, and every host and port the bundle names. A policy knows no host names, so a
 /// host given by name opens its port to every address.
 fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgressRule> {

@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::bundle::document::FORMAT;
-use crate::bundle::manifest::SegmentRef;
+use crate::bundle::manifest::{Halted, SegmentRef};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Segment, piece_key};
-use crate::bundle::{Manifest, Revision, Sequence};
+use crate::bundle::{Course, Manifest, Revision, Sequence, Staged};
 
 use super::BUNDLE_MAPS;
 use super::shelves::{Full, Room, Shelves, place};
@@ -50,20 +49,55 @@ pub struct Write {
     pub remove: Vec<String>,
 }
 
-/// Plans the publication of `segments`. `None`: just this is published already.
-pub fn plan(
-    published: &Published,
-    segments: Vec<Segment>,
-    materials: Vec<MaterialVersion>,
-    now: Timestamp,
-) -> Result<Option<Plan>, Full> {
-    let revision = Revision::of(FORMAT, &segments, &materials);
+/// What is to be published.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// What the segments are written in.
+    pub format: u32,
+    pub segments: Vec<Segment>,
+    /// Sorted.
+    pub materials: Vec<MaterialVersion>,
+    /// Some pods only, beside what is published; `None`: all pods.
+    pub stage: Option<Stage>,
+}
+
+/// Which pods get a revision first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    pub pods: Vec<String>,
+    pub step: u32,
+    pub since: Timestamp,
+    pub started: Timestamp,
+    pub wish: String,
+}
+
+impl Wanted {
+    pub fn revision(&self) -> Revision {
+        Revision::of(self.format, &self.segments, &self.materials)
+    }
+}
+
+/// Plans a publication. `None`: just this is published already.
+pub fn plan(published: &Published, wanted: Wanted, now: Timestamp) -> Result<Option<Plan>, Full> {
+    let revision = wanted.revision();
+    let Wanted { format, segments, materials, stage } = wanted;
+    let leaving = published.leaving.clone();
     let last = published.manifest.as_ref();
-    let in_order = last.is_some_and(|manifest| manifest.sequence >= published.floor);
-    let says = |manifest: &Manifest| manifest.publishes(&revision) && manifest.leaving == published.leaving;
-    if in_order && last.is_some_and(says) && is_complete(published) {
+    let same = |manifest: &Manifest| {
+        manifest.leaving == leaving
+            && match (&stage, manifest.staged()) {
+                (None, _) => manifest.publishes(&revision),
+                (Some(stage), Some(staged)) => {
+                    staged.revision == revision && (&staged.pods, staged.step) == (&stage.pods, stage.step)
+                }
+                (Some(_), None) => false,
+            }
+    };
+    if last.is_some_and(same) && stands(published) {
         return Ok(None);
     }
+    // What all pods run stays where it is, beside what some are to try.
+    let former = last.filter(|_| stage.is_some());
     let pieces = pieces(published, segments);
     let named = named(published);
     let placement = if published.settled {
@@ -74,22 +108,30 @@ pub fn plan(
         place(&published.shelves, &pieces.sizes, &everything, ROOM)
             .or_else(|_| place(&published.shelves, &pieces.sizes, &named, ROOM))?
     };
-    let manifest = Manifest {
-        format: FORMAT,
-        sequence: next_sequence(published),
-        revision,
-        published_at: now,
-        segments: pieces
-            .segments
-            .into_iter()
-            .map(|(name, hash, keys)| SegmentRef {
-                name,
-                hash,
-                places: keys.iter().map(|key| placement.places[key]).collect(),
-            })
-            .collect(),
-        materials,
-        leaving: published.leaving.clone(),
+    let refs = pieces.segments.into_iter().map(|(name, hash, keys)| {
+        let places = keys.iter().map(|key| placement.places[key]).collect();
+        SegmentRef { name, hash, places }
+    });
+    let refs: Vec<SegmentRef> = refs.collect();
+    let (sequence, published_at) = (next_sequence(published), now);
+    let manifest = match (former, stage) {
+        (Some(former), Some(stage)) => {
+            let Stage { pods, step, since, started, wish } = stage;
+            let segments = refs;
+            let staged = Staged { format, revision, segments, materials, pods, step, since, started, wish };
+            let course = Course::Staged(Box::new(staged));
+            Manifest { sequence, published_at, leaving, course, ..former.clone() }
+        }
+        _ => Manifest {
+            format,
+            sequence,
+            revision,
+            published_at,
+            segments: refs,
+            materials,
+            leaving,
+            course: Course::Whole,
+        },
     };
     let mut content = pieces.content;
     let mut writes: Vec<Write> = placement
@@ -109,6 +151,19 @@ pub fn plan(
     Ok(Some(Plan { manifest, writes }))
 }
 
+/// Takes the second revision of a staged rollout back: one write. `None`: there is nothing to take back.
+pub fn withdraw(published: &Published, halted: Halted, now: Timestamp) -> Option<Plan> {
+    let last = published.manifest.as_ref().filter(|manifest| manifest.staged().is_some())?;
+    let manifest = Manifest {
+        sequence: next_sequence(published),
+        published_at: now,
+        leaving: published.leaving.clone(),
+        course: Course::Halted(halted),
+        ..last.clone()
+    };
+    Some(Plan { manifest, writes: vec![Write::default()] })
+}
+
 struct Pieces {
     /// Name, hash and keys of each segment.
     segments: Vec<(String, String, Vec<String>)>,
@@ -119,12 +174,8 @@ struct Pieces {
 /// A segment whose content is published already keeps its stored pieces: another version of the compressor
 /// could cut it differently.
 fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
-    let stored: BTreeMap<&str, &SegmentRef> = published
-        .manifest
-        .iter()
-        .flat_map(|manifest| &manifest.segments)
-        .map(|s| (s.hash.as_str(), s))
-        .collect();
+    let stored: BTreeMap<&str, &SegmentRef> =
+        published.manifest.iter().flat_map(Manifest::all_segments).map(|s| (s.hash.as_str(), s)).collect();
     let mut all = Pieces { segments: Vec::new(), sizes: BTreeMap::new(), content: BTreeMap::new() };
     for segment in segments {
         let (name, hash) = (segment.name.clone(), segment.hash.clone());
@@ -162,9 +213,15 @@ impl Published {
     }
 }
 
+/// Whether what is published is whole and the newest that there was.
+pub fn stands(published: &Published) -> bool {
+    let in_order = |manifest: &Manifest| manifest.sequence >= published.floor;
+    published.manifest.as_ref().is_some_and(in_order) && is_complete(published)
+}
+
 /// Everything the manifest names is where it says; somebody may have edited or deleted a ConfigMap.
 fn is_complete(published: &Published) -> bool {
-    published.manifest.iter().flat_map(|manifest| &manifest.segments).all(|segment| {
+    published.manifest.iter().flat_map(Manifest::all_segments).all(|segment| {
         segment.keys().zip(&segment.places).all(|(key, place)| published.size(*place, &key).is_some())
     })
 }
@@ -174,7 +231,7 @@ fn named(published: &Published) -> BTreeSet<String> {
     published
         .manifest
         .iter()
-        .flat_map(|manifest| &manifest.segments)
+        .flat_map(Manifest::all_segments)
         .flat_map(|segment| segment.keys().collect::<Vec<_>>())
         .collect()
 }
@@ -196,6 +253,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::document::FORMAT;
+    use crate::bundle::manifest::HaltCause;
 
     fn segment(name: &str, content: &str, size: usize) -> Segment {
         // Bytes that no compressor makes smaller.
@@ -208,9 +267,14 @@ mod tests {
         "2026-11-22T10:00:00Z".parse().unwrap()
     }
 
+    /// For all pods.
+    fn all(segments: Vec<Segment>) -> Wanted {
+        Wanted { format: FORMAT, segments, ..Wanted::default() }
+    }
+
     /// Carries a plan out.
     fn publish(published: &mut Published, segments: Vec<Segment>) -> Plan {
-        let plan = plan(published, segments, Vec::new(), now()).unwrap().expect("something new");
+        let plan = plan(published, all(segments), now()).unwrap().expect("something new");
         for write in &plan.writes {
             Plan::book(&mut published.shelves, write);
         }
@@ -240,7 +304,7 @@ mod tests {
     fn equal_content_is_published_once() {
         let mut published = Published::default();
         publish(&mut published, vec![segment("gateway", "g", 10)]);
-        assert_eq!(plan(&published, vec![segment("gateway", "g", 10)], Vec::new(), now()), Ok(None));
+        assert_eq!(plan(&published, all(vec![segment("gateway", "g", 10)]), now()), Ok(None));
     }
 
     #[test]
@@ -254,7 +318,7 @@ mod tests {
             (&published.leaving, &first.manifest.revision)
         );
         assert_eq!(told.manifest.sequence, first.manifest.sequence.next());
-        assert_eq!(plan(&published, vec![segment("gateway", "g", 10)], Vec::new(), now()), Ok(None));
+        assert_eq!(plan(&published, all(vec![segment("gateway", "g", 10)]), now()), Ok(None));
     }
 
     #[test]
@@ -301,8 +365,70 @@ mod tests {
         publish(&mut published, vec![segment("gateway", "a", 10)]);
         let before = published.shelves.clone();
         let piece = |n: u8| segment(&format!("rules-{n}"), &char::from(n).to_string(), 480 << 10);
-        let full = plan(&published, (1..65).map(piece).collect(), Vec::new(), now()).expect_err("too large");
+        let full = plan(&published, all((1..65).map(piece).collect()), now()).expect_err("too large");
         assert!(full.wanted > full.free && full.total == ROOM.total());
         assert_eq!(published.shelves, before);
+    }
+
+    fn stage(pods: &[&str], step: u32) -> Stage {
+        let pods = pods.iter().map(|&pod| pod.to_owned()).collect();
+        Stage { pods, step, since: now(), started: now(), wish: "w".to_owned() }
+    }
+
+    fn carry_out(published: &mut Published, plan: Plan) -> Manifest {
+        for write in &plan.writes {
+            Plan::book(&mut published.shelves, write);
+        }
+        published.manifest = Some(plan.manifest.clone());
+        plan.manifest
+    }
+
+    #[test]
+    fn a_stage_names_two_revisions_and_both_are_complete_until_one_is_left() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "g", 10), segment("rules-0", "a", 10)]);
+        published.settled = true;
+        let wanted =
+            |stage| Wanted { stage, ..all(vec![segment("gateway", "g", 10), segment("rules-0", "b", 10)]) };
+        let plan_of = |published: &Published, stage| plan(published, wanted(stage), now()).unwrap();
+        let plan1 = plan_of(&published, Some(stage(&["gw-0"], 0))).expect("new");
+        assert_eq!(plan1.writes.len(), 1, "one changed segment and the manifest");
+        let staged = carry_out(&mut published, plan1);
+        assert_eq!(staged.revision, first.manifest.revision);
+        assert_eq!(staged.share("gw-1").revision, &first.manifest.revision);
+        assert_eq!(staged.share("gw-0").revision, &wanted(None).revision());
+        assert!(is_complete(&published));
+        assert_eq!(plan_of(&published, Some(stage(&["gw-0"], 0))), None, "it is published");
+        published.settled = true;
+        let next = plan_of(&published, Some(stage(&["gw-0", "gw-1"], 1))).expect("a further step");
+        assert!(next.writes[0].add.is_empty() && next.writes[0].remove.is_empty());
+        let next = carry_out(&mut published, next);
+        assert_eq!(next.sequence, staged.sequence.next());
+
+        // Taken back: every pod runs the former one, under a sequence of its own.
+        let mut back = published.clone();
+        let halted = Halted {
+            revision: wanted(None).revision(),
+            wish: "w".to_owned(),
+            at: now(),
+            cause: HaltCause::Refused,
+            message: "why".to_owned(),
+        };
+        let plan3 = withdraw(&back, halted.clone(), now()).expect("there is a stage");
+        let manifest = carry_out(&mut back, plan3);
+        assert_eq!(manifest.share("gw-0").revision, &first.manifest.revision);
+        assert_eq!((manifest.sequence, manifest.halted()), (next.sequence.next(), Some(&halted)));
+        assert_eq!(withdraw(&back, halted, now()), None);
+        let again = plan(&back, all(vec![segment("gateway", "g", 10), segment("rules-0", "a", 10)]), now());
+        let again = again.unwrap().expect("the halt is over when its author wants what runs");
+        assert_eq!(again.manifest.course, Course::Whole);
+
+        // Or it goes to all.
+        published.settled = true;
+        let whole = plan_of(&published, None).expect("the last step");
+        assert!(whole.writes[0].add.is_empty(), "its pieces are there");
+        let whole = carry_out(&mut published, whole);
+        assert_eq!((whole.revision, whole.course), (wanted(None).revision(), Course::Whole));
+        assert!(is_complete(&published));
     }
 }

@@ -31,6 +31,8 @@ fn ack(number: i32, sequence: u64, leaving: Option<(u64, bool)>) -> (String, Ack
         tested: 0,
         queued: leaving.as_ref().map_or(7, |leaving| leaving.left),
         leaving,
+        highest: Sequence(sequence),
+        counts: Default::default(),
     };
     (format!("uid-{number}"), ack)
 }

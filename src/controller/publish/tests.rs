@@ -10,8 +10,9 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::api::{ComplianceRule, OutboundGatewaySpec};
 use crate::bundle::Sequence;
+use crate::bundle::document::FORMAT;
 use crate::bundle::segment::cut;
-use crate::controller::build::publication::plan;
+use crate::controller::build::publication::{Wanted, plan};
 use crate::translate::{Resources, translate};
 
 /// ConfigMaps and Secrets of an API server: merge patches, and the rule that a write names the version it
@@ -162,8 +163,9 @@ fn bundle(word: &str) -> Bundle {
 
 async fn publish(press: &mut Press, word: &str) -> Result<(), PublishError> {
     let bundle = bundle(word);
-    let plan = plan(&press.published, cut(&bundle), Vec::new(), Timestamp::UNIX_EPOCH).unwrap().unwrap();
-    press.publish(&gateway(), plan, bundle).await.map(|_push| ())
+    let wanted = Wanted { format: FORMAT, segments: cut(&bundle), ..Wanted::default() };
+    let plan = plan(&press.published, wanted, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    press.publish(&gateway(), plan, Some(bundle)).await.map(|_push| ())
 }
 
 #[tokio::test]

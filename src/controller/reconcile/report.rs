@@ -25,7 +25,13 @@ impl Driver {
         self.desk.tested(&mut self.acks.tests(), &pods, self.press.last_good.as_ref());
         let unsaid = self.desk.take_unsaid(&self.outcomes);
         self.ctx.metrics.looked(unsaid.len());
-        let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
+        let situation = Situation {
+            failure: self.failure.as_ref(),
+            progress: &progress,
+            standings: &self.steering.standings,
+            stage: self.steering.view.as_ref(),
+            now,
+        };
         let entries = self.ctx.world.entries(&unsaid);
         let manifest = self.press.published.manifest.as_ref();
         let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
@@ -47,7 +53,9 @@ impl Driver {
             let gateway = object.kind == ObjectKind::OutboundGateway;
             let waits_for = match journey {
                 _ if gateway => manifest.map(|manifest| manifest.sequence),
-                Some(journey) if journey.arrived.is_none() => journey.published.as_ref().map(|p| p.sequence),
+                Some(journey) if journey.arrived.is_none() => {
+                    journey.published.as_ref().filter(|p| !p.staged).map(|p| p.sequence)
+                }
                 _ => None,
             };
             if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {

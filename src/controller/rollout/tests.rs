@@ -1,3 +1,5 @@
+mod truth;
+
 use super::*;
 use crate::bundle::NackReason;
 use crate::bundle::Revision;
@@ -37,6 +39,7 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         revision: revision(),
         loaded_at: at(0),
     });
+    let highest = running.as_ref().map(|running| running.sequence).unwrap_or_default();
     let ack = Ack {
         pod: pod.name.clone(),
         instance: "i".to_owned(),
@@ -45,6 +48,8 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         refused: refused.map(nack),
         tested: 0,
         queued: 0,
+        highest,
+        counts: Default::default(),
         leaving: None,
     };
     (pod.uid.clone(), ack)
@@ -59,6 +64,7 @@ fn manifest(sequence: u64) -> Manifest {
         segments: Vec::new(),
         materials: Vec::new(),
         leaving: Vec::new(),
+        course: Default::default(),
     }
 }
 
@@ -207,4 +213,21 @@ fn the_floor_is_the_highest_sequence_any_pod_was_told_or_runs() {
     assert_eq!(floor(&[told.clone()], &HashMap::new()), Sequence(8));
     assert_eq!(floor(&[told, runs], &acks), Sequence(9));
     assert_eq!(floor(&[], &HashMap::new()), Sequence(0));
+}
+
+#[test]
+fn a_number_that_no_controller_ever_gave_does_not_use_the_numbers_up() {
+    let mut told = pod("a", Some(true));
+    told.touched = Some(Sequence(u64::MAX));
+    let runs = pod("b", Some(true));
+    let acks = HashMap::from([ack(&runs, Some(9), None)]);
+    assert_eq!(floor(&[told, runs], &acks), Sequence(9));
+}
+
+#[test]
+fn r154_a_pod_that_ran_further_once_is_heard_although_nothing_runs_there() {
+    let here = pod("a", Some(false));
+    let (uid, mut said) = ack(&here, None, None);
+    said.highest = Sequence(41);
+    assert_eq!(floor(&[here], &HashMap::from([(uid, said)])), Sequence(41));
 }

@@ -17,7 +17,8 @@ fn outcome(generation: i64) -> Outcome {
 
 fn journey(generation: i64) -> Journey {
     let wish = Wish { uid: "u".to_owned(), generation, started: at(0) };
-    let published = Publication { sequence: Sequence(5), revision: "abc".to_owned(), at: at(20) };
+    let published =
+        Publication { sequence: Sequence(5), revision: "abc".to_owned(), at: at(20), staged: false };
     Journey { wish, published: Some(published), arrived: None }
 }
 
@@ -57,8 +58,13 @@ impl Given {
     }
 
     fn status(&self) -> Status {
-        let situation =
-            Situation { failure: self.failure.as_ref(), progress: &|_| self.progress.clone(), now: at(500) };
+        let situation = Situation {
+            failure: self.failure.as_ref(),
+            progress: &|_| self.progress.clone(),
+            standings: &Standings::default(),
+            stage: None,
+            now: at(500),
+        };
         of_object(&self.outcome, self.journey.as_ref(), None, &self.before, &situation)
     }
 }
@@ -211,6 +217,7 @@ fn gateway(clients: bool, live: impl FnOnce(&mut Progress) -> Option<Arrival>) -
         segments: Vec::new(),
         materials: Vec::new(),
         leaving: Vec::new(),
+        course: Default::default(),
     };
     let object = ObjectId { kind: ObjectKind::OutboundGateway, ..outcome(1).origin.object };
     let outcome = Outcome::new(Origin { object, ..outcome(1).origin });
@@ -226,7 +233,13 @@ fn gateway(clients: bool, live: impl FnOnce(&mut Progress) -> Option<Arrival>) -
         trouble: None,
         scaling: None,
     };
-    let situation = Situation { failure: None, progress: &|_| progress.clone(), now: at(500) };
+    let situation = Situation {
+        failure: None,
+        progress: &|_| progress.clone(),
+        standings: &Standings::default(),
+        stage: None,
+        now: at(500),
+    };
     of_gateway(&outcome, &live, &Status::default(), &situation)
 }
 

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 
-use crate::bundle::NackReason;
 use crate::bundle::document::{Gateway, ObjectId};
 use crate::controller::rollout::{Arrival, Progress};
 
@@ -76,12 +75,7 @@ pub fn nobody(progress: &Progress) -> String {
 /// Which pod refused the revision, and why.
 pub fn refused(progress: &Progress) -> Option<String> {
     let (pod, nack) = progress.refused.first()?;
-    let reason = match nack.reason {
-        NackReason::SecretMissing => "SecretMissing",
-        NackReason::ListenerFailed => "ListenerFailed",
-        NackReason::FormatTooNew => "FormatTooNew",
-        NackReason::CompileFailed => "CompileFailed",
-    };
+    let reason = nack.reason.as_str();
     let mut text = format!("pod {pod} refuses revision {}: {reason}: {}", nack.revision, nack.message);
     if let Some(object) = &nack.object {
         text.push_str(&format!(" ({object})"));

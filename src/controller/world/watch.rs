@@ -27,7 +27,7 @@ use crate::api::{
 };
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::bundle::{MaterialKind, Sequence};
-use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION};
+use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION, REVISION_LABEL};
 use crate::controller::metrics::Metrics;
 use crate::controller::rollout;
 use crate::translate::ObjectKey;
@@ -206,7 +206,7 @@ impl Run {
             stream,
             |state, object: PartialObjectMeta<K>| {
                 let version = version(&object.metadata);
-                let gateway = gateway_of(&object.metadata);
+                let gateway = gateway_of(&object.metadata).filter(|_| !is_kept(&object.metadata));
                 let key = key(&object);
                 if let Some(versions) = state.versions_of(kind) {
                     versions.insert(key.clone(), version);
@@ -220,7 +220,8 @@ impl Run {
                     versions.remove(&key);
                 }
                 state.ring_users(kind, &key);
-                gateway_of(&object.metadata).iter().for_each(|gateway| state.ring_cluster(gateway));
+                let gateway = gateway_of(&object.metadata).filter(|_| !is_kept(&object.metadata));
+                gateway.iter().for_each(|gateway| state.ring_cluster(gateway));
             },
             |state, listed| {
                 let Some(versions) = state.versions_of(kind) else { return };
@@ -338,6 +339,11 @@ pub(super) fn version(meta: &ObjectMeta) -> Version {
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
     }
+}
+
+/// A revision that is kept to go back to: nothing follows from it before somebody names it.
+fn is_kept(meta: &ObjectMeta) -> bool {
+    meta.labels.as_ref().is_some_and(|labels| labels.contains_key(REVISION_LABEL))
 }
 
 /// Facts of an object of ours; [`super::super::apply`] makes the same from what it gets back.

@@ -1,6 +1,7 @@
 //! One job: the recipients of one message that go the same way. Attempt, settle, done.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -443,7 +444,11 @@ fn count(shared: &Shared, job: &Job, label: Option<&Label>, outcomes: &[Outcome]
     for (&target, outcome) in job.targets.iter().zip(outcomes) {
         if let (Outcome::Later(problem) | Outcome::Failed { problem, .. }, Some(label)) = (outcome, label) {
             shared.routes.troubled(label, &problem.trouble);
+            if problem.trouble.is_tls() {
+                shared.metrics.tried.tls_failures.fetch_add(1, Ordering::Relaxed);
+            }
         }
+        shared.metrics.tried.attempts.fetch_add(1, Ordering::Relaxed);
         let recipient = &job.entry().targets[target].recipient.mailbox;
         // What a next hop says may hold addresses: its words are logged at debug only.
         let result = match outcome {

@@ -46,6 +46,7 @@ fn office(bundle: Bundle) -> Office {
         policy: Arc::new(policy),
         loaded_at: Timestamp::now(),
         leaving: false,
+        tally: Arc::default(),
     });
     let acceptance =
         Acceptance { spool, allowance: Allowance::default(), metrics: delivery::Metrics::default() };

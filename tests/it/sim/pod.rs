@@ -260,6 +260,7 @@ impl Process {
     fn ack(&self) -> Ack {
         let running = self.running.lock().unwrap().clone();
         let leaves = running.as_ref().is_some_and(|running| running.leaving);
+        let highest = running.as_ref().map(|running| running.facts.sequence).unwrap_or_default();
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
@@ -269,6 +270,8 @@ impl Process {
             tested: 0,
             queued: 0,
             leaving: leaves.then(|| Leaving { empty: true, ..Leaving::default() }),
+            highest,
+            counts: Default::default(),
         }
     }
 

@@ -117,6 +117,7 @@ impl Pods {
             segments: refs,
             materials: Vec::new(),
             leaving: leaving.iter().map(|&name| name.to_owned()).collect(),
+            course: Default::default(),
         };
         fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
         let link = root.join("..data_tmp");

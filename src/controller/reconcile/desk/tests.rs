@@ -26,6 +26,7 @@ fn manifest(sequence: u64) -> Manifest {
         segments: Vec::new(),
         materials: Vec::new(),
         leaving: Vec::new(),
+        course: Default::default(),
     }
 }
 

@@ -148,7 +148,8 @@ pub const SCENARIOS: &[Scenario] = &[
             g.next_word();
             g.namespace.wait_ready(&["cpr/word"]);
             let meta = old["metadata"].as_object_mut().expect("metadata");
-            let _ = ["resourceVersion", "uid", "managedFields", "creationTimestamp"].map(|name| meta.remove(name));
+            let _ = ["resourceVersion", "uid", "managedFields", "creationTimestamp"]
+                .map(|name| meta.remove(name));
             let text = old.to_string();
             assert!(g.attempt(&["replace", "--force", "-f", "-"], Some(&text)), "the old map is back");
         },

@@ -129,7 +129,8 @@ impl<'a> Webhook<'a> {
 
 impl Drop for Webhook<'_> {
     fn drop(&mut self) {
-        self.ground.attempt(&["delete", "validatingwebhookconfigurations", &self.ground.namespace.name], None);
+        self.ground
+            .attempt(&["delete", "validatingwebhookconfigurations", &self.ground.namespace.name], None);
         if let Some(server) = &mut self.server {
             let _ = server.kill();
             let _ = server.wait();
