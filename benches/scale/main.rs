@@ -141,7 +141,7 @@ async fn changes(
     for change in 0..changes {
         // Spread over all rules, so that it is not always the same segment.
         let rule = change * 7919 % rules;
-        times.push(load.change(NAMESPACE, rule, &format!("changed-{change}-{pods}", pods = rules)).await?);
+        times.push(load.change(NAMESPACE, rule, &format!("changed-{change}")).await?);
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
     plane.wait_quiet(Duration::from_secs(1)).await?;
