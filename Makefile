@@ -31,11 +31,15 @@ test: deps
 test-unit:
 	$(CARGO) test --lib
 
-## soak: what `make test` does a few times, many times: 100 kills, 4,000 simulated crashes, power cuts, large mail
+## soak: what `make test` does a few times, many times: 100 kills, 4,000 simulated crashes, power cuts, large mail,
+##       10,000 simulated histories of the control plane, the operator away for 10 minutes, the API server for 5
 soak: deps
 	POSTERN_POWER_CUTS=1000 $(CARGO) test --lib -- --nocapture spool::tests::crash
 	POSTERN_KILLS=100 POSTERN_POWER_CUTS=10 POSTERN_LARGE_SESSIONS=200 POSTERN_LARGE_MIB=50 \
 	  $(CARGO) test --test it -- --nocapture --test-threads=1 r158
+	POSTERN_HISTORIES=10000 $(CARGO) test --test it -- --nocapture sim::
+	$(CLUSTER) up >/dev/null
+	POSTERN_SOAK=1 $(CARGO) test --test it -- --nocapture --test-threads=1 faults::e18 faults::r157
 
 ## lint: format, clippy, generated files
 lint:

@@ -7,13 +7,17 @@ pub mod acks;
 pub mod apply;
 pub mod authority;
 pub mod build;
+pub mod census;
 pub mod control;
+pub mod installed;
 pub mod leader;
+pub mod life;
 pub mod metrics;
 pub mod probes;
 pub mod publish;
 pub mod reconcile;
 pub mod rollout;
+mod spread;
 pub mod status;
 pub mod statuses;
 pub mod supervise;
@@ -36,6 +40,7 @@ use crate::admin;
 use crate::directory;
 use crate::published;
 
+use acks::{Dial, Dialler};
 use build::Site;
 use leader::{Election, Terms};
 use metrics::Metrics;
@@ -79,29 +84,16 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let (working, work) = watch::channel(None::<Arc<World>>);
+    registry.register_collector(Box::new(census::Census(work.clone())));
     let address = options.admin;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     // One that waits for the Lease is as ready as it can be; one that works is when its caches are full.
     let ready = move || work.borrow().as_ref().is_none_or(|world| world.is_complete());
     let pages = admin::probes(ready, Arc::new(registry));
     let stop_admin = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, None, pages, stop_admin.clone()));
+    let admin = tokio::spawn(admin::serve(listener, pages, stop_admin.clone()));
 
-    let terms = Terms::default();
-    let identity = options.identity.clone();
-    let election =
-        Election::new(client.clone(), &options.own_namespace, options.lease.clone(), identity, terms);
-    election
-        .run(shutdown, |stop| {
-            let (client, options, metrics, working) = (&client, &options, &metrics, &working);
-            async move {
-                metrics.leading(true);
-                lead(client.clone(), options, metrics.clone(), working, stop).await;
-                metrics.leading(false);
-                working.send_replace(None);
-            }
-        })
-        .await;
+    operate(client, None, &options, metrics, &working, shutdown).await;
 
     stop_admin.cancel();
     if let Err(failure) = admin.await {
@@ -110,9 +102,42 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ru
     Ok(())
 }
 
+/// Looks at the installation that these options belong to, and changes nothing.
+pub async fn check(options: &Options) -> Result<Vec<installed::Finding>, RunError> {
+    let client = Client::try_default().await?;
+    Ok(installed::look(&client, options).await)
+}
+
+/// Leads whenever the Lease is to be had, until `shutdown`. Pods are reached by `dial`, by default over the network.
+pub async fn operate(
+    client: Client,
+    dial: Option<Arc<dyn Dial>>,
+    options: &Options,
+    metrics: Arc<Metrics>,
+    working: &watch::Sender<Option<Arc<World>>>,
+    shutdown: CancellationToken,
+) {
+    let terms = Terms::default();
+    let identity = options.identity.clone();
+    let election =
+        Election::new(client.clone(), &options.own_namespace, options.lease.clone(), identity, terms);
+    election
+        .run(shutdown, |stop| {
+            let (client, dial, metrics) = (client.clone(), dial.clone(), metrics.clone());
+            async move {
+                metrics.leading(true);
+                lead(client, dial, options, metrics.clone(), working, stop).await;
+                metrics.leading(false);
+                working.send_replace(None);
+            }
+        })
+        .await;
+}
+
 /// The work of the leader, until `stop`.
 async fn lead(
     client: Client,
+    dial: Option<Arc<dyn Dial>>,
     options: &Options,
     metrics: Arc<Metrics>,
     working: &watch::Sender<Option<Arc<World>>>,
@@ -136,7 +161,7 @@ async fn lead(
         metrics: metrics.clone(),
         statuses: statuses.clone(),
         authority: authority.clone(),
-        tls,
+        dial: dial.map_or(Dialler::Tls(tls), Dialler::Other),
         bounds: Bounds::default(),
         site: Site { image: options.image.clone(), namespace: options.own_namespace.clone() },
     });

@@ -158,7 +158,6 @@ async fn serve(
     address: IpAddr,
 ) -> anyhow::Result<Arc<Fake>> {
     let folder = certificates(client, namespace, gateway).await?;
-    let tls = control::tls(folder).map_err(anyhow::Error::msg)?;
     let listener = TcpListener::bind((address, CONTROL_PORT)).await.context("its control port")?;
     let stop = CancellationToken::new();
     let fake =
@@ -168,7 +167,8 @@ async fn serve(
         .route("/bundle", post(push))
         .layer(DefaultBodyLimit::max(64 << 20))
         .with_state(fake.clone());
-    tokio::spawn(admin::serve(listener, Some(tls), router, stop));
+    let door = control::door(folder, router, Router::new()).map_err(anyhow::Error::msg)?;
+    tokio::spawn(admin::serve_behind(listener, door, stop));
     Ok(fake)
 }
 
@@ -219,6 +219,7 @@ async fn ack(State(fake): State<Arc<Fake>>, Query(known): Query<Known>) -> Json<
         refused: None,
         tested: 0,
         queued: 0,
+        leaving: None,
     })
 }
 

@@ -1,10 +1,12 @@
 //! `postern controller`: the operator.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::installed::Finding;
 use crate::controller::{self, Options};
 
 #[derive(clap::Args)]
@@ -35,14 +37,21 @@ pub struct Args {
     /// This pod's name
     #[arg(long, value_name = "NAME", env = "POSTERN_POD", default_value_t = super::host_name())]
     pod: String,
+    /// Look at this installation from inside, say what is wrong with it, and end: the definitions, the
+    /// operator's rights, whether one works
+    #[arg(long)]
+    check: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { mut namespaces, image, admin, own_namespace, lease, control_ca, pod } = args;
+    let Args { mut namespaces, image, admin, own_namespace, lease, control_ca, pod, check } = args;
     namespaces.retain(|namespace| !namespace.is_empty());
     // A pod that is started again under its old name is another candidate.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
     let options = Options { namespaces, image, admin, own_namespace, lease, identity, control_ca };
+    if check {
+        return report(&super::runtime()?.block_on(controller::check(&options))?);
+    }
     super::runtime()?.block_on(async {
         let shutdown = CancellationToken::new();
         let end = shutdown.clone();
@@ -55,4 +64,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         result?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn report(findings: &[Finding]) -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    for Finding { what, trouble } in findings {
+        let _ = match trouble {
+            None => writeln!(text, "ok    {what}"),
+            Some(trouble) => writeln!(text, "FAIL  {what}: {trouble}"),
+        };
+    }
+    super::print(&text);
+    let whole = findings.iter().all(|finding| finding.trouble.is_none());
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(super::PROBLEMS) })
 }

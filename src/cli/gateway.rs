@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::delivery::{Pauses, Throttle};
 use crate::gateway::decisions::Matches;
+use crate::gateway::handover::Place;
 use crate::gateway::run::{ControlTls, Gateway, Options, Source};
 
 #[derive(clap::Args)]
@@ -35,6 +36,13 @@ pub struct Args {
     /// Seconds during which mail is still taken after SIGTERM, until every endpoint list has forgotten this pod
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain_lag: u64,
+    /// Where the other pods of this gateway are, HOST, HOST:PORT or ADDRESS:PORT: to them mail goes when this pod leaves
+    /// (may be given several times)
+    #[arg(long, value_name = "PEER")]
+    peers: Vec<Place>,
+    /// At the end hand mail over, for at most so many seconds: the spool's volume dies with this pod
+    #[arg(long, value_name = "SECONDS")]
+    hand_over_on_exit: Option<u64>,
     /// This pod's name
     #[arg(long, env = "POD_NAME", default_value_t = super::host_name())]
     pod: String,
@@ -47,7 +55,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         spool: args.spool,
         smtp: args.smtp,
         admin: args.admin,
-        control: args.control.map(|address| ControlTls { address, folder: args.control_tls }),
+        control: args.control.map(|address| ControlTls {
+            address,
+            folder: args.control_tls,
+            peers: args.peers,
+            hand_over_on_exit: args.hand_over_on_exit.map(Duration::from_secs),
+        }),
         token: None,
         drain_lag: Duration::from_secs(args.drain_lag),
         pod: args.pod,

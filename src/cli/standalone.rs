@@ -176,7 +176,7 @@ impl Follower {
                 let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
-                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested)) => {}
+                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested), None) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,

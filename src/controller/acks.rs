@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use rustls::ClientConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
 
 use self::line::{Caller, Line, LineError};
+pub use self::line::{Dial, Dialler, Stream};
 use super::probes::Collected;
 use super::rollout::Pod;
+use super::spread::spread;
 use super::world::Bell;
 use crate::bundle::probe::Probes;
 use crate::bundle::{Ack, Push, Sequence};
@@ -32,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The polls of one gateway's pods. Dropping it ends them.
 pub struct Acks {
     gateway: ObjectKey,
-    tls: watch::Receiver<Arc<ClientConfig>>,
+    dial: Dialler,
     bell: Arc<Bell>,
     /// How many connections all gateways together make at once.
     dials: Arc<Semaphore>,
@@ -50,15 +51,10 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(
-        gateway: ObjectKey,
-        tls: watch::Receiver<Arc<ClientConfig>>,
-        bell: Arc<Bell>,
-        dials: Arc<Semaphore>,
-    ) -> Self {
+    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>, dials: Arc<Semaphore>) -> Self {
         Self {
             gateway,
-            tls,
+            dial,
             bell,
             dials,
             published: watch::Sender::new(Sequence::default()),
@@ -92,7 +88,7 @@ impl Acks {
                 let line = Line {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
-                    tls: self.tls.clone(),
+                    dial: self.dial.clone(),
                     dials: self.dials.clone(),
                 };
                 let poll = Poll {
@@ -176,12 +172,12 @@ struct Poll {
 impl Poll {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
-        loop {
+        for turn in 0.. {
             pause = match self.converse().await {
                 0 => (pause * 2).min(LONGEST_PAUSE),
                 _ => FIRST_PAUSE,
             };
-            sleep(pause.mul_f64(rand::random_range(0.7..1.3))).await;
+            sleep(spread(pause, 0.3, &self.uid, turn)).await;
         }
     }
 
@@ -207,12 +203,16 @@ impl Poll {
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
             known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
+            if let Some(leaving) = &ack.leaving {
+                known = format!("{known}&left={}", leaving.key());
+            }
             let last = self
                 .heard
                 .lock()
                 .expect("no code panics while it holds this lock")
                 .insert(self.uid.clone(), ack.clone());
-            if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
+            let said = |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.leaving.clone());
+            if last.is_none_or(|last| said(&last) != said(&ack)) {
                 self.bell.cluster();
             }
             if self.collect(&mut caller, &ack).await? {

@@ -132,6 +132,13 @@ pub fn meta(gateway: &OutboundGateway, name: String) -> ObjectMeta {
     }
 }
 
+/// Whether an object of the gateway `name` has its labels still, and its owner.
+pub fn is_dressed<K: Resource>(object: &K, name: &str, owner: &str) -> bool {
+    let worn = object.labels();
+    labels(name).iter().all(|(key, value)| worn.get(key) == Some(value))
+        && object.owner_references().iter().any(|reference| reference.uid == owner)
+}
+
 /// Written out rather than by kube's helper: that one blocks the owner's deletion, which needs a right on
 /// finalizers that nothing else needs.
 fn owner(gateway: &OutboundGateway) -> OwnerReference {

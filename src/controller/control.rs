@@ -16,7 +16,7 @@ use tracing::info;
 
 use super::apply::{ApplyError, MANAGER, bounded};
 use super::authority::{Authority, AuthorityError, Pair};
-use super::build::{control_secret, control_secret_name};
+use super::build::{control_secret, control_secret_name, is_dressed};
 use super::reconcile::Context;
 use crate::api::OutboundGateway;
 
@@ -113,7 +113,9 @@ impl Keeper {
             let trusts = secret.data.as_ref().and_then(|data| data.get("ca.crt"));
             let trusts_us = trusts.is_some_and(|ca| ca.0 == ctx.authority.certificate().as_bytes());
             let is_good = |pair| ctx.authority.is_good(&pair, &namespace, &gateway.name_any(), today());
-            trusts_us && pair(secret, "tls.crt", "tls.key").is_some_and(is_good)
+            is_dressed(secret, &gateway.name_any(), &owner)
+                && trusts_us
+                && pair(secret, "tls.crt", "tls.key").is_some_and(is_good)
         });
         if !good {
             let pair = ctx.authority.for_gateway(&namespace, &gateway.name_any(), today())?;

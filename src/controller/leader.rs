@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::spread::spread;
+
 /// How long a lease binds others, how often it is renewed, and when a leader that cannot renew gives up.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -80,6 +82,7 @@ impl Election {
             let working = async {
                 let mut job = std::pin::pin!(work(term.clone()));
                 tokio::select! {
+                    biased;
                     () = &mut job => {}
                     () = term.cancelled() => {
                         if timeout(slack, job).await.is_err() {
@@ -100,10 +103,11 @@ impl Election {
     /// Waits until the lease is ours. `None`: shut down before.
     async fn acquire(&self, shutdown: &CancellationToken) -> Option<(Lease, Instant)> {
         let mut observed = None;
-        loop {
+        for turn in 0.. {
             let before = Instant::now();
             let attempt = timeout(self.terms.renew * 2, self.candidate(&mut observed));
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return None,
                 result = attempt => match result {
                     Ok(Ok(Some(lease))) => return Some((lease, before)),
@@ -113,10 +117,12 @@ impl Election {
                 },
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return None,
-                () = sleep(jittered(self.terms.renew)) => {}
+                () = sleep(spread(self.terms.renew, 0.2, &self.identity, turn)) => {}
             }
         }
+        None
     }
 
     async fn candidate(&self, observed: &mut Option<Observed>) -> Result<Option<Lease>, kube::Error> {
@@ -147,6 +153,7 @@ impl Election {
     async fn hold(&self, mut lease: Lease, mut since: Instant, term: &CancellationToken) -> Option<Lease> {
         loop {
             tokio::select! {
+                biased;
                 () = term.cancelled() => return Some(lease),
                 () = sleep(self.terms.renew) => {}
             }
@@ -157,6 +164,7 @@ impl Election {
             let params = PostParams::default();
             let renewal = timeout(self.terms.renew, self.leases.replace(&self.name, &params, &renewed));
             tokio::select! {
+                biased;
                 () = sleep_until(end) => {
                     warn!(lease = self.name, "could not renew the lease in time");
                     return None;
@@ -248,10 +256,6 @@ fn settle(result: Result<Lease, kube::Error>) -> Result<Option<Lease>, kube::Err
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn jittered(base: Duration) -> Duration {
-    base.mul_f64(rand::random_range(0.8..1.2))
 }
 
 #[cfg(test)]

@@ -4,18 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::apply::{ApplyError, MANAGER, bounded};
 use super::build::publication::{Plan, Published, Write};
 use super::build::shelves::{Contents, Full, Room, Shelves, place};
-use super::build::{BUNDLE_MAPS, SECRET_COPIES, bundle_map, bundle_map_name, secret_copy, secret_copy_name};
+use super::build::{
+    BUNDLE_MAPS, SECRET_COPIES, bundle_map, bundle_map_name, is_dressed, secret_copy, secret_copy_name,
+};
 use super::metrics::Metrics;
 use super::world::{Version, World};
 use crate::api::OutboundGateway;
@@ -25,6 +29,8 @@ use crate::bundle::segment;
 use crate::bundle::{Bundle, Manifest, Push};
 use crate::translate::{LastGood, ObjectKey};
 
+/// No watch shows Secrets: copies in use are looked at again after this.
+const RECHECK: Duration = Duration::from_secs(55);
 /// Copies of secrets and CA files.
 const SECRET_ROOM: Room = Room { shelves: SECRET_COPIES, bytes: 900 << 10, first: 900 << 10 };
 
@@ -54,6 +60,10 @@ pub struct Press {
     watched: BTreeSet<u8>,
     copies: Shelves,
     copy_versions: HashMap<u8, Version>,
+    copies_read: Option<Instant>,
+    /// Maps and copies from which somebody took labels or owner.
+    bare_maps: BTreeSet<u8>,
+    bare_copies: BTreeSet<u8>,
     /// The gateway object whose publication this is.
     owner: Option<String>,
     trusted: bool,
@@ -72,6 +82,9 @@ impl Press {
             watched: BTreeSet::new(),
             copies: Shelves::default(),
             copy_versions: HashMap::new(),
+            copies_read: None,
+            bare_maps: BTreeSet::new(),
+            bare_copies: BTreeSet::new(),
             owner: None,
             trusted: false,
         }
@@ -99,6 +112,9 @@ impl Press {
             self.owner = Some(owner.to_owned());
         }
         if self.trusted && !self.is_touched() {
+            if self.copies_read.is_none_or(|at| at.elapsed() >= RECHECK) {
+                self.load_copies(owner, true).await?;
+            }
             return Ok(false);
         }
         let known = |number: &u8| {
@@ -116,6 +132,8 @@ impl Press {
             return Err(PublishError::Foreign { kind: "ConfigMap", name: foreign.name_any() });
         }
         self.versions = found.iter().map(|(&number, map)| (number, version(map))).collect();
+        let bare = found.iter().filter(|(_, map)| !is_dressed(*map, &self.gateway.name, owner));
+        self.bare_maps = bare.map(|(number, _)| *number).collect();
         let mut files = BTreeMap::new();
         let mut shelves = Shelves::default();
         for (number, map) in found {
@@ -128,7 +146,7 @@ impl Press {
             shelves.0.insert(number, contents);
         }
         self.read_back(&files, shelves);
-        self.load_copies(owner).await?;
+        self.load_copies(owner, false).await?;
         self.trusted = true;
         self.watched.clear();
         Ok(true)
@@ -161,22 +179,51 @@ impl Press {
         }
     }
 
-    /// Secrets cannot be listed, so each copy is asked for by name. They are made one after the other, so none stands
-    /// behind the first that is missing (or is found when it is written anew).
-    async fn load_copies(&mut self, owner: &str) -> Result<(), PublishError> {
-        self.copies = Shelves::default();
+    /// Secrets cannot be listed, so each copy is asked for by name: those that are `in_use`, or all. They are made
+    /// one after the other, so none stands behind the first that is missing (or is found when it is written anew).
+    async fn load_copies(&mut self, owner: &str, in_use: bool) -> Result<(), PublishError> {
+        let known = std::mem::take(&mut self.copies);
+        let used = |number: &u8| known.0.contains_key(number);
         self.copy_versions.clear();
-        for number in 0..SECRET_COPIES {
+        self.bare_copies.clear();
+        // Whoever fails on the way reads everything the next time.
+        self.copies_read = None;
+        let trusted = std::mem::replace(&mut self.trusted, false);
+        for number in (0..SECRET_COPIES).filter(|number| !in_use || used(number)) {
             let name = secret_copy_name(&self.gateway.name, number);
             let Some(secret) = bounded("a copy of secrets", self.secrets().get_opt(&name)).await? else {
+                if in_use {
+                    continue;
+                }
                 break;
             };
             if !owned_by(&secret, owner) {
                 return Err(PublishError::Foreign { kind: "Secret", name });
             }
             self.copy_versions.insert(number, version(&secret));
+            if !is_dressed(&secret, &self.gateway.name, owner) {
+                self.bare_copies.insert(number);
+            }
             let data = secret.data.into_iter().flatten();
             self.copies.0.insert(number, data.map(|(key, bytes)| (key, bytes.0.len())).collect());
+        }
+        (self.copies_read, self.trusted) = (Some(Instant::now()), trusted);
+        Ok(())
+    }
+
+    /// Puts right what somebody did to the objects of a publication that stays: copies that are gone, labels and
+    /// owners.
+    pub async fn mend(
+        &mut self,
+        gateway: &OutboundGateway,
+        materials: &[MaterialVersion],
+    ) -> Result<(), PublishError> {
+        self.copy_materials(gateway, materials).await?;
+        for number in std::mem::take(&mut self.bare_copies) {
+            self.write_copy(gateway, Write { number, ..Write::default() }).await?;
+        }
+        for number in std::mem::take(&mut self.bare_maps) {
+            self.write_map(gateway, &Write { number, ..Write::default() }, None).await?;
         }
         Ok(())
     }

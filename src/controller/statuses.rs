@@ -100,6 +100,7 @@ impl Statuses {
                 writes.push(self.write(change));
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.filled.notified() => {}
                 Some(()) = writes.next() => {}

@@ -43,6 +43,7 @@ impl Supervisor {
         let mut again = false;
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 _ = self.ctx.world.outline.wait() => {}
                 () = sleep(RETRY), if again => {}

@@ -273,6 +273,11 @@ impl World {
         ids.into_iter().filter_map(|id| Some((id, state.objects.get(id)?.clone()))).collect()
     }
 
+    /// Looks at every object once.
+    pub fn each(&self, mut look: impl FnMut(&ObjectId, &Entry)) {
+        self.state().objects.iter().for_each(|(id, entry)| look(id, entry));
+    }
+
     pub fn entry(&self, id: &ObjectId) -> Option<Arc<Entry>> {
         self.state().objects.get(id).cloned()
     }

@@ -90,6 +90,7 @@ impl Keeper {
         loop {
             let next = self.begin(&mut readings);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {}

@@ -423,7 +423,12 @@ impl Desk {
         let (entry, _) = parts(&claim)?;
         let ends = claim.targets().iter().filter_map(|target| match claim.queued().state(*target) {
             Fate::Held(holding) => Some(holding.until),
-            Fate::Waiting(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
+            Fate::Waiting(_)
+            | Fate::Delivered
+            | Fate::Failed
+            | Fate::Released
+            | Fate::HandedOver
+            | Fate::Noted => None,
         });
         let now = ends.max().unwrap_or(entry.received_at);
         let until = match longer {

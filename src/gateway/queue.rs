@@ -378,6 +378,24 @@ impl Queue {
         Ok(found)
     }
 
+    /// Takes over what is paused at a pod whose mail comes here; what is paused here already stays as it is.
+    pub async fn adopt_pauses(&self, rows: Vec<PauseRow>, pod: &str) -> Result<(), QueueError> {
+        let known = self.0.pauses.current();
+        let new: Vec<PauseRow> = rows.into_iter().filter(|row| !known.contains_key(&row.closed)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for PauseRow { closed, .. } in &new {
+            tracing::warn!(pod, act = "pause", what = %closed, "delivery paused, as it was where mail was taken over from");
+        }
+        self.change(move |closures| {
+            for PauseRow { closed, pause } in new {
+                closures.entry(closed).or_insert(pause);
+            }
+        })
+        .await
+    }
+
     async fn change(&self, change: impl FnOnce(&mut Closures)) -> Result<(), QueueError> {
         let _one_at_a_time = self.0.pausing.lock().await;
         let mut closures = Closures::clone(&self.0.pauses.current());

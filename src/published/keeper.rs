@@ -175,6 +175,7 @@ impl Keeper {
         loop {
             let next = self.begin(&mut asking);
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {}

@@ -4,12 +4,14 @@
 
 mod abuse;
 mod architecture;
+mod chart;
 mod cluster;
 mod dialogue;
 mod directory;
 mod fates;
 mod faults;
 mod generated;
+mod handover;
 mod inbound;
 mod kill;
 mod logins;
@@ -24,6 +26,7 @@ mod replies;
 mod requirements;
 mod resources;
 mod secured;
+mod sim;
 mod standalone;
 mod stock;
 mod support;

@@ -1,9 +1,12 @@
 //! A connection to a pod's control port: HTTP over mutual TLS, the pod's certificate checked by its gateway's name.
 
 use std::future::Future;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -12,6 +15,7 @@ use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -38,12 +42,50 @@ pub enum LineError {
     Unreadable(String),
 }
 
-/// Where a pod is and how to trust it.
+/// A connection to a pod whose identity is proven.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Another way to pods than the network: simulations have one.
+pub trait Dial: Send + Sync {
+    /// Connects to the pod of `gateway` at `address`.
+    fn dial<'a>(
+        &'a self,
+        gateway: &'a ObjectKey,
+        address: IpAddr,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+}
+
+/// How connections to control ports come about.
+#[derive(Clone)]
+pub enum Dialler {
+    /// Mutual TLS with the certificates of this moment.
+    Tls(watch::Receiver<Arc<ClientConfig>>),
+    Other(Arc<dyn Dial>),
+}
+
+impl Dialler {
+    async fn connect(&self, gateway: &ObjectKey, address: &str) -> Result<Box<dyn Stream>, LineError> {
+        let address: IpAddr = address.parse().map_err(|_| LineError::Unreadable(address.to_owned()))?;
+        let tls = match self {
+            Self::Tls(tls) => TlsConnector::from(tls.borrow().clone()),
+            Self::Other(dial) => return Ok(dial.dial(gateway, address).await?),
+        };
+        let stream = TcpStream::connect((address, CONTROL_PORT)).await?;
+        stream.set_nodelay(true)?;
+        let name = gateway_name(&gateway.namespace, &gateway.name);
+        let name = ServerName::try_from(name).map_err(|error| LineError::Unreadable(error.to_string()))?;
+        Ok(Box::new(tls.connect(name, stream).await?))
+    }
+}
+
+/// Where a pod is and how to reach it.
 #[derive(Clone)]
 pub struct Line {
     pub gateway: ObjectKey,
     pub address: String,
-    pub tls: watch::Receiver<Arc<ClientConfig>>,
+    pub dial: Dialler,
     /// Whoever connects takes a place: thousands of pods are not met all at once after a start.
     pub dials: Arc<Semaphore>,
 }
@@ -60,6 +102,7 @@ impl Line {
         let (sender, connection) = connected.map_err(|_| LineError::Slow)??;
         let host = gateway_name(&self.gateway.namespace, &self.gateway.name);
         tokio::select! {
+            biased;
             result = talk(Caller { sender, host }) => result,
             ended = connection => Err(ended.err().map_or(LineError::Unreadable("it hung up".to_owned()), Into::into)),
         }
@@ -68,14 +111,7 @@ impl Line {
     async fn connect(
         &self,
     ) -> Result<(SendRequest<Full<Bytes>>, impl Future<Output = hyper::Result<()>> + use<>), LineError> {
-        let address: std::net::IpAddr =
-            self.address.parse().map_err(|_| LineError::Unreadable(self.address.clone()))?;
-        let stream = TcpStream::connect((address, CONTROL_PORT)).await?;
-        stream.set_nodelay(true)?;
-        let name = gateway_name(&self.gateway.namespace, &self.gateway.name);
-        let name = ServerName::try_from(name).map_err(|error| LineError::Unreadable(error.to_string()))?;
-        let tls = TlsConnector::from(self.tls.borrow().clone());
-        let stream = tls.connect(name, stream).await?;
+        let stream = self.dial.connect(&self.gateway, &self.address).await?;
         Ok(handshake(TokioIo::new(stream)).await?)
     }
 }

@@ -63,6 +63,7 @@ impl Driver {
                     replicas: pods.len(),
                     selector: build::selector_text(&self.key.name),
                     trouble: self.trouble.as_ref(),
+                    scaling: self.life.next.verdict.as_ref(),
                 };
                 status::of_gateway(outcome, &live, &entry.status, &situation)
             } else {

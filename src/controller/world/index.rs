@@ -28,6 +28,10 @@ impl Index {
         self.objects.get(id)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Entry)> {
+        self.objects.iter().map(|(id, entry)| (id, &**entry))
+    }
+
     /// Returns what stood there before.
     pub fn insert(&mut self, id: ObjectId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
         let before = self.objects.insert(id.clone(), entry.clone());

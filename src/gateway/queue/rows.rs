@@ -171,14 +171,17 @@ fn recipient(situation: Option<&Situation>, standing: &Standing, target: usize) 
     let this = &standing.entry.targets[target];
     let waiting = match &standing.fates[target] {
         Fate::Waiting(waiting) => Some(waiting),
-        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
+        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released | Fate::HandedOver | Fate::Noted => {
+            None
+        }
     };
     let state = match (&standing.fates[target], state(situation, standing, target)) {
         (_, Some(state)) => state.word(),
         (Fate::Delivered, _) => "delivered",
         (Fate::Failed, _) => "failed",
         (Fate::Held(_), _) => "held",
-        (Fate::Released | Fate::Waiting(_), _) => "released",
+        (Fate::HandedOver, _) => "handedOver",
+        (Fate::Released | Fate::Waiting(_) | Fate::Noted, _) => "released",
     };
     let gives_up_at = situation
         .filter(|_| waiting.is_some())

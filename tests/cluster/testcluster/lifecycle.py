@@ -12,6 +12,8 @@ from .settings import LOGS, STATE, VOLUMES, Failure, say, wait_for
 
 OWNER_FILE = STATE / "postern-test-cluster"  # we delete no folder without it
 
+PARTS = ("kube-apiserver", "etcd")  # that can be stopped alone
+
 KUBELET_FOLDER = Path("/var/lib/kubelet")  # for the sockets of device plugins
 KUBELET_FOLDER_IS_OURS = "kubelet-folder-is-ours"
 
@@ -144,6 +146,20 @@ def start_node(binaries, node):
     node.start_agents(binaries / "kube")
     wait_for(node.name, lambda: nodes_ready([node]), 90)
     say(f"{node.name} is ready")
+
+
+def stop_part(part):
+    """At once, as a crash would."""
+    processes.stop(lambda p: p.leader and p.name == part, patience=0)
+    say(f"{part} is gone")
+
+
+def start_part(binaries, part):
+    start = {"kube-apiserver": control_plane.start_api_server, "etcd": control_plane.start_storage}[part]
+    if not any(p.leader and p.name == part for p in processes.ours()):
+        start(binaries / "kube")
+    wait_for("API server", control_plane.ready, 90)
+    say(f"{part} is back")
 
 
 def unmount():

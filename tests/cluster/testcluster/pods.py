@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 
 from . import cgroups
 from .control_plane import get
@@ -17,9 +18,22 @@ def signal_all(namespace, name, how):
         raise Failure(f"{namespace}/{name} has no process here")
     for pid in pids:
         os.kill(pid, how)
+    if how == signal.SIGKILL:
+        return pids
     stopped = how == signal.SIGSTOP
     wait_for(f"{namespace}/{name}", lambda: all(is_stopped(pid) == stopped for pid in pids), 5, every=0.01)
     return pids
+
+
+def cut(namespace, name, port, off):
+    """Nothing comes in or goes out, or nothing to one port comes in; pods have a firewall of their own."""
+    pids = set().union(*(cgroups.members(container) for container in containers(namespace, name)))
+    if not pids:
+        raise Failure(f"{namespace}/{name} has no process here")
+    chains = [["INPUT", "-p", "tcp", "--dport", str(port)]] if port else [["INPUT"], ["OUTPUT"]]
+    for chain in chains:
+        subprocess.run(["nsenter", f"--net=/proc/{min(pids)}/ns/net", "iptables", "-w", "-I" if off else "-D",
+                        *chain, "-j", "DROP"], check=True)
 
 
 def containers(namespace, name):
