@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use postern::bundle::document::*;
 use postern::bundle::{Bundle, Revision};
 use postern::mail::envelope::{Envelope, Recipient, Sender};
-use postern::policy::{Fuel, Policy, Transaction, compile, decide};
+use postern::policy::{Fuel, Policy, Transaction, compile, compile_after, decide};
 
 fn origin(kind: ObjectKind, name: &str) -> Origin {
     let object = ObjectId { kind, namespace: "bench".into(), name: name.into() };
@@ -171,7 +171,33 @@ fn ratios(_: &mut Criterion) {
     };
     ratio("100,000 words beside 10, 4 KiB", cost(word_list(10)), cost(word_list(100_000)), 1.5);
     ratio("1,000 rules beside 10, 4 KiB", cost(rules(10)), cost(rules(1000)), 4.0);
+    growth(ratio);
     peer();
+}
+
+/// A policy that grew rule by rule, beside one compiled at once: what a change costs, and what a mail costs then.
+fn growth(ratio: impl Fn(&str, Duration, Duration, f64)) {
+    let revision = Revision::of(FORMAT, &[], &[]);
+    let mut all = bundle(rules(1000));
+    let first = Arc::new(all.clone());
+    let fresh = fastest(3, || drop(compile(&first, &revision).expect("the rules are right")));
+    let mut policy = compile(&first, &revision).expect("the rules are right");
+    // As many as fit beside the large automata.
+    let mut one = Duration::MAX;
+    for n in 0..30 {
+        let mut changed = Rule::clone(&all.rules[n * 30]);
+        changed.content.as_mut().expect("they all have words").words[0] = format!("changed{n}");
+        all.rules[n * 30] = changed.into();
+        let next = Arc::new(all.clone());
+        let started = Instant::now();
+        policy = compile_after(Some(&policy), &next, &revision).expect("the rules are right");
+        one = one.min(started.elapsed());
+    }
+    ratio("one changed rule of 1,000 beside a compile of all", fresh, one, 0.1);
+    let small = mail("text/plain", 4096);
+    let whole = compile(policy.bundle(), &revision).expect("the rules are right");
+    let (whole, grown) = (fastest(200, || judge(&whole, &small)), fastest(200, || judge(&policy, &small)));
+    ratio("a mail after 30 changed rules beside a fresh policy, 4 KiB", whole, grown, 1.25);
 }
 
 /// Runs before everything else: memory that was freed before would be taken for none.

@@ -133,7 +133,9 @@ impl Load {
         let config = watcher::Config::default().fields(&format!("metadata.name={rule}"));
         let mut seen = watcher(api.clone(), config).default_backoff().applied_objects().boxed();
         seen.try_next().await?;
-        let words = &spec("", number, word)["match"]["words"];
+        // What says the same again would be no change.
+        let word = format!("{word}-{:08x}", rand::random::<u32>());
+        let words = &spec("", number, &word)["match"]["words"];
         let patch = json!({"spec": {"match": {"words": words}}});
         let written = api.patch(&rule, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         let accepted = Instant::now();

@@ -22,6 +22,7 @@ use controller::{Controller, Cost};
 use load::Load;
 use plane::Plane;
 use pods::Fleet;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The gateway of the table of changes.
 pub const NAMESPACE: &str = "mail";
@@ -55,7 +56,16 @@ fn wish() -> Wish {
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(run(wish())) {
+    // However it ends, its processes end with it.
+    let run = async {
+        let mut asked = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = run(wish()) => done,
+            _ = asked.recv() => Err(anyhow::anyhow!("asked to end")),
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    };
+    match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("scale: {error:#}");
@@ -141,7 +151,7 @@ async fn changes(
     for change in 0..changes {
         // Spread over all rules, so that it is not always the same segment.
         let rule = change * 7919 % rules;
-        times.push(load.change(NAMESPACE, rule, &format!("changed-{change}-{pods}", pods = rules)).await?);
+        times.push(load.change(NAMESPACE, rule, &format!("changed-{change}")).await?);
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
     plane.wait_quiet(Duration::from_secs(1)).await?;

@@ -62,7 +62,30 @@ pub struct RouteTable {
     listening: Vec<SocketAddr>,
     normal: Normal,
     routes: BTreeMap<RouteName, Result<Arc<Route>, String>>,
+    /// What each of them was read from.
+    sources: BTreeMap<RouteName, Arc<Source>>,
     ways: ways::Ways,
+}
+
+/// A record and the bytes it names: equal ones are read as equal routes.
+#[derive(PartialEq)]
+struct Source {
+    record: document::Route,
+    bytes: Vec<Option<Arc<[u8]>>>,
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("record", &self.record.origin).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    fn of(record: &document::Route, materials: &Materials) -> Self {
+        let bytes = record.materials().map(|material| materials.get(material).cloned());
+        Self { bytes: bytes.collect(), record: record.clone() }
+    }
 }
 
 #[derive(Debug)]
@@ -164,6 +187,11 @@ impl std::fmt::Display for Label {
 impl RouteTable {
     /// Never fails: a route whose material is missing or unreadable is broken, and its mail waits.
     pub fn build(bundle: &Bundle, materials: &Materials, own: &Own) -> Self {
+        Self::build_after(None, bundle, materials, own)
+    }
+
+    /// The same; routes that are what they were in `before` are shared with it, roots of trust and all.
+    pub fn build_after(before: Option<&Self>, bundle: &Bundle, materials: &Materials, own: &Own) -> Self {
         let gateway = &bundle.gateway;
         let machine = if own.machine.is_empty() { "localhost" } else { &own.machine };
         let hostname = gateway.hostname.clone().unwrap_or_else(|| machine.to_owned());
@@ -176,8 +204,15 @@ impl RouteTable {
             }
             Some(DefaultRoute::Named(name) | DefaultRoute::Missing(name)) => Normal::Named(name.clone()),
         };
-        let routes: BTreeMap<_, _> =
-            bundle.routes.iter().map(|route| (route.name(), read(route, materials))).collect();
+        let mut routes = BTreeMap::new();
+        let mut sources = BTreeMap::new();
+        for record in &bundle.routes {
+            let (name, source) = (record.name(), Arc::new(Source::of(record, materials)));
+            let known = before.filter(|before| before.sources.get(&name) == Some(&source));
+            let known = known.and_then(|before| before.routes.get(&name).cloned());
+            routes.insert(name.clone(), known.unwrap_or_else(|| read(record, materials)));
+            sources.insert(name, source);
+        }
         let usable = |name: &RouteName| matches!(routes.get(name), Some(Ok(_)));
         let ways = ways::Ways::of(bundle, materials, usable);
         let notices_via = match &gateway.notices.route {
@@ -204,6 +239,7 @@ impl RouteTable {
             listening: own.listening.clone(),
             normal,
             routes,
+            sources,
             ways,
         }
     }
@@ -364,5 +400,55 @@ pub fn domain_of(mailbox: &Mailbox) -> String {
     match mailbox.host() {
         Host::Domain(domain) => domain.ascii().to_owned(),
         literal @ Host::Literal(_) => literal.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::document::{Gateway, HostPort, ObjectId, ObjectKind, Origin};
+    use crate::bundle::material::MaterialKind;
+
+    fn origin(kind: ObjectKind, name: &str) -> Origin {
+        let object = ObjectId { kind, namespace: "mail".into(), name: name.into() };
+        Origin { object, uid: "1".into(), generation: 1 }
+    }
+
+    #[test]
+    fn routes_that_did_not_change_are_shared_with_the_table_before() {
+        let ca = Material {
+            kind: MaterialKind::ConfigMap,
+            namespace: "mail".into(),
+            name: "ca".into(),
+            key: "ca.crt".into(),
+        };
+        let record = |name: &str, host: &str, own: bool| {
+            let target = RouteTarget::MxOf(vec![HostPort { host: host.into(), port: 25 }]);
+            let tls = RouteTls { ca: own.then(|| ca.clone()), ..RouteTls::opportunistic() };
+            document::Route::new(origin(ObjectKind::OutboundRoute, name), target, tls)
+        };
+        let bundle = |host: &str| {
+            let gateway = Gateway::new(origin(ObjectKind::OutboundGateway, "default"));
+            let routes = vec![
+                record("kept", "kept.example", false),
+                record("other", host, false),
+                record("own", "own.example", true),
+            ];
+            Bundle { routes, ..Bundle::new(gateway) }
+        };
+        let first = RouteTable::build(&bundle("one.example"), &Materials::default(), &Own::default());
+        let mut materials = Materials::default();
+        let key = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        materials.insert(ca.clone(), key.cert.pem().as_bytes());
+        let second =
+            RouteTable::build_after(Some(&first), &bundle("two.example"), &materials, &Own::default());
+        let get = |table: &RouteTable, name: &str| {
+            let name = RouteName { namespace: "mail".into(), name: name.into() };
+            table.resolve(&Via::Route(name)).map_err(|_| ())
+        };
+        assert!(Arc::ptr_eq(&get(&first, "kept").unwrap(), &get(&second, "kept").unwrap()));
+        assert_ne!(get(&first, "other").unwrap().target, get(&second, "other").unwrap().target);
+        // Its CA file has come: it can be used now.
+        assert!(get(&first, "own").is_err() && get(&second, "own").is_ok());
     }
 }

@@ -275,7 +275,9 @@ impl Live {
             machine: self.listeners.hostname().to_owned(),
             listening: self.listeners.addresses(&found.bundle.gateway),
         };
-        let routes = RouteTable::build(&found.bundle, &found.materials, &own);
+        let before = self.current();
+        let before = before.as_deref().map(|running| &*running.routes);
+        let routes = RouteTable::build_after(before, &found.bundle, &found.materials, &own);
         for (route, why) in routes.broken() {
             tracing::warn!(%route, why, "a route cannot be used: its mail waits");
         }
