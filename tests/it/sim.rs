@@ -27,7 +27,7 @@ use crate::support::tell;
 /// Histories of one run of `make test`; `POSTERN_HISTORIES` says how many more.
 const HISTORIES: u64 = 500;
 /// Histories that share what their users do, and so the end they must come to.
-const PER_SCENARIO: u64 = 5;
+const PER_SCENARIO: u64 = 10;
 
 /// How bad a history is follows from its seed, too.
 fn faults(seed: u64) -> Faults {
