@@ -37,7 +37,7 @@ fn bundle(rules: Vec<Rule>) -> Bundle {
         domains: vec!["solarmora.com".parse().expect("a domain")],
         ..Gateway::new(origin(ObjectKind::OutboundGateway, "default"))
     };
-    Bundle { rules, ..Bundle::new(gateway) }
+    Bundle { rules: rules.into_iter().map(Arc::new).collect(), ..Bundle::new(gateway) }
 }
 
 fn compiled(rules: Vec<Rule>) -> Policy {

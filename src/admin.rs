@@ -12,16 +12,20 @@ use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 /// A client that has not finished its TLS handshake or its request head in this time is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Gives the TLS configuration for the next connection.
-pub type TlsSource = dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync;
+/// The TLS configuration for the next connection, and what its client will find behind it.
+pub type Door = Box<dyn Fn() -> (Arc<rustls::ServerConfig>, Box<Pages>) + Send + Sync>;
+/// The pages for whoever showed these certificates; `None`: there are none for him.
+pub type Pages = dyn FnOnce(&[CertificateDer<'static>]) -> Option<Router> + Send;
 
 /// `/livez`, `/readyz` and `/metrics`, and nothing else.
 pub fn probes(ready: impl Fn() -> bool + Send + Sync + 'static, registry: Arc<Registry>) -> Router {
@@ -56,14 +60,37 @@ fn render(registry: &Registry) -> (StatusCode, [(axum::http::HeaderName, &'stati
     (status, [(CONTENT_TYPE, TEXT)], text)
 }
 
-/// Serves until `stop`, then lets open requests end (at most for [`PATIENCE`]). `tls` asks each client
-/// for what its configuration demands; a client that fails is dropped without touching the others.
-pub async fn serve(
+/// Serves until `stop`, then lets open requests end (at most for [`PATIENCE`]).
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    accept(listener, stop, |stream, stop| connection(stream, router.clone(), stop)).await;
+}
+
+/// The same behind a door: a client that does not show what its configuration demands, or for whom there is nothing
+/// behind it, is dropped without touching the others.
+pub async fn serve_behind(listener: TcpListener, door: Door, stop: CancellationToken) {
+    accept(listener, stop, |stream, stop| {
+        let (config, pages) = door();
+        async move {
+            let stream = match within(PATIENCE, TlsAcceptor::from(config).accept(stream)).await {
+                Ok(stream) => stream,
+                Err(error) => return debug!(%error, "control connection refused"),
+            };
+            match pages(stream.get_ref().1.peer_certificates().unwrap_or_default()) {
+                Some(pages) => connection(stream, pages, stop).await,
+                None => debug!("control connection of a stranger refused"),
+            }
+        }
+    })
+    .await;
+}
+
+async fn accept<F>(
     listener: TcpListener,
-    tls: Option<Arc<TlsSource>>,
-    router: Router,
     stop: CancellationToken,
-) {
+    serve: impl Fn(TcpStream, CancellationToken) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -79,19 +106,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let (router, stop) = (router.clone(), stop.clone());
-        match &tls {
-            None => connections.spawn(connection(stream, router, stop)),
-            Some(config) => {
-                let acceptor = TlsAcceptor::from(config());
-                connections.spawn(async move {
-                    match within(PATIENCE, acceptor.accept(stream)).await {
-                        Ok(stream) => connection(stream, router, stop).await,
-                        Err(error) => tracing::debug!(%error, "control connection refused"),
-                    }
-                })
-            }
-        };
+        connections.spawn(serve(stream, stop.clone()));
     }
     connections.close();
     let _ = tokio::time::timeout(PATIENCE, connections.wait()).await;

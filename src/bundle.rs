@@ -8,6 +8,7 @@ mod clients;
 pub mod document;
 pub mod manifest;
 pub mod material;
+pub mod names;
 pub mod probe;
 pub mod push;
 mod route;
@@ -16,7 +17,7 @@ pub mod segment;
 mod shared;
 mod smime;
 
-pub use ack::{Ack, Nack, NackReason};
+pub use ack::{Ack, Leaving, Nack, NackReason};
 pub use document::Bundle;
 pub use manifest::{Manifest, Revision, Sequence};
 pub use material::{Material, MaterialKind, Materials};

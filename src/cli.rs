@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. The only place that prints and that chooses an exit code.
 
 mod access;
+mod audit;
 mod cases;
 mod check;
 mod controller;
@@ -12,13 +13,14 @@ mod gateway;
 mod probe;
 mod quarantine;
 mod queue;
+mod remote;
 mod standalone;
 mod trial;
 mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Problems were found.
 pub const PROBLEMS: u8 = 1;
@@ -49,8 +51,10 @@ enum Command {
     Quarantine(quarantine::Args),
     /// List mail that waits for its delivery, try it again, drop it; pause a route or a domain
     Queue(queue::Args),
-    /// Compare what two folders of YAML do to the same mail
+    /// Compare what two folders of YAML, or a cluster and a folder, do to the same mail
     Diff(diff::Args),
+    /// Verify the audit log, or print records of it
+    Audit(audit::Args),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
     /// Run the operator (in a cluster)
@@ -73,7 +77,7 @@ enum Format {
 
 /// Parses the command line and runs it.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     let done = match cli.command {
         Command::Standalone(args) => standalone::run(args),
         Command::Check(args) => check::run(&args),
@@ -82,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Quarantine(args) => quarantine::run(args),
         Command::Queue(args) => queue::run(args),
         Command::Diff(args) => diff::run(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Crds => crds::run(),
         Command::Controller(args) => controller::run(args),
         Command::Gateway(args) => gateway::run(args),
@@ -99,6 +104,16 @@ pub fn run() -> ExitCode {
             })
         }
     }
+}
+
+/// As `kubectl postern` the same commands act in the cluster by themselves, and help calls them so.
+fn parse() -> Cli {
+    if !remote::is_plugin() {
+        return Cli::parse();
+    }
+    let command = Cli::command().name("kubectl-postern").bin_name("kubectl postern");
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 #[expect(clippy::print_stderr, reason = "the command line talks to people")]

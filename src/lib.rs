@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod bundle;
 pub mod cli;
 pub mod controller;

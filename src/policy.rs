@@ -26,6 +26,6 @@ pub(crate) mod testing;
 pub mod text;
 pub mod verdict;
 
-pub use compile::{CompileError, Policy, compile};
+pub use compile::{CompileError, Policy, compile, compile_after};
 pub use decide::decide;
 pub use verdict::{Decision, Delivery, Fuel, Transaction, Verdict};

@@ -9,6 +9,7 @@ mod content;
 mod due;
 mod entry;
 mod handout;
+mod handover;
 mod hold;
 mod id;
 mod items;
@@ -26,7 +27,7 @@ mod texts;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -46,6 +47,7 @@ use sweep::{Chore, Sweeper};
 
 pub use content::{Content, ContentWriter};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
+pub use handover::{FORMAT, Parcel};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
 pub use id::QueueId;
 pub use queue::Standing;
@@ -162,12 +164,14 @@ pub struct Stats {
     /// Recipients that are held.
     pub held_recipients: u64,
     /// Recipients that came since the start, those found at the start among them: `entered = delivered + failed +
-    /// released + lost + recipients + held_recipients`, at every moment.
+    /// released + handed_over + lost + recipients + held_recipients`, at every moment.
     pub entered: u64,
     pub delivered: u64,
     /// Returned, given up, refused by a reviewer, dropped.
     pub failed: u64,
     pub released: u64,
+    /// Another pod has them.
+    pub handed_over: u64,
     pub lost: u64,
     /// Bytes of these messages.
     pub bytes_live: u64,
@@ -194,6 +198,7 @@ pub struct Spool {
 /// Owns the two threads: when the last handle goes, they write what is left and end.
 struct Inner {
     shared: Arc<Shared>,
+    committer: Arc<Mutex<Committer>>,
     dir: PathBuf,
     threads: Mutex<Option<Threads>>,
 }
@@ -252,17 +257,22 @@ impl Spool {
             chores,
             spare: Mutex::new(None),
             readers: Readers::default(),
+            writers: AtomicUsize::new(0),
             next_segment: AtomicU64::new(next_segment),
             counters: Counters { damaged: AtomicU64::new(damaged), ..Counters::default() },
             failing: AtomicBool::new(false),
             room: Room::new(space, sizes.reserve),
+            sealed: AtomicBool::new(false),
+            entering: AtomicUsize::new(0),
         });
-        let committer = Committer::new(shared.clone(), ends);
+        let committer = Arc::new(Mutex::new(Committer::new(shared.clone(), ends)));
+        let thread = committer.clone();
+        let commit = move || Committer::run(&thread);
         let sweeper = Sweeper::new(shared.clone());
-        let committer = thread::Builder::new().name("spool-commit".into()).spawn(|| committer.run())?;
+        let committing = thread::Builder::new().name("spool-commit".into()).spawn(commit)?;
         let sweeper = thread::Builder::new().name("spool-sweep".into()).spawn(move || sweeper.run(&to_do))?;
-        let threads = Mutex::new(Some(Threads { committer, sweeper }));
-        Ok((Spool { inner: Arc::new(Inner { shared, dir: dir.to_owned(), threads }) }, recovery))
+        let threads = Mutex::new(Some(Threads { committer: committing, sweeper }));
+        Ok((Spool { inner: Arc::new(Inner { shared, committer, dir: dir.to_owned(), threads }) }, recovery))
     }
 
     /// The folder, for small files of the owner beside the segments.
@@ -281,6 +291,7 @@ impl Spool {
 
     /// Durable when it returns Ok. All submissions of one call commit together or not at all.
     pub async fn commit(&self, submissions: Vec<Submission>) -> Result<Vec<Queued>, CommitError> {
+        let _entering = self.inner.shared.enter()?;
         let bytes = submissions.iter().map(|submission| submission.content.memory()).sum::<u64>();
         // Content files took their room when they were written.
         if !self.inner.shared.take_room(bytes + 1024 * submissions.len() as u64) {
@@ -338,7 +349,7 @@ impl Spool {
         let mut queued = Vec::with_capacity(submissions.len());
         let mut messages = Vec::with_capacity(submissions.len());
         for submission in submissions {
-            let (message, copy) = prepare(submission, now);
+            let (message, copy) = prepare(submission, None, now);
             // Owed to nobody: there is nothing to keep.
             if !copy.entry.targets.is_empty() {
                 messages.push(message);
@@ -347,7 +358,13 @@ impl Spool {
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
         let (reply, answer) = Reply::new();
-        self.inner.shared.queue.push(Batch { messages, fates, bodies, durable, reply });
+        let batch = Batch { messages, fates, bodies, durable, reply };
+        let shared = &self.inner.shared;
+        let left =
+            if durable { Committer::commit_alone(&self.inner.committer, shared, batch) } else { Err(batch) };
+        if let Err(batch) = left {
+            shared.queue.push(batch);
+        }
         match answer.await {
             Ok(result) => result.map(|()| queued),
             Err(_) => Err(CommitError::Io(Arc::new(io::Error::other("the spool is closed")))),
@@ -429,6 +446,7 @@ impl Spool {
             delivered: tally.delivered,
             failed: tally.failed,
             released: tally.released,
+            handed_over: tally.handed_over,
             lost: tally.lost,
             bytes_live: index.live_bytes(),
             bytes_on_disk: index.bytes_on_disk(),
@@ -465,19 +483,20 @@ impl Drop for Inner {
     }
 }
 
-/// Makes of a submission what the committer writes and what its caller gets back.
-fn prepare(submission: Submission, now: Timestamp) -> ((Record, Arrival), Queued) {
+/// Makes of a submission what the committer writes and what its caller gets back. `fates`: how its recipients stand
+/// already.
+fn prepare(submission: Submission, fates: Option<Vec<Fate>>, now: Timestamp) -> ((Record, Arrival), Queued) {
     let Submission { id, entry, content } = submission;
     let body = content.body().map(|body| body.at());
     let targets = entry.targets.len();
-    let held = entry.held.as_ref().map(|held| hold::first_fates(held, targets));
-    let is_held = held.is_some();
+    let is_held = entry.held.is_some();
+    let fates = fates.or_else(|| entry.held.as_ref().map(|held| hold::first_fates(held, targets)));
     let head = Head {
         id,
         received_at: entry.received_at,
         targets: u32::try_from(targets).expect("recipients are limited to thousands"),
         body,
-        fates: held,
+        fates,
     };
     let inline = body.is_none().then(|| content.clone());
     let record = Record::message(&head, &entry, inline);

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod ldap;
 pub mod lists;
 mod login;
+mod memory;
 pub mod order;
 pub mod pattern;
 pub mod problem;
@@ -27,6 +28,7 @@ pub mod routes;
 pub mod rules;
 mod smime;
 
+pub use memory::Memory;
 pub use order::translate;
 pub use problem::{Outcome, Problem, Severity};
 pub use resources::{

@@ -43,6 +43,16 @@ check("only its author can repair it", with(condition("Ready", "False"), conditi
 check("an earlier form in force does not hide it", with(condition("Ready", "True"), condition("Stalled", "True")),
   "Degraded", "StalledReason")
 check("stalled no more", with(condition("Ready", "True"), condition("Stalled", "False")), "Healthy", "")
+check("a status that the API server made up does not count", {metadata = {generation = 1}, status = {observedGeneration = -1}},
+  "Progressing", "not seen")
+check("a warning blocks nothing", with(condition("Ready", "True"), condition("Conflicted", "True"),
+  condition("ExternalTargetUnchecked", "True"), condition("SPFAligned", "False")), "Healthy", "says why")
+check("mail that waits is the gateway's own message", with(condition("Ready", "True"), condition("MailDeferred", "True")),
+  "Healthy", "says why")
+check("a condition nobody knows yet changes nothing", with(condition("Ready", "False"), condition("Halted", "True")),
+  "Progressing", "ReadyReason")
+check("a reason without a message", {status = {observedGeneration = 2, conditions = {
+  {type = "Ready", status = "False", observedGeneration = 2, reason = "RollingOut"}}}}, "Progressing", "RollingOut: ")
 check("being deleted", {metadata = {generation = 2, deletionTimestamp = "2026-11-22T10:00:00Z"},
   status = {observedGeneration = 2, conditions = {condition("Ready", "True")}}}, "Progressing", "deleted")
 
@@ -52,6 +62,27 @@ if read("argocd-cm.yaml"):find(indented, 1, true) then
 else
   failed = failed + 1
   print("FAILED argocd-cm.yaml does not hold the text of health.lua")
+end
+
+-- Each kind that is defined has this health, and no other.
+local kinds = 0
+for file in io.popen("ls " .. here .. "/../../crds/*.yaml"):lines() do
+  local definition = assert(io.open(file)):read("*a")
+  local kind = definition:match("names:.-kind: (%w+)")
+  local text = read("argocd-cm.yaml")
+  local line = "resource.customizations.health.postern.dev_" .. tostring(kind) .. ":"
+  if text:find(line, 1, true) then
+    passed = passed + 1
+  else
+    failed = failed + 1
+    print("FAILED argocd-cm.yaml has no health of " .. tostring(kind))
+  end
+  kinds = kinds + 1
+end
+local _, named = read("argocd-cm.yaml"):gsub("resource%.customizations%.health%.postern%.dev_", "")
+if named ~= kinds then
+  failed = failed + 1
+  print("FAILED argocd-cm.yaml names " .. named .. " kinds, crds/ has " .. kinds)
 end
 
 print(passed .. " passed, " .. failed .. " failed")

@@ -28,7 +28,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| {
         ..Rule::new(origin(ObjectKind::ComplianceRule), Action::Reject(Reject::default()))
     };
     let gateway = Gateway { allow_foreign_senders: true, ..Gateway::new(origin(ObjectKind::OutboundGateway)) };
-    let bundle = Bundle { rules: vec![rule], ..Bundle::new(gateway) };
+    let bundle = Bundle { rules: vec![rule.into()], ..Bundle::new(gateway) };
     compile(&std::sync::Arc::new(bundle), &Revision::of(FORMAT, &[], &[])).expect("the rule is right")
 });
 

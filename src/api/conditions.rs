@@ -48,6 +48,8 @@ words! {
         ClientRangesHeld,
         /// Gateways, only when true: a broken rule makes mail wait.
         MailDeferred,
+        /// Gateways, only when true: pods are to leave and their mail is not elsewhere yet.
+        ScalingDown,
         /// Rules, only when true: another rule makes it have less effect than it says. Blocks nothing.
         Conflicted,
         /// Only when true: nothing but a change by its author helps.
@@ -71,6 +73,7 @@ impl ConditionType {
     /// Those that are shown only while something warns.
     pub const WARNINGS: &'static [ConditionType] = &[
         ConditionType::ClientRangesHeld,
+        ConditionType::ScalingDown,
         ConditionType::Conflicted,
         ConditionType::BreaksUpstreamDKIM,
         ConditionType::UnauthenticatedBypass,
@@ -150,6 +153,9 @@ words! {
         RuleBroken,
         RouteMissing,
         NeedsAuthor,
+        // ScalingDown
+        HandingOver,
+        NoPeer,
         // SPFAligned
         SPFAligned,
         SPFMissing,

@@ -122,6 +122,12 @@ pub fn finish(crd: CustomResourceDefinition, columns: &[Column], root: &[Check])
         version["additionalPrinterColumns"] = columns.iter().map(Column::value).collect();
         let schema = version["schema"]["openAPIV3Schema"].as_object_mut().expect("a version has a schema");
         tidy(schema);
+        // Whoever reads an object that the operator has not seen yet must not take silence for consent: kstatus
+        // (Flux, kubectl wait of others) calls an object without a status current.
+        if let Some(status) = schema.get_mut("properties").and_then(|properties| properties.get_mut("status"))
+        {
+            status["default"] = json!({"observedGeneration": -1});
+        }
         if !root.is_empty() {
             add(schema, root);
         }

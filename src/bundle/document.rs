@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -19,12 +20,13 @@ use crate::mail::envelope::RouteName;
 pub const FORMAT: u32 = 1;
 
 /// Everything one gateway must know to judge and deliver mail. `rules` stand in the order of rank
-/// (spec R123), best first.
+/// (spec R123), best first. Rules are shared, not copied: whoever makes the next bundle hands on those that did
+/// not change, and whoever cuts, compiles or stores it sees at once which ones those are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bundle {
     pub gateway: Gateway,
     pub routes: Vec<Route>,
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Arc<Rule>>,
     /// Those that some rule names.
     #[serde(default)]
     pub lists: Vec<AddressList>,

@@ -5,9 +5,11 @@
 //! shard. A segment is named by the hash of its content and stored compressed, in pieces that fit into a
 //! ConfigMap.
 
+mod cutter;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use super::document::{
     Shard,
 };
 use super::manifest::{MANIFEST, Manifest, Revision};
+
+pub use cutter::Cutter;
 
 /// Bytes of one stored piece; a ConfigMap (1 MiB) takes at least one beside its own metadata.
 pub const PIECE: usize = 480 << 10;
@@ -40,28 +44,73 @@ const INLINE: usize = 4 << 10;
 /// Accounts of one segment, about.
 const ACCOUNTS_EACH: usize = 1024;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Segment {
     pub name: String,
     /// Hash of the uncompressed content: the same whatever the compressor's version.
     pub hash: String,
-    content: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Arc<[u8]>),
+    /// Written out when somebody asks for the bytes: of most segments nobody does.
+    Rules(Vec<Arc<Rule>>),
+}
+
+/// What the hash names is the same.
+impl PartialEq for Segment {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.hash) == (&other.name, &other.hash)
+    }
+}
+
+impl Eq for Segment {}
+
+fn encode(content: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(content).expect("bundle records have string keys only")
+}
+
+fn hash(content: &[u8]) -> String {
+    blake3::hash(content).to_hex()[..32].to_owned()
 }
 
 impl Segment {
     fn new(name: String, content: &impl Serialize) -> Self {
-        Self::of_bytes(name, serde_json::to_vec(content).expect("bundle records have string keys only"))
+        Self::of_bytes(name, encode(content))
     }
 
     pub(crate) fn of_bytes(name: String, content: Vec<u8>) -> Self {
-        let hash = blake3::hash(&content).to_hex()[..32].to_owned();
-        Self { name, hash, content }
+        Self { name, hash: hash(&content), content: Content::Bytes(content.into()) }
+    }
+
+    /// `rules` in the order in which they are written.
+    fn of_rules(name: String, rules: Vec<Arc<Rule>>) -> Self {
+        Self { name, hash: hash(&encode(&rules)), content: Content::Rules(rules) }
+    }
+
+    /// Bytes before compression.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Rules(rules) => encode(rules).len(),
+        }
     }
 
     /// The compressed content, cut into pieces of at most [`PIECE`]. Made when it is asked for: of most
     /// segments the published ones are still the same.
     pub fn pieces(&self) -> Vec<Vec<u8>> {
-        let packed = zstd::bulk::compress(&self.content, 3).expect("compression into memory cannot fail");
+        let written;
+        let content = match &self.content {
+            Content::Bytes(bytes) => &**bytes,
+            Content::Rules(rules) => {
+                written = encode(rules);
+                &written
+            }
+        };
+        let packed = zstd::bulk::compress(content, 3).expect("compression into memory cannot fail");
         packed.chunks(PIECE).map(<[u8]>::to_vec).collect()
     }
 }
@@ -73,10 +122,14 @@ pub fn piece_key(hash: &str, piece: usize) -> String {
 
 /// Cuts a bundle. Pure: equal bundles give equal segments.
 pub fn cut(bundle: &Bundle) -> Vec<Segment> {
+    Cutter::default().cut(bundle)
+}
+
+fn cut_with(cutter: &mut Cutter, bundle: &Bundle) -> Vec<Segment> {
     let Bundle { gateway, routes, rules, lists, directory, quarantines } = bundle;
     let mut segments = vec![Segment::new(GATEWAY.to_owned(), gateway)];
     segments.extend(buckets(ROUTES, routes, |route| &route.origin.object));
-    segments.extend(buckets(RULES, rules, |rule| &rule.origin.object));
+    segments.extend(cutter.rules(rules));
     let heads: Vec<AddressList> = lists.iter().map(|list| head(list, &mut segments)).collect();
     segments.extend(buckets(LISTS, &heads, |list| &list.origin.object));
     if let Some(directory) = directory {
@@ -122,24 +175,35 @@ fn accounts(accounts: &[Account]) -> Vec<Segment> {
     let count = accounts.len().div_ceil(ACCOUNTS_EACH).next_power_of_two();
     let mut filled: BTreeMap<usize, Vec<&Account>> = BTreeMap::new();
     for account in accounts {
-        filled.entry(bucket(&account.address, count)).or_default().push(account);
+        filled.entry(bucket::place(bucket::hash(&account.address), count)).or_default().push(account);
     }
     let segments = filled.into_iter();
     segments.map(|(number, accounts)| Segment::new(format!("{ACCOUNTS}-{number}"), &accounts)).collect()
 }
 
-/// The same in every release: else an upgrade would rewrite everything.
-fn bucket(name: &str, count: usize) -> usize {
-    let hash = blake3::hash(name.as_bytes());
-    let number = u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 of 32 bytes"));
-    (number % count as u64) as usize
+/// Which bucket a name leads to.
+mod bucket {
+    /// The same in every release: else an upgrade would rewrite everything.
+    pub fn hash(name: &str) -> u64 {
+        let hash = blake3::hash(name.as_bytes());
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("8 of 32 bytes"))
+    }
+
+    pub fn place(hash: u64, count: usize) -> usize {
+        (hash % count as u64) as usize
+    }
+}
+
+/// Into how many buckets so many records go.
+fn bucket_count(records: usize) -> usize {
+    (records / BUCKET).next_power_of_two()
 }
 
 fn buckets<T: Serialize>(name: &str, records: &[T], id: impl Fn(&T) -> &ObjectId) -> Vec<Segment> {
-    let count = (records.len() / BUCKET).next_power_of_two();
+    let count = bucket_count(records.len());
     let mut filled: BTreeMap<usize, Vec<&T>> = BTreeMap::new();
     for record in records {
-        filled.entry(bucket(&id(record).to_string(), count)).or_default().push(record);
+        filled.entry(bucket::place(bucket::hash(&id(record).to_string()), count)).or_default().push(record);
     }
     filled
         .into_iter()
@@ -180,13 +244,21 @@ pub fn read_manifest(read: &impl Fn(&str) -> io::Result<Option<Vec<u8>>>) -> Res
     Ok(manifest)
 }
 
-/// Shards that were read before, by hash: a million entries are unpacked and parsed once, not with every
-/// change of some rule.
+/// Segments that were read before, by hash: a million entries of a list, or ten thousand rules, are unpacked and
+/// parsed once, not with every change of some rule. What is read from here is shared with what was read before.
 #[derive(Debug, Default)]
-pub struct Shelf(Mutex<HashMap<String, Shard>>);
+pub struct Shelf(Mutex<HashMap<String, Kept>>);
+
+/// A segment worth keeping.
+#[derive(Debug, Clone)]
+enum Kept {
+    Shard(Shard),
+    Rules(Arc<[Arc<Rule>]>),
+    Routes(Arc<[Route]>),
+}
 
 impl Shelf {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shard>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -207,19 +279,23 @@ pub fn assemble_with(
 ) -> Result<Bundle, LoadError> {
     let mut gateway: Option<Gateway> = None;
     let mut routes: Vec<Route> = Vec::new();
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules: Vec<Arc<Rule>> = Vec::new();
     let mut lists: Vec<AddressList> = Vec::new();
     let mut directory: Option<Directory> = None;
     let mut accounts: Vec<Account> = Vec::new();
     let mut quarantines: Vec<Quarantine> = Vec::new();
     let mut shards: HashMap<&str, Shard> = HashMap::new();
-    let mut kept: HashMap<String, Shard> = HashMap::new();
+    let mut kept: HashMap<String, Kept> = HashMap::new();
     for segment in &manifest.segments {
         let damaged = |why: String| LoadError::Damaged { what: segment.name.clone(), why };
         let known = shelf.lock().get(&segment.hash).cloned();
-        if let Some(shard) = known {
-            kept.insert(segment.hash.clone(), shard.clone());
-            shards.insert(&segment.name, shard);
+        if let Some(known) = known {
+            match &known {
+                Kept::Shard(shard) => drop(shards.insert(&segment.name, shard.clone())),
+                Kept::Rules(known) => rules.extend(known.iter().cloned()),
+                Kept::Routes(known) => routes.extend(known.iter().cloned()),
+            }
+            kept.insert(segment.hash.clone(), known);
             continue;
         }
         let mut packed = Vec::new();
@@ -233,12 +309,20 @@ pub fn assemble_with(
         }
         match segment.name.split('-').next() {
             Some(GATEWAY) => gateway = Some(parse(&content).map_err(damaged)?),
-            Some(ROUTES) => routes.extend(parse::<Vec<Route>>(&content).map_err(damaged)?),
-            Some(RULES) => rules.extend(parse::<Vec<Rule>>(&content).map_err(damaged)?),
+            Some(ROUTES) => {
+                let read: Arc<[Route]> = parse::<Vec<Route>>(&content).map_err(damaged)?.into();
+                routes.extend(read.iter().cloned());
+                kept.insert(segment.hash.clone(), Kept::Routes(read));
+            }
+            Some(RULES) => {
+                let read: Arc<[Arc<Rule>]> = parse::<Vec<Arc<Rule>>>(&content).map_err(damaged)?.into();
+                rules.extend(read.iter().cloned());
+                kept.insert(segment.hash.clone(), Kept::Rules(read));
+            }
             Some(LISTS) => lists.extend(parse::<Vec<AddressList>>(&content).map_err(damaged)?),
             Some(SHARD) => {
                 let shard: Shard = parse(&content).map_err(damaged)?;
-                kept.insert(segment.hash.clone(), shard.clone());
+                kept.insert(segment.hash.clone(), Kept::Shard(shard.clone()));
                 shards.insert(&segment.name, shard);
             }
             Some(DIRECTORY) => directory = Some(parse(&content).map_err(damaged)?),

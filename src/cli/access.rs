@@ -1,6 +1,6 @@
 //! The way to the mail of a gateway, for every command that works on it: the socket of the gateway that runs on a
-//! folder, the admin address of one with its token, or the folder itself when no gateway has it. The same API
-//! behind all three.
+//! folder, the admin address of one with its token, the folder itself when no gateway has it, or a cluster's
+//! operator. The same API behind all of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,9 +27,11 @@ use tokio::time::timeout;
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, Sequence, segment};
 use crate::cli::folder::Folder;
+use crate::cli::remote::{Cluster, Remote};
 use crate::cli::standalone::record::Record;
 use crate::delivery::{self, Allowance, Own, Pauses, RouteTable};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::trail::{self, Trail};
 use crate::gateway::access::{self as opened, Actor, Refusal, socket};
 use crate::gateway::budget::Budgets;
 use crate::gateway::decisions::{Decisions, Limits, Matches};
@@ -66,6 +68,8 @@ pub struct Place {
     /// When no gateway runs and the folder has several: the one meant, as NAME or NAMESPACE/NAME
     #[arg(long, value_name = "NAME", global = true)]
     gateway_name: Option<String>,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 pub fn base(text: &str) -> Result<SocketAddr, String> {
@@ -81,12 +85,25 @@ pub enum Running<'a> {
 
 pub enum Access {
     Socket(PathBuf),
-    Address { address: SocketAddr, token: String },
-    Folder { spool: Spool, desk: Desk, pages: Router, decisions: Decisions },
+    Address {
+        address: SocketAddr,
+        token: String,
+    },
+    Folder {
+        spool: Spool,
+        desk: Desk,
+        pages: Router,
+        decisions: Decisions,
+    },
+    /// A gateway of a cluster, all its pods, through the operator.
+    Cluster(Box<Remote>),
 }
 
 impl Access {
     pub async fn open(place: &Place) -> anyhow::Result<Self> {
+        if place.gateway.is_none() && place.cluster.is_meant() {
+            return Self::in_cluster(&place.cluster).await;
+        }
         if let (Some(address), Some(file)) = (place.gateway, &place.token) {
             let token = std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read the token file {}", file.display()))?;
@@ -98,6 +115,10 @@ impl Access {
             Ok(Err(error)) => Self::on_folder(place, &folder, &error).await,
             Err(_) => bail!("the gateway on {} does not answer", folder.display()),
         }
+    }
+
+    pub async fn in_cluster(cluster: &Cluster) -> anyhow::Result<Self> {
+        Ok(Access::Cluster(Box::new(cluster.connect().await?)))
     }
 
     /// A gateway that runs, by its folder or by its address and token file.
@@ -160,10 +181,11 @@ impl Access {
             metrics: quarantine::Metrics::default(),
         });
         let uid = rustix::process::getuid().as_raw();
-        let pages = opened::of_actor(
-            quarantine::http::api(desk.clone()).merge(queue::http::api(queue)),
-            Actor::Uid(uid),
-        );
+        // Where the gateway itself would record it.
+        let audit = if folder == place.state { folder.join("audit") } else { place.state.join("audit") };
+        let trail = Trail::open(&audit, &format!("uid/{uid}, no gateway runs"));
+        let pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue));
+        let pages = opened::of_actor(trail::audited(pages, trail), Actor::Uid(uid));
         Ok(Access::Folder { spool, desk, pages, decisions })
     }
 
@@ -172,12 +194,16 @@ impl Access {
     }
 
     pub async fn close(self) {
-        if let Access::Folder { spool, desk, pages, decisions } = self {
-            desk.close().await;
-            drop((desk, pages));
-            spool.close().await;
-            // A log that cannot be written has said so.
-            let _ = tokio::task::spawn_blocking(move || decisions.close()).await;
+        match self {
+            Access::Socket(_) | Access::Address { .. } => {}
+            Access::Cluster(remote) => remote.close().await,
+            Access::Folder { spool, desk, pages, decisions } => {
+                desk.close().await;
+                drop((desk, pages));
+                spool.close().await;
+                // A log that cannot be written has said so.
+                let _ = tokio::task::spawn_blocking(move || decisions.close()).await;
+            }
         }
     }
 
@@ -192,31 +218,26 @@ impl Access {
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
         let answer = timeout(ANSWER, self.answer(method, path)).await;
         let (status, text) = answer.map_err(|_| anyhow!("the gateway does not answer"))??;
-        if status.is_success() {
-            return Ok(text);
-        }
-        match serde_json::from_slice::<Refusal>(&text) {
-            Ok(Refusal { error }) => bail!("{error}"),
-            Err(_) => bail!("the gateway says {status}: {}", String::from_utf8_lossy(&text).trim()),
-        }
+        if status.is_success() { Ok(text) } else { Err(refusal(status, &text)) }
     }
 
     async fn answer(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let request = Request::builder().method(method).uri(path).header("host", "gateway");
+        let request = || Request::builder().method(&method).uri(path).header("host", "gateway");
         match self {
             Access::Socket(folder) => {
-                exchange(socket::connect(folder).await?, request.body(Body::empty())?).await
+                exchange(socket::connect(folder).await?, request().body(Body::empty())?).await
             }
             Access::Address { address, token } => {
                 let stream = timeout(CONNECT, TcpStream::connect(address)).await;
                 let stream = stream.map_err(|_| anyhow!("{address} does not answer"))?;
                 let stream = stream.with_context(|| format!("cannot connect to {address}"))?;
-                let request = request.header("authorization", format!("Bearer {token}"));
+                let request = request().header("authorization", format!("Bearer {token}"));
                 exchange(stream, request.body(Body::empty())?).await
             }
+            Access::Cluster(remote) => remote.ask(method, path).await,
             Access::Folder { pages, .. } => {
                 let pages = TowerToHyperService::new(pages.clone());
-                let response = pages.call(request.body(Body::empty())?).await?;
+                let response = pages.call(request().body(Body::empty())?).await?;
                 let status = response.status();
                 Ok((status, collect(response.into_body()).await?))
             }
@@ -241,7 +262,15 @@ where
     answer
 }
 
-async fn collect(body: Body) -> anyhow::Result<Bytes> {
+/// What was said instead of an answer, in words.
+pub fn refusal(status: StatusCode, text: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<Refusal>(text) {
+        Ok(Refusal { error }) => anyhow!("{error}"),
+        Err(_) => anyhow!("the answer is {status}: {}", String::from_utf8_lossy(text).trim()),
+    }
+}
+
+pub async fn collect(body: Body) -> anyhow::Result<Bytes> {
     let collected = Limited::new(body, LARGEST).collect().await;
     Ok(collected.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes())
 }

@@ -1,4 +1,4 @@
-//! `postern diff`: the same mail judged by two folders of YAML, and every message whose treatment would change
+//! `postern diff`: the same mail judged by two folders of YAML, or by what is in force in a cluster and a folder, and every message whose treatment would change
 //! (spec R165). One message is in memory at a time.
 
 mod mail;
@@ -6,13 +6,14 @@ mod mail;
 mod tests;
 mod treatment;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::folder::Folder;
+use crate::cli::folder::{Configured, Folder};
+use crate::cli::remote::{Cluster, bundle, objects};
 use crate::cli::trial::Judge;
 use crate::cli::{self, WrongUse};
 use crate::gateway::decisions::Listing;
@@ -20,10 +21,10 @@ use treatment::{Change, changes};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of YAML: as it is
+    /// Folder of YAML: as it is. In a cluster, with no other: the folder that would be applied to it
     before: PathBuf,
     /// Folder of YAML: as it would be
-    after: PathBuf,
+    after: Option<PathBuf>,
     /// Folder of messages (*.eml), each with its envelope in NAME.envelope.yaml or else in its headers
     #[arg(long, value_name = "FOLDER")]
     mail: PathBuf,
@@ -36,6 +37,8 @@ pub struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = cli::Format::Text)]
     output: cli::Format,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 /// One message whose treatment would change.
@@ -63,8 +66,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let now = args.at.unwrap_or_else(Timestamp::now);
     let gateway = args.gateway.as_deref();
-    let configured = |folder| Folder::read(folder)?.gateway(gateway);
-    let (before, after) = (configured(&args.before)?, configured(&args.after)?);
+    let configured =
+        |folder: &Path| -> anyhow::Result<Configured> { Ok(Folder::read(folder)?.gateway(gateway)?) };
+    let (before, after) = match &args.after {
+        Some(after) => (configured(&args.before)?, configured(after)?),
+        None if args.cluster.is_meant() => cli::runtime()?.block_on(async {
+            let remote = args.cluster.connect().await?;
+            let before = bundle::published(&remote).await?;
+            let after = objects::with_folder(&remote, &args.before, &before.last_good).await?;
+            anyhow::Ok((before, after))
+        })?,
+        None => return Err(WrongUse("give two folders, or one and a cluster (--cluster)".to_owned()).into()),
+    };
     if let Some(unasked) = before.unasked.as_ref().or(after.unasked.as_ref()) {
         super::caution(unasked);
     }

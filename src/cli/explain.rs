@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::cli::WrongUse;
 use crate::cli::folder::Folder;
+use crate::cli::remote::{Cluster, bundle};
 use crate::cli::trial::{self, Judge, Trial};
 use crate::delivery::sign;
 use crate::gateway::decisions::Listing;
@@ -25,8 +26,7 @@ pub use text::text;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of YAML
-    #[arg(required_unless_present = "reference")]
+    /// Folder of YAML (default in a cluster: what is in force there)
     dir: Option<PathBuf>,
     /// The message, as a file
     #[arg(long, value_name = "FILE", required_unless_present = "reference")]
@@ -68,7 +68,6 @@ pub struct Args {
     #[arg(
         long = "ref",
         value_name = "REF",
-        requires = "state",
         conflicts_with_all = ["dir", "mail", "from", "to", "client", "clear", "authenticated", "spam", "phishy",
             "blatant", "at", "gateway", "out"]
     )]
@@ -79,15 +78,19 @@ pub struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t = super::Format::Text)]
     output: super::Format,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let (Some(reference), Some(state)) = (&args.reference, &args.state) {
         return recall::run(state, reference, args.output);
     }
-    let (Some(dir), Some(mail), Some(from)) = (&args.dir, &args.mail, &args.from) else {
-        return Err(WrongUse("give DIR, --mail, --from and --to, or --ref and --state".to_owned()).into());
-    };
+    if let (Some(reference), true) = (&args.reference, args.cluster.is_meant()) {
+        return recall::in_cluster(&args.cluster, reference, args.output);
+    }
+    let wrong = || WrongUse("give DIR, --mail, --from and --to, or --ref and --state".to_owned());
+    let (Some(mail), Some(from)) = (&args.mail, &args.from) else { return Err(wrong().into()) };
     let content =
         fs::read(mail).map_err(|error| WrongUse(format!("cannot read {}: {error}", mail.display())))?;
     let sender = trial::sender(from).map_err(|error| WrongUse(format!("--from {from}: {error}")))?;
@@ -100,7 +103,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         authenticated: args.authenticated.clone(),
         spam: Spam { spam: args.spam || args.blatant, phishy: args.phishy, blatant: args.blatant },
     };
-    let configured = Folder::read(dir)?.gateway(args.gateway.as_deref())?;
+    let configured = match &args.dir {
+        Some(dir) => Folder::read(dir)?.gateway(args.gateway.as_deref())?,
+        None if args.cluster.is_meant() => super::runtime()?.block_on(async {
+            let remote = args.cluster.connect().await?;
+            bundle::published(&remote).await
+        })?,
+        None => return Err(wrong().into()),
+    };
     if let Some(unasked) = &configured.unasked {
         super::caution(unasked);
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{self, Access, Running};
 use super::folder::Folder;
+use super::remote::Cluster;
 use super::{Format, PROBLEMS, WrongUse};
 use crate::bundle::document::{
     Bundle, Gateway, HostPort, ObjectId, ObjectKind, Origin, Route, RouteTarget, RouteTls, TlsMode,
@@ -61,9 +62,6 @@ pub struct Args {
     /// From this gateway pod, by kubectl exec
     #[arg(long, value_name = "POD", conflicts_with_all = ["dir", "state", "gateway"])]
     from: Option<String>,
-    /// The namespace of that pod
-    #[arg(short, long, value_name = "NAMESPACE", requires = "from")]
-    namespace: Option<String>,
     /// From the gateway that runs on this state or spool folder
     #[arg(long, value_name = "DIR", conflicts_with = "dir")]
     state: Option<PathBuf>,
@@ -73,9 +71,14 @@ pub struct Args {
     /// The file `token` of its state folder
     #[arg(long, value_name = "FILE", requires = "gateway")]
     token: Option<PathBuf>,
+    /// In a cluster: from this pod only (default: from each)
+    #[arg(long, value_name = "POD", conflicts_with_all = ["dir", "state", "gateway", "from"])]
+    pod: Option<String>,
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    cluster: Cluster,
 }
 
 /// What is printed with `-o json`; stable.
@@ -102,6 +105,10 @@ impl Answer {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let trial = trial(args.recipient.as_deref(), args.sender.as_deref()).map_err(WrongUse)?;
+    let local = args.from.is_some() || args.gateway.is_some() || args.state.is_some() || args.dir.is_some();
+    if !local && args.cluster.is_meant() {
+        return super::runtime()?.block_on(in_cluster(&args));
+    }
     let answer = match &args {
         Args { from: Some(pod), .. } => in_pod(&args, pod)?,
         Args { gateway: Some(address), token: Some(token), .. } => {
@@ -121,24 +128,73 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// A gateway that runs tests one of its routes.
 async fn ask(args: &Args, at: Running<'_>) -> anyhow::Result<Answer> {
     let access = Access::running(at).await?;
-    let mut path = format!("/probe?route={}", access::escape(&args.target));
-    for (name, value) in [("recipient", &args.recipient), ("sender", &args.sender)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", access::escape(value)));
-        }
-    }
-    let found = access.post(&path).await?;
+    let found = access.post(&path(args)).await?;
     access.close().await;
     let probe: RouteProbe = serde_json::from_slice(&found).context("the answer does not read")?;
     let object = &probe.origin.object;
     Ok(Answer::new(format!("{}/{}", object.namespace, object.name), probe))
 }
 
+fn path(args: &Args) -> String {
+    let mut path = format!("/probe?route={}", access::escape(&args.target));
+    for (name, value) in [("recipient", &args.recipient), ("sender", &args.sender), ("pod", &args.pod)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", access::escape(value)));
+        }
+    }
+    path
+}
+
+/// What each pod of a gateway found: each has its own way out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum FromPod {
+    Answer { pod: String, answer: Box<RouteProbe> },
+    Error { pod: String, error: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FromPods {
+    pods: Vec<FromPod>,
+}
+
+async fn in_cluster(args: &Args) -> anyhow::Result<ExitCode> {
+    let access = Access::in_cluster(&args.cluster).await?;
+    let found = access.post(&path(args)).await?;
+    access.close().await;
+    let FromPods { pods } = serde_json::from_slice(&found).context("the answer does not read")?;
+    let (mut passed, mut list) = (true, Vec::new());
+    for found in pods {
+        match found {
+            FromPod::Answer { pod, answer } => {
+                let object = &answer.origin.object;
+                let answer = Answer::new(format!("{}/{}", object.namespace, object.name), *answer);
+                passed &= answer.passed;
+                match args.output {
+                    Format::Json => list.push(serde_json::json!({"pod": pod, "answer": answer})),
+                    Format::Text => {
+                        super::print(&format!("From {pod}\n{}\n", words::text(&answer, Timestamp::now())));
+                    }
+                }
+            }
+            FromPod::Error { pod, error } => {
+                passed = false;
+                super::caution(&format!("pod {pod}: {error}"));
+                list.push(serde_json::json!({"pod": pod, "error": error}));
+            }
+        }
+    }
+    if args.output == Format::Json {
+        super::print(&super::words::json(&serde_json::json!({"version": 1, "pods": list})));
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+}
+
 /// The same command inside a pod, with the rights that whoever asks has in the cluster.
 fn in_pod(args: &Args, pod: &str) -> anyhow::Result<Answer> {
     let mut command = std::process::Command::new("kubectl");
     command.arg("exec").arg(pod);
-    if let Some(namespace) = &args.namespace {
+    if let Some(namespace) = args.cluster.given_namespace() {
         command.args(["--namespace", namespace]);
     }
     command.args(["--", "/postern", "probe", &args.target, "--state", POD_STATE, "-o", "json"]);

@@ -80,6 +80,7 @@ async fn act(access: &Access, act: Act, output: Format) -> anyhow::Result<ExitCo
                 Format::Json => words::json(&page),
                 Format::Text => words::table(&page.messages),
             });
+            return Ok(super::queue::all_there(&page.missing));
         }
         Act::Show { id, raw: true } => {
             use std::io::Write;
@@ -111,7 +112,7 @@ async fn act(access: &Access, act: Act, output: Format) -> anyhow::Result<ExitCo
 
 /// All pages.
 async fn list(access: &Access, quarantine: Option<&str>) -> anyhow::Result<Page> {
-    let mut all = Page { messages: Vec::new(), next: None };
+    let mut all = Page { messages: Vec::new(), next: None, missing: Vec::new() };
     loop {
         let mut path = "/quarantine?limit=100".to_owned();
         if let Some(name) = quarantine {
@@ -124,6 +125,7 @@ async fn list(access: &Access, quarantine: Option<&str>) -> anyhow::Result<Page>
             serde_json::from_slice(&access.get(&path).await?).context("the answer does not read")?;
         all.messages.extend(page.messages);
         all.next = page.next;
+        all.missing = page.missing;
         if all.next.is_none() {
             return Ok(all);
         }

@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use super::access::{Access, Place, escape};
 use super::{Format, PROBLEMS, WrongUse};
 use crate::delivery::pauses::Closed;
-use crate::gateway::queue::{Acted, Detail, Page};
+use crate::gateway::queue::{Acted, Detail, Missing, Page};
 use crate::spool::QueueId;
 
 #[derive(Parser)]
@@ -201,6 +201,7 @@ async fn act(access: &Access, act: Act, output: Format) -> anyhow::Result<ExitCo
                 Format::Json => words::json(&page),
                 Format::Text => words::list(&page),
             });
+            return Ok(all_there(&page.missing));
         }
         Act::Show { id, content: true } => {
             let message = access.get(&format!("/queue/{id}/content")).await?;
@@ -271,7 +272,7 @@ async fn list(
     limit: usize,
     after: Option<QueueId>,
 ) -> anyhow::Result<Page> {
-    let mut all = Page { messages: Vec::new(), next: after.map(|id| id.to_string()), paused: Vec::new() };
+    let mut all = Page { next: after.map(|id| id.to_string()), ..Page::default() };
     loop {
         let mut query = filter.query();
         query.push(("limit", limit.saturating_sub(all.messages.len()).clamp(1, 100).to_string()));
@@ -281,6 +282,7 @@ async fn list(
         all.messages.extend(page.messages);
         all.next = page.next;
         all.paused = page.paused;
+        all.missing = page.missing;
         if all.next.is_none() || all.messages.len() >= limit {
             return Ok(all);
         }
@@ -331,9 +333,17 @@ async fn all_parts(
         }
         if sum.next.is_none() {
             tell(how, &sum, output);
-            return Ok(ExitCode::SUCCESS);
+            return Ok(all_there(&sum.missing));
         }
     }
+}
+
+/// Who gave no answer is named: what is not in it is not nothing.
+pub fn all_there(missing: &[Missing]) -> ExitCode {
+    for Missing { pod, error } in missing {
+        super::caution(&format!("pod {pod} is not in this answer: {error}"));
+    }
+    if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) }
 }
 
 fn acted(text: &[u8]) -> anyhow::Result<Acted> {

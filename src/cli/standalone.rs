@@ -1,6 +1,7 @@
 //! `postern standalone`: the same gateway from a folder of the same YAML. The folder is watched; each change
 //! makes one pass, and what became of each object is shown at `/status` and in the state folder.
 
+mod changes;
 pub(super) mod record;
 mod statuses;
 
@@ -23,6 +24,7 @@ use crate::bundle::{Bundle, Materials, Sequence};
 use crate::cli::folder::{Folder, Unusable};
 use crate::delivery::{Pauses, Throttle};
 use crate::directory;
+use crate::gateway::access::trail::Trail;
 use crate::gateway::decisions::Matches;
 use crate::gateway::files;
 use crate::gateway::live::{Found, Live};
@@ -30,6 +32,7 @@ use crate::gateway::probe::Prober;
 use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
 use crate::published;
+use changes::Changes;
 use record::Record;
 use statuses::Statuses;
 
@@ -82,6 +85,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let page = watch::Sender::new(serde_json::json!({"objects": []}));
     let matches = Matches::default();
     let spool = args.state.join("spool");
+    let trail = Trail::open(&args.state.join("audit"), "standalone");
     let throttle = Throttle::kept_in(&spool);
     let pauses = Pauses::default();
     let bundle = watch::Sender::new(None::<Arc<Bundle>>);
@@ -111,6 +115,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         admin: args.admin,
         control: None,
         token: Some(args.state.join("token")),
+        trail: trail.clone(),
         drain_lag: Duration::ZERO,
         pod: "standalone".to_owned(),
         hostname: super::host_name(),
@@ -122,6 +127,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let prober = prober.get_or_init(|| gateway.prober().clone()).clone();
     let stop = CancellationToken::new();
     let follower = Follower {
+        changes: Changes::read(trail, &args.state, &args.dir),
         record: Record::read(&args.state),
         materials: Materials::default(),
         statuses: Statuses::default(),
@@ -149,6 +155,8 @@ struct Follower {
     name: Option<String>,
     live: Arc<Live>,
     prober: Prober,
+    /// Who writes down what changed.
+    changes: Changes,
     record: Record,
     /// Certificates and CA files of every look so far: the last good form may need what the folder no longer has.
     materials: Materials,
@@ -176,7 +184,7 @@ impl Follower {
                 let tested = self.live.ack(0).tested;
                 self.look().await;
                 tokio::select! {
-                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested)) => {}
+                    () = self.live.news_or_tests(NEVER, NEVER, Some(tested), None) => {}
                     () = changed.notified() => tokio::time::sleep(QUIET).await,
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,
@@ -198,6 +206,7 @@ impl Follower {
             Err(error) => return self.unusable(&error),
         };
         self.record.number(&mut folder.loaded);
+        self.changes.seen(&folder.loaded, seen).await;
         self.materials.update(std::mem::take(&mut folder.loaded.materials));
         folder.loaded.materials = self.materials.clone();
         for problem in &folder.loaded.problems {
@@ -221,6 +230,7 @@ impl Follower {
                 let manifest = self.record.publish(&configured, seen);
                 self.statuses.published(&manifest);
                 let bundle = Arc::clone(&configured.bundle);
+                let revision = manifest.revision.to_string();
                 let found = Found {
                     sequence: manifest.sequence,
                     revision: manifest.revision,
@@ -231,6 +241,8 @@ impl Follower {
                 if self.live.offer(found).await.is_ok() {
                     let news = published::range_news(self.record.bundle(), &bundle);
                     news.iter().for_each(|news| news.log(&key.to_string()));
+                    self.changes.ranges(&key, &news).await;
+                    self.changes.taken(&revision).await;
                     self.record.keep(configured.last_good, &self.state);
                     self.bundle.send_replace(Some(bundle));
                 }

@@ -30,6 +30,16 @@ pub fn table<const N: usize>(lines: &[[String; N]]) -> String {
     text
 }
 
+/// A table of one line for each, with the pod behind it where there are several.
+pub fn with_pods<'a>(table: &str, pods: impl Iterator<Item = Option<&'a str>> + Clone) -> String {
+    if pods.clone().all(|pod| pod.is_none()) {
+        return table.to_owned();
+    }
+    let width = table.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let cells = std::iter::once("POD").chain(pods.map(Option::unwrap_or_default));
+    table.lines().zip(cells).map(|(line, pod)| format!("{line:width$}  {}\n", clean(pod))).collect()
+}
+
 pub fn time(at: Timestamp) -> String {
     at.strftime("%F %H:%M:%SZ").to_string()
 }

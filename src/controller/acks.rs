@@ -1,14 +1,14 @@
 //! What each gateway pod says of itself: a long poll on its control port, one task per pod, mutual TLS both
 //! ways. Only the newest answer of a pod is kept.
 
-mod line;
+pub mod line;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::debug;
@@ -35,6 +35,8 @@ pub struct Acks {
     gateway: ObjectKey,
     dial: Dialler,
     bell: Arc<Bell>,
+    /// How many connections all gateways together make at once.
+    dials: Arc<Semaphore>,
     /// The sequence that is published: pods hear with each poll that a controller has confirmed it.
     published: watch::Sender<Sequence>,
     /// Pods that are ready: each hears how many share the limits of routes.
@@ -49,11 +51,12 @@ pub struct Acks {
 }
 
 impl Acks {
-    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>) -> Self {
+    pub fn new(gateway: ObjectKey, dial: Dialler, bell: Arc<Bell>, dials: Arc<Semaphore>) -> Self {
         Self {
             gateway,
             dial,
             bell,
+            dials,
             published: watch::Sender::new(Sequence::default()),
             ready: watch::Sender::new(1),
             pushes: watch::Sender::new(Bytes::new()),
@@ -86,6 +89,7 @@ impl Acks {
                     gateway: self.gateway.clone(),
                     address: address.to_owned(),
                     dial: self.dial.clone(),
+                    dials: self.dials.clone(),
                 };
                 let poll = Poll {
                     line: line.clone(),
@@ -199,12 +203,16 @@ impl Poll {
             let after = ack.running.as_ref().map_or(0, |running| running.sequence.0);
             let refused = ack.refused.as_ref().map_or(0, |nack| nack.sequence.0);
             known = format!("&after={after}&refused={refused}&tested={}", ack.tested);
+            if let Some(leaving) = &ack.leaving {
+                known = format!("{known}&left={}", leaving.key());
+            }
             let last = self
                 .heard
                 .lock()
                 .expect("no code panics while it holds this lock")
                 .insert(self.uid.clone(), ack.clone());
-            if last.is_none_or(|last| (&last.running, &last.refused) != (&ack.running, &ack.refused)) {
+            let said = |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.leaving.clone());
+            if last.is_none_or(|last| said(&last) != said(&ack)) {
                 self.bell.cluster();
             }
             if self.collect(&mut caller, &ack).await? {

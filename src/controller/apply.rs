@@ -138,7 +138,8 @@ impl Applier {
 
     /// Most of a StatefulSet's spec cannot change in place. Its pods go on under the new one, and the claims
     /// grow with it (design decision 10).
-    async fn replace_stateful_set(&mut self, wish: StatefulSet, owner: &str) -> Result<(), ApplyError> {
+    async fn replace_stateful_set(&mut self, mut wish: StatefulSet, owner: &str) -> Result<(), ApplyError> {
+        wish.metadata.resource_version = None;
         let namespace = wish.namespace().unwrap_or_default();
         let name = wish.name_any();
         let what = format!("StatefulSet {namespace}/{name}");

@@ -1,8 +1,10 @@
 //! The operator's own certificate authority: who may ask a gateway pod on its control port, and which pod
 //! answers. No part of it is ever used for mail.
 //!
-//! Two kinds of leaf certificates exist. A gateway's is good only to answer (`serverAuth`, the gateway's
-//! name), the controller's only to ask (`clientAuth`): what an intruder finds in a pod opens no other pod.
+//! Two kinds of leaf certificates exist. The controller's is good only to ask (`clientAuth`). A gateway's, with the
+//! gateway's name, is good to answer, and to ask the pods of that very gateway to take over mail: pods look at the
+//! name and show a peer nothing else, so what an intruder finds in a pod opens no pod
+//! of another gateway, and in its own no more than a place for mail.
 //! Pure apart from randomness: the caller says which day it is.
 
 use std::sync::Arc;
@@ -20,8 +22,9 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Days a leaf lasts; it is made anew when a third of that is left.
 const LEAF_DAYS: i64 = 90;
@@ -29,13 +32,10 @@ const LEAF_DAYS: i64 = 90;
 /// certificates it has signed stay good.
 const CA_YEARS: i64 = 10;
 
-/// The name in the controller's certificate; gateways let nobody else ask.
-pub const CONTROLLER_NAME: &str = "controller.postern.internal";
+pub use crate::bundle::names::{CONTROLLER as CONTROLLER_NAME, gateway as gateway_name};
 
-/// The name in a gateway's certificate. The controller reaches pods by address and checks this name.
-pub fn gateway_name(namespace: &str, gateway: &str) -> String {
-    format!("{gateway}.{namespace}.gateway.postern.internal")
-}
+/// The name in the certificate of the operator's API, whatever the address it is reached by.
+pub const API_NAME: &str = "api.postern.internal";
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
@@ -95,7 +95,8 @@ impl Authority {
 
     /// What the pods of a gateway answer with.
     pub fn for_gateway(&self, namespace: &str, gateway: &str, today: Date) -> Result<Pair, AuthorityError> {
-        self.issue(&gateway_name(namespace, gateway), ExtendedKeyUsagePurpose::ServerAuth, today)
+        let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(&[gateway_name(namespace, gateway)], &usages, today)
     }
 
     /// Whether a gateway's stored pair still serves: signed by this authority, right name, lasts long enough.
@@ -110,6 +111,11 @@ impl Authority {
             let then = noon(today.saturating_add(Span::new().days(LEAF_DAYS / 3)));
             let then = UnixTime::since_unix_epoch(Duration::from_secs(then.as_second().max(0) as u64));
             verifier.verify_server_cert(&chain, &[], &name, &[], then)?;
+            // Those of earlier versions were good to answer only.
+            let asks = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider())
+                .build()
+                .map_err(|error| AuthorityError::Unusable(error.to_string()))?;
+            asks.verify_client_cert(&chain, &[], then)?;
             Ok(())
         };
         check().is_ok()
@@ -117,7 +123,7 @@ impl Authority {
 
     /// The controller's side of the control port, with a client certificate made for this process.
     pub fn client(&self, today: Date) -> Result<Arc<ClientConfig>, AuthorityError> {
-        let pair = self.issue(CONTROLLER_NAME, ExtendedKeyUsagePurpose::ClientAuth, today)?;
+        let pair = self.issue(&[CONTROLLER_NAME.to_owned()], &[ExtendedKeyUsagePurpose::ClientAuth], today)?;
         let (certificate, key) = pair.identity()?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -126,19 +132,48 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
+    /// The API's side of a connection: a certificate for these names made for this process. `clients`: authorities
+    /// whose certificates say who a client is; nobody has to show one.
+    pub fn server(
+        &self,
+        names: &[String],
+        clients: Option<RootCertStore>,
+        today: Date,
+    ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let (certificate, key) = self.issue(names, &[ExtendedKeyUsagePurpose::ServerAuth], today)?.identity()?;
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(roots) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                let verifier = verifier.allow_unauthenticated().build();
+                config.with_client_cert_verifier(
+                    verifier.map_err(|error| AuthorityError::Unusable(error.to_string()))?,
+                )
+            }
+        };
+        Ok(Arc::new(config.with_single_cert(vec![certificate], key)?))
+    }
+
     fn roots(&self) -> Result<Arc<RootCertStore>, AuthorityError> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate(&self.certificate)?)?;
         Ok(Arc::new(roots))
     }
 
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, today: Date) -> Result<Pair, AuthorityError> {
+    fn issue(
+        &self,
+        names: &[String],
+        usages: &[ExtendedKeyUsagePurpose],
+        today: Date,
+    ) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "postern");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
         validate(&mut params, today, Span::new().days(LEAF_DAYS));
         let certificate = params.signed_by(&key, &self.issuer)?.pem();

@@ -1,14 +1,18 @@
 //! What tests of routes found in the pods of one gateway. Each pod says in its acknowledgement how many of its
 //! results were new so far; only those that changed are asked for, over the same connection. Values only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::bundle::document::ObjectId;
 use crate::bundle::probe::{Probes, RouteProbe};
 
 /// Results by the uid of the pod.
 #[derive(Debug, Default)]
-pub struct Collected(HashMap<String, Pod>);
+pub struct Collected {
+    pods: HashMap<String, Pod>,
+    /// Routes of which something was found, or forgotten, since this was asked last.
+    changed: BTreeSet<ObjectId>,
+}
 
 #[derive(Debug, Default)]
 struct Pod {
@@ -20,8 +24,9 @@ struct Pod {
 impl Collected {
     /// The count up to which a process is known; what another process said in its place is forgotten.
     pub fn known(&mut self, pod: &str, instance: &str) -> u64 {
-        let pod = self.0.entry(pod.to_owned()).or_default();
+        let pod = self.pods.entry(pod.to_owned()).or_default();
         if pod.instance != instance {
+            self.changed.extend(pod.routes.keys().cloned());
             *pod = Pod { instance: instance.to_owned(), ..Pod::default() };
         }
         pod.tested
@@ -31,7 +36,8 @@ impl Collected {
     pub fn absorb(&mut self, pod: &str, probes: Probes, wanted: u64) -> bool {
         let Probes { instance, tested, routes } = probes;
         self.known(pod, &instance);
-        let pod = self.0.entry(pod.to_owned()).or_default();
+        let pod = self.pods.entry(pod.to_owned()).or_default();
+        self.changed.extend(routes.iter().map(|probe| probe.origin.object.clone()));
         let progress = tested > pod.tested;
         pod.tested = tested;
         pod.routes.extend(routes.into_iter().map(|probe| (probe.origin.object.clone(), probe)));
@@ -41,16 +47,21 @@ impl Collected {
     /// There is no reading this pod's results: it is not asked again before it says that there are new ones.
     pub fn give_up(&mut self, pod: &str, instance: &str, count: u64) {
         self.known(pod, instance);
-        self.0.entry(pod.to_owned()).or_default().tested = count;
+        self.pods.entry(pod.to_owned()).or_default().tested = count;
     }
 
     pub fn of(&self, pod: &str, route: &ObjectId) -> Option<&RouteProbe> {
-        self.0.get(pod)?.routes.get(route)
+        self.pods.get(pod)?.routes.get(route)
+    }
+
+    /// Routes of which something was found, or forgotten, since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<ObjectId> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Forgets pods that are gone.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.0.retain(|pod, _| keep(pod));
+        self.pods.retain(|pod, _| keep(pod));
     }
 }
 

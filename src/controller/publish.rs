@@ -179,7 +179,8 @@ impl Press {
         }
     }
 
-    /// Secrets cannot be listed, so each copy is asked for by name: all of them, or those that are `in_use`.
+    /// Secrets cannot be listed, so each copy is asked for by name: those that are `in_use`, or all. They are made
+    /// one after the other, so none stands behind the first that is missing (or is found when it is written anew).
     async fn load_copies(&mut self, owner: &str, in_use: bool) -> Result<(), PublishError> {
         let known = std::mem::take(&mut self.copies);
         let used = |number: &u8| known.0.contains_key(number);
@@ -191,7 +192,10 @@ impl Press {
         for number in (0..SECRET_COPIES).filter(|number| !in_use || used(number)) {
             let name = secret_copy_name(&self.gateway.name, number);
             let Some(secret) = bounded("a copy of secrets", self.secrets().get_opt(&name)).await? else {
-                continue;
+                if in_use {
+                    continue;
+                }
+                break;
             };
             if !owned_by(&secret, owner) {
                 return Err(PublishError::Foreign { kind: "Secret", name });

@@ -1,8 +1,10 @@
 //! One gateway's driver. A pass reads as a list of steps; what decides is pure and elsewhere.
 //!
 //! Rules mean something only together, so every change leads to a pass over the whole set (design decision
-//! 4): the first at once, further ones at most every 250 ms.
+//! 4): the first at once, further ones at most every 100 ms.
 
+mod desk;
+mod life;
 mod report;
 mod storage;
 mod touch;
@@ -13,12 +15,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::acks::{Acks, Dialler};
-use super::apply::Applier;
+use super::apply::{Applier, ApplyError};
+use super::audit::Ledger;
 use super::authority::Authority;
 use super::build::publication::{self, Plan};
 use super::build::shelves::Full;
@@ -29,28 +33,33 @@ use super::publish::{Press, PublishError};
 use super::rollout::{self, Arrival, Journeys, Pod, Wish};
 use super::status::{Failure, News, Tone};
 use super::statuses::Statuses;
-use super::world::{Bell, Changed, World, Written, now};
+use super::world::{Bell, Changed, World, Written, gateway_id, now};
 use crate::api::conditions::Reason;
 use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{FORMAT, ObjectId, ObjectKind};
 use crate::bundle::material::MaterialVersion;
-use crate::bundle::segment::{Segment, cut};
+use crate::bundle::segment::{Cutter, Segment};
 use crate::bundle::{Bundle, Revision};
 use crate::directory;
-use crate::policy::compile::{CompileError, compile};
+use crate::policy::compile::{CompileError, try_out};
 use crate::published;
-use crate::translate::{LastGood, ObjectKey, Outcome, Resources, Translation, references, translate};
+use crate::translate::{LastGood, Memory, ObjectKey, Outcome, Resources, Translation, references, translate};
 
+use desk::Desk;
+use report::outcome_of;
 use touch::Touches;
 
-/// Publications of one gateway follow each other no faster.
-const PACE: Duration = Duration::from_millis(250);
+/// Publications of one gateway follow each other no faster. Handed over directly a change needs 40-80 ms, so this is
+/// what changes that follow each other wait for; it bounds the writes to the API server.
+const PACE: Duration = Duration::from_millis(100);
 /// How long a status waits for the pods, so that most changes need one write and not two.
 const HOLD: Duration = Duration::from_millis(300);
 /// How long a new driver waits to hear from the pods before it says that they lag.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 /// Everything is looked at again after this, whatever the watches said.
 const ROUND: Duration = Duration::from_secs(60);
+const STARTS: usize = 8;
+const DIALS: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -66,13 +75,38 @@ pub struct Context {
     pub published: Arc<published::Keeper>,
     pub authority: Arc<Authority>,
     pub dial: Dialler,
+    /// The audit log.
+    pub ledger: Arc<Ledger>,
     pub site: Site,
+    pub bounds: Bounds,
+}
+
+/// What all drivers together do at once, however many there are: after a start, or a change of the leader, each
+/// of them has everything to read.
+#[derive(Clone)]
+pub struct Bounds {
+    /// First passes.
+    starts: Arc<Semaphore>,
+    /// Connections to pods that are being made.
+    pub dials: Arc<Semaphore>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { starts: Arc::new(Semaphore::new(STARTS)), dials: Arc::new(Semaphore::new(DIALS)) }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum PassError {
     #[error(transparent)]
     Publish(#[from] PublishError),
+}
+
+impl From<ApplyError> for PassError {
+    fn from(error: ApplyError) -> Self {
+        Self::Publish(error.into())
+    }
 }
 
 impl PassError {
@@ -91,6 +125,10 @@ pub struct Driver {
     acks: Acks,
     touches: Touches,
     journeys: Journeys,
+    desk: Desk,
+    /// What passes made of rules, and what bundles were cut into.
+    memory: Memory,
+    cutter: Option<Cutter>,
     /// What the last pass decided of each object.
     outcomes: Vec<Outcome>,
     /// Why the newest decisions are not published.
@@ -107,6 +145,7 @@ pub struct Driver {
     control: control::Keeper,
     apply_failures: Failures,
     storage_seen: Option<(Instant, bool)>,
+    life: life::Memory,
 }
 
 /// How often the last passes failed, and when the next one may be tried.
@@ -152,7 +191,7 @@ impl Driver {
         let Context { client, world, metrics, dial, .. } = &*ctx;
         let press = Press::new(client.clone(), world.clone(), metrics.clone(), key.clone());
         let applier = Applier::new(client.clone(), world.clone(), metrics.clone());
-        let acks = Acks::new(key.clone(), dial.clone(), bell.clone());
+        let acks = Acks::new(key.clone(), dial.clone(), bell.clone(), ctx.bounds.dials.clone());
         let touches = Touches::new(client.clone(), key.namespace.clone(), metrics.clone());
         let mut driver = Self {
             press,
@@ -160,6 +199,9 @@ impl Driver {
             acks,
             touches,
             journeys: Journeys::default(),
+            desk: Desk::new(),
+            memory: Memory::default(),
+            cutter: None,
             outcomes: Vec::new(),
             failure: None,
             trouble: None,
@@ -171,6 +213,7 @@ impl Driver {
             control: control::Keeper::default(),
             apply_failures: Failures::default(),
             storage_seen: None,
+            life: life::Memory::default(),
             ctx,
             key,
             bell,
@@ -181,7 +224,7 @@ impl Driver {
 
     /// The rollout of a revision that has not changed since goes on as it was told.
     fn restore(&self) -> Option<Restored> {
-        let rollout = self.ctx.world.entry(&self.id())?.status.rollout?;
+        let rollout = self.ctx.world.entry(&self.id())?.status.rollout.clone()?;
         let pods = rollout.pods_total;
         let arrival = |at| Arrival { at, pods, not_counting: rollout.stale_pods.clone() };
         Some(Restored {
@@ -195,6 +238,8 @@ impl Driver {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut decide = false;
         let mut look_again = Instant::now() + ROUND;
+        let mut decided = Instant::now();
+        let mut first = true;
         let mut failures = Failures::default();
         loop {
             let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
@@ -213,7 +258,13 @@ impl Driver {
             }
             let paced = now >= paced_until;
             // A pass is never cut short: half a publication would have to be read back.
-            let result = self.pass((decide || now >= look_again) && paced).await;
+            let turn = match first {
+                true => Some(self.ctx.bounds.starts.clone().acquire_owned().await),
+                false => None,
+            };
+            let overdue = now.duration_since(decided) >= ROUND;
+            let result = self.pass((decide || overdue) && paced).await;
+            drop(turn);
             let outcome = match &result {
                 Ok(_) => "ok",
                 Err(error) if error.is_conflict() => "conflict",
@@ -222,6 +273,10 @@ impl Driver {
             self.ctx.metrics.passed(outcome, now.elapsed());
             match result {
                 Ok(wake) => {
+                    first = false;
+                    if decide && paced || overdue {
+                        decided = now;
+                    }
                     decide &= !paced;
                     failures = Failures::default();
                     look_again = wake;
@@ -233,6 +288,7 @@ impl Driver {
                         _ => warn!(gateway = %self.key, %error, "the pass failed; it is tried again"),
                     }
                     self.press.distrust();
+                    self.life.distrust();
                     decide = true;
                     failures.one_more();
                     // A race or a hiccup is nobody's business; what lasts is said.
@@ -251,7 +307,8 @@ impl Driver {
         let Some(subject) = self.subject() else { return Ok(Instant::now() + ROUND) };
         let reread = self.press.load(&subject.uid).await?;
         self.hear();
-        if decide || reread || self.is_behind() {
+        self.live_on(&subject).await?;
+        if decide || reread || self.is_behind() || self.is_leaving_unsaid() {
             self.decide(&subject).await?;
         }
         self.uphold(&subject).await;
@@ -263,16 +320,15 @@ impl Driver {
     }
 
     fn id(&self) -> ObjectId {
-        let ObjectKey { namespace, name } = self.key.clone();
-        ObjectId { kind: ObjectKind::OutboundGateway, namespace, name }
+        gateway_id(&self.key)
     }
 
     /// `None`: it is gone or going, and everything of it goes with it.
     fn subject(&self) -> Option<Subject> {
         let entry = self.ctx.world.entry(&self.id()).filter(|entry| !entry.deleting)?;
         let uid = entry.uid.clone();
-        Some(match entry.written {
-            Written::Gateway(gateway) => Subject { gateway, uid, malformed: false },
+        Some(match &entry.written {
+            Written::Gateway(gateway) => Subject { gateway: gateway.clone(), uid, malformed: false },
             _ => {
                 let mut stand_in = OutboundGateway::new(&self.key.name, OutboundGatewaySpec::default());
                 stand_in.metadata.namespace = Some(self.key.namespace.clone());
@@ -282,8 +338,9 @@ impl Driver {
         })
     }
 
-    /// Takes in what pods have said.
+    /// Takes in what the API server has shown and pods have said.
     fn hear(&mut self) {
+        self.desk.changed(self.ctx.world.take_changed(&self.key));
         let pods = self.pods();
         self.acks.follow(&pods);
         let floor = rollout::floor(&pods, &self.acks.heard());
@@ -305,8 +362,9 @@ impl Driver {
         let resources = self.gather().await;
         let Prepared { translation, segments, refused } = self.prepare(resources).await;
         let Translation { bundle, materials, outcomes } = translation;
-        self.set_out(&outcomes);
+        self.desk.decided(&self.outcomes, &outcomes);
         self.outcomes = outcomes;
+        self.set_out();
         let Some(bundle) = bundle else {
             self.failure = None;
             return Ok(());
@@ -326,8 +384,9 @@ impl Driver {
 
     /// Reads caches, and what the objects name.
     async fn gather(&self) -> Resources {
-        let mut resources = self.ctx.world.resources();
-        let references = references(&resources);
+        let mut resources = self.ctx.world.resources(&self.key);
+        resources.memory = self.memory.clone();
+        let references = references(&self.key, &resources);
         self.ctx.world.resolve(&self.key, &references, &mut resources).await;
         let content = |version: &MaterialVersion| self.ctx.world.bytes(version).map(Arc::from);
         if let Some(wanted) = directory::wanted(&self.key, &resources, content) {
@@ -339,27 +398,35 @@ impl Driver {
     }
 
     /// The pure part of a pass, off the threads that do IO.
-    async fn prepare(&self, resources: Resources) -> Prepared {
+    async fn prepare(&mut self, resources: Resources) -> Prepared {
         let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
         let published = self.press.published.manifest.as_ref().map(|manifest| manifest.revision.clone());
-        let work = move || prepare(&key, &resources, last_good.as_deref(), published.as_ref());
-        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        let mut cutter = self.cutter.take().unwrap_or_default();
+        let work = move || {
+            let prepared = prepare(&key, &resources, last_good.as_deref(), published.as_ref(), &mut cutter);
+            (prepared, cutter)
+        };
+        let (prepared, cutter) = if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
             // The runtime of a simulation: a second thread would make its runs differ.
-            return work();
-        }
-        tokio::task::spawn_blocking(work).await.expect("the pure part does not panic and is never aborted")
+            work()
+        } else {
+            let done = tokio::task::spawn_blocking(work).await;
+            done.expect("the pure part does not panic and is never aborted")
+        };
+        self.cutter = Some(cutter);
+        prepared
     }
 
     /// Notes which generations are on their way from here.
-    fn set_out(&mut self, outcomes: &[Outcome]) {
-        let entries = self.ctx.world.entries(&self.key);
-        self.journeys.retain(|object| entries.contains_key(object));
-        for outcome in outcomes {
-            let object = &outcome.origin.object;
-            let Some(entry) = entries.get(object).filter(|_| object.kind != ObjectKind::OutboundGateway)
-            else {
+    fn set_out(&mut self) {
+        let undecided = self.desk.take_undecided();
+        let entries = self.ctx.world.entries(&undecided);
+        for object in undecided.iter().filter(|object| object.kind != ObjectKind::OutboundGateway) {
+            let Some(entry) = entries.get(object).filter(|entry| entry.gateway == self.key) else {
+                self.journeys.end(object);
                 continue;
             };
+            let Some(outcome) = outcome_of(&self.outcomes, object) else { continue };
             let generation = outcome.origin.generation;
             if !outcome.is_current() {
                 self.journeys.end(object);
@@ -425,8 +492,7 @@ impl Driver {
         self.journeys.published(manifest);
         (self.started, self.arrived) = (changed, None);
         self.acks.publish(manifest.sequence);
-        let pods = self.pods();
-        self.touches.all(&pods, manifest).await;
+        self.touches.published();
         Ok(())
     }
 
@@ -437,6 +503,7 @@ impl Driver {
             let told = News { tone: Tone::Good, reason: "ClientRangesChanged", note: news.to_string() };
             self.ctx.statuses.announce(&self.id(), &subject.uid, told).await;
         }
+        self.ctx.ledger.client_ranges(&self.id(), news).await;
     }
 
     /// Applies the objects that run the pods. What goes wrong here (a quota, a node selector that cannot be)
@@ -462,9 +529,15 @@ impl Driver {
 
     async fn try_apply(&mut self, subject: &Subject, bundle: &Bundle) -> Result<(), ControlError> {
         self.control.uphold(&self.ctx, &subject.gateway).await?;
-        let objects = build::build(&subject.gateway, bundle, &self.ctx.site);
-        self.applier.apply(objects, &self.key.namespace, &subject.uid).await?;
-        Ok(())
+        let mut objects = build::build(&subject.gateway, bundle, &self.ctx.site);
+        self.life.shape(&mut objects.stateful_set);
+        let applied = self.applier.apply(objects, &self.key.namespace, &subject.uid).await;
+        if applied.is_ok() {
+            self.life.written()
+        } else {
+            self.life.distrust()
+        }
+        Ok(applied?)
     }
 
     /// Puts right what somebody else changed.
@@ -517,12 +590,14 @@ fn prepare(
     resources: &Resources,
     last_good: Option<&LastGood>,
     published: Option<&Revision>,
+    cutter: &mut Cutter,
 ) -> Prepared {
     let translation = translate(key, resources, last_good);
-    let segments = translation.bundle.as_ref().map(cut).unwrap_or_default();
+    let segments = translation.bundle.as_ref().map(|bundle| cutter.cut(bundle)).unwrap_or_default();
     let revision = Revision::of(FORMAT, &segments, &translation.materials);
     let new = translation.bundle.as_ref().filter(|_| published != Some(&revision));
-    let refused = new.and_then(|bundle| compile(&Arc::new(bundle.clone()), &revision).err());
+    let good = last_good.map(|good| &good.bundle);
+    let refused = new.and_then(|bundle| try_out(bundle, good, &revision).err());
     Prepared { translation, segments, refused }
 }
 

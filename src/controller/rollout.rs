@@ -5,7 +5,7 @@
 //! other object: when did every counting pod obey the generation its author wrote; that answer is given
 //! once and does not change any more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -152,38 +152,54 @@ impl Arrival {
 /// The journeys of all objects of one gateway that have not arrived, and of those that have since this
 /// controller leads.
 #[derive(Debug, Default)]
-pub struct Journeys(HashMap<ObjectId, Journey>);
+pub struct Journeys {
+    all: HashMap<ObjectId, Journey>,
+    /// Those that have not arrived.
+    open: BTreeSet<ObjectId>,
+    /// Of which something changed that nobody has asked for yet.
+    touched: BTreeSet<ObjectId>,
+}
 
 impl Journeys {
     /// Begins a journey, unless just this generation is on its way or there already.
     pub fn begin(&mut self, object: &ObjectId, wish: Wish) {
-        let known = self.0.get(object).map(|journey| &journey.wish);
+        let known = self.all.get(object).map(|journey| &journey.wish);
         if known.is_some_and(|known| (&known.uid, known.generation) == (&wish.uid, wish.generation)) {
             return;
         }
-        self.0.insert(object.clone(), Journey { wish, published: None, arrived: None });
+        self.all.insert(object.clone(), Journey { wish, published: None, arrived: None });
+        self.open.insert(object.clone());
+        self.touched.insert(object.clone());
     }
 
     /// The earliest change that no publication has taken into account.
     pub fn unpublished_since(&self) -> Option<Timestamp> {
-        let unpublished = self.0.values().filter(|journey| journey.published.is_none());
-        unpublished.map(|journey| journey.wish.started).min()
+        let unpublished = self.open().filter(|(_, journey)| journey.published.is_none());
+        unpublished.map(|(_, journey)| journey.wish.started).min()
     }
 
     /// Forgets objects that are gone.
     pub fn retain(&mut self, keep: impl Fn(&ObjectId) -> bool) {
-        self.0.retain(|object, _| keep(object));
+        let gone: Vec<ObjectId> = self.all.keys().filter(|object| !keep(object)).cloned().collect();
+        gone.iter().for_each(|object| self.end(object));
     }
 
     pub fn end(&mut self, object: &ObjectId) {
-        self.0.remove(object);
+        if self.all.remove(object).is_some() {
+            self.open.remove(object);
+            self.touched.insert(object.clone());
+        }
     }
 
     /// All objects that were translated are in this publication (a new one, or the one that already said
     /// the same).
     pub fn published(&mut self, manifest: &Manifest) {
-        for journey in self.0.values_mut().filter(|journey| journey.published.is_none()) {
-            journey.published = Some(manifest.into());
+        for object in &self.open {
+            let Some(journey) = self.all.get_mut(object) else { continue };
+            if journey.published.is_none() {
+                journey.published = Some(manifest.into());
+                self.touched.insert(object.clone());
+            }
         }
     }
 
@@ -191,25 +207,39 @@ impl Journeys {
     pub fn advance(&mut self, pods: &[Pod], acks: &HashMap<String, Ack>, now: Timestamp) {
         // Nearly all journeys wait for the same few sequences.
         let mut known: HashMap<Sequence, Progress> = HashMap::new();
-        for journey in self.0.values_mut().filter(|journey| journey.arrived.is_none()) {
-            let Some(publication) = &journey.published else { continue };
+        let Self { all, open, touched } = self;
+        open.retain(|object| {
+            let Some(journey) = all.get_mut(object) else { return false };
+            let Some(publication) = &journey.published else { return true };
             let progress = known
                 .entry(publication.sequence)
                 .or_insert_with(|| progress(publication.sequence, pods, acks));
             if progress.complete() {
                 let not_counting = progress.stale.clone();
                 journey.arrived = Some(Arrival { at: now, pods: progress.total, not_counting });
+                touched.insert(object.clone());
             }
-        }
+            journey.arrived.is_none()
+        });
     }
 
     pub fn get(&self, object: &ObjectId) -> Option<&Journey> {
-        self.0.get(object)
+        self.all.get(object)
+    }
+
+    /// Those that have not arrived.
+    pub fn open(&self) -> impl Iterator<Item = (&ObjectId, &Journey)> {
+        self.open.iter().filter_map(|object| Some((object, self.all.get(object)?)))
+    }
+
+    /// Objects whose journey changed since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<ObjectId> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Whether any object has not arrived.
     pub fn waiting(&self) -> bool {
-        self.0.values().any(|journey| journey.arrived.is_none())
+        !self.open.is_empty()
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Live<'a> {
     pub selector: String,
     /// What keeps the pods from running although the bundle is published.
     pub trouble: Option<&'a Failure>,
+    /// Pods leave, and that takes its time.
+    pub scaling: Option<&'a Verdict>,
 }
 
 /// The status of an OutboundGateway.
@@ -148,6 +150,7 @@ pub fn of_gateway(outcome: &Outcome, live: &Live<'_>, current: &Status, situatio
         verdicts.extend(not_in_force(outcome));
     }
     verdicts.push(accepts_mail(live.bundle));
+    verdicts.extend(live.scaling.cloned());
     let deferred = live.bundle.and_then(mail_deferred);
     match deferred {
         Some(verdict) => verdicts.push(verdict),

@@ -119,7 +119,9 @@ impl Statuses {
 
     async fn write(&self, change: Change) {
         let many = self.queue().order.len() > EVENTS;
+        self.world.expect_status(&change.origin.object, Some(change.after.clone()));
         let written = self.one(&change).await;
+        self.world.expect_status(&change.origin.object, None);
         if !written {
             // Whoever submitted it looks again and decides afresh.
             sleep(RETRY).await;

@@ -17,7 +17,7 @@ use super::apply::{MANAGER, bounded};
 use super::reconcile::{Context, Driver};
 use super::status;
 use super::statuses::{Change, resource};
-use super::world::{Entry, Written, now};
+use super::world::{Entry, Written, gateway_id, now};
 use crate::api::{DEFAULT_GATEWAY, GROUP, VERSION};
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::{ObjectKey, unattached};
@@ -109,7 +109,7 @@ impl Supervisor {
     /// Objects without a gateway: their statuses, and the default gateways they wait for. False: try again.
     async fn strays(&self) -> bool {
         let now = now();
-        let strays = unattached(&self.ctx.world.resources());
+        let strays = unattached(&self.ctx.world.strays());
         let mut changes = Vec::new();
         for outcome in &strays.outcomes {
             let entry = self.ctx.world.entry(&outcome.origin.object);
@@ -182,18 +182,16 @@ impl Supervisor {
 
 impl super::world::World {
     /// Gateways that we made and nothing refers to.
-    fn unused_defaults(&self) -> Vec<(ObjectId, Entry)> {
+    fn unused_defaults(&self) -> Vec<(ObjectId, Arc<Entry>)> {
         let unused =
             self.gateways().into_iter().filter(|key| key.name == DEFAULT_GATEWAY).filter_map(|key| {
-                let mut entries = self.entries(&key);
-                let id =
-                    ObjectId { kind: ObjectKind::OutboundGateway, namespace: key.namespace, name: key.name };
-                let entry = entries.remove(&id)?;
+                let id = gateway_id(&key);
+                let entry = self.entry(&id).filter(|_| self.is_alone(&key))?;
                 let ours = matches!(entry.written, Written::Gateway(_))
                     && !entry.deleting
                     && !entry.managers.is_empty()
                     && entry.managers.iter().all(|manager| manager == MANAGER);
-                (ours && entries.is_empty()).then_some((id, entry))
+                ours.then_some((id, entry))
             });
         unused.collect()
     }

@@ -1,6 +1,7 @@
 //! What the API server holds, as far as it concerns us: caches fed by watches, and who must look again when
 //! something changes. Nothing here decides and nothing here writes to the cluster.
 
+mod index;
 mod materials;
 mod objects;
 mod watch;
@@ -21,9 +22,11 @@ use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::translate::address_lists::Memo;
 use crate::translate::{Malformed, ObjectKey, Resources};
 
+use super::audit::Observer;
 use super::rollout::Pod;
 use super::status::Status;
 
+pub use index::gateway_id;
 pub use materials::Contents;
 pub use watch::{child, watch_all};
 
@@ -34,12 +37,17 @@ pub struct World {
     state: Mutex<State>,
     /// Rings when gateways come or go, or objects that no gateway looks after change.
     pub outline: Bell,
+    /// What is shown of our kinds, for the audit log.
+    pub observer: Observer,
 }
 
 #[derive(Default)]
 struct State {
-    objects: HashMap<ObjectId, Entry>,
-    pods: HashMap<ObjectKey, (ObjectKey, Pod)>,
+    objects: index::Index,
+    /// Statuses that are being written: when they come back they are no news.
+    expected: HashMap<ObjectId, Status>,
+    /// By gateway, then by name.
+    pods: HashMap<ObjectKey, BTreeMap<String, Pod>>,
     children: HashMap<(ChildKind, ObjectKey), Child>,
     config_maps: HashMap<ObjectKey, Version>,
     /// Watched only in a namespaced installation; else named Secrets are read from time to time.
@@ -178,7 +186,13 @@ impl World {
             waiting: watch::scopes(&namespaces).collect(),
             ..State::default()
         };
-        Arc::new(Self { client, namespaces, state: Mutex::new(state), outline: Bell::default() })
+        Arc::new(Self {
+            client,
+            namespaces,
+            state: Mutex::new(state),
+            outline: Bell::default(),
+            observer: Observer::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -210,47 +224,77 @@ impl World {
     /// All gateways that exist, readable or not.
     pub fn gateways(&self) -> BTreeSet<ObjectKey> {
         let state = self.state();
-        let gateways = state.objects.keys().filter(|id| id.kind == ObjectKind::OutboundGateway);
-        gateways.map(|id| ObjectKey::new(&id.namespace, &id.name)).collect()
+        state.objects.gateways().filter(|(_, exists)| *exists).map(|(key, _)| key.clone()).collect()
     }
 
-    /// What users wrote, without what it refers to.
-    pub fn resources(&self) -> Resources {
+    /// What users wrote for one gateway, without what it refers to. Of other gateways only what a rule may name by
+    /// mistake is there, so that its author can be told where that belongs.
+    pub fn resources(&self, gateway: &ObjectKey) -> Resources {
         let state = self.state();
         let mut resources = Resources { memo: state.memo.clone(), ..Resources::default() };
-        for entry in state.objects.values() {
+        resources.take(state.objects.of(gateway).map(|(_, entry)| entry));
+        for entry in state.objects.elsewhere(gateway) {
             match &entry.written {
-                Written::Gateway(gateway) => resources.gateways.push(gateway.clone()),
                 Written::Route(route) => resources.routes.push(route.clone()),
-                Written::RoutingRule(rule) => resources.routing_rules.push(rule.clone()),
-                Written::ComplianceRule(rule) => resources.compliance_rules.push(rule.clone()),
                 Written::AddressList(list) => resources.address_lists.push(list.clone()),
                 Written::Directory(directory) => resources.directories.push(directory.clone()),
-                Written::Quarantine(quarantine) => resources.quarantines.push(quarantine.clone()),
+                // Where it belonged to may be part of what cannot be read.
                 Written::Malformed(malformed) => resources.malformed.push(malformed.clone()),
+                Written::Gateway(_)
+                | Written::RoutingRule(_)
+                | Written::ComplianceRule(_)
+                | Written::Quarantine(_) => {}
             }
         }
         resources
     }
 
-    /// The objects of one gateway, itself included.
-    pub fn entries(&self, gateway: &ObjectKey) -> BTreeMap<ObjectId, Entry> {
+    /// Objects that refer to gateways which are not there, and all gateways that are.
+    pub fn strays(&self) -> Resources {
         let state = self.state();
-        let ours = state.objects.iter().filter(|(_, entry)| entry.gateway == *gateway);
-        ours.map(|(id, entry)| (id.clone(), entry.clone())).collect()
+        let mut resources = Resources::default();
+        for (gateway, exists) in state.objects.gateways() {
+            let entries = state.objects.of(gateway).map(|(_, entry)| entry);
+            match exists {
+                true => resources.take(entries.filter(|entry| entry.is_gateway())),
+                false => resources.take(entries),
+            }
+        }
+        resources
     }
 
-    pub fn entry(&self, id: &ObjectId) -> Option<Entry> {
+    /// Whether nothing but the gateway itself belongs to it.
+    pub fn is_alone(&self, gateway: &ObjectKey) -> bool {
+        self.state().objects.count(gateway) == 1
+    }
+
+    /// What of a gateway's objects changed, came or went since this was asked last.
+    pub fn take_changed(&self, gateway: &ObjectKey) -> BTreeSet<ObjectId> {
+        self.state().objects.take_changed(gateway)
+    }
+
+    /// Those of some objects that are there.
+    pub fn entries<'i>(
+        &self,
+        ids: impl IntoIterator<Item = &'i ObjectId>,
+    ) -> HashMap<&'i ObjectId, Arc<Entry>> {
+        let state = self.state();
+        ids.into_iter().filter_map(|id| Some((id, state.objects.get(id)?.clone()))).collect()
+    }
+
+    /// Looks at every object once.
+    pub fn each(&self, mut look: impl FnMut(&ObjectId, &Entry)) {
+        self.state().objects.iter().for_each(|(id, entry)| look(id, entry));
+    }
+
+    pub fn entry(&self, id: &ObjectId) -> Option<Arc<Entry>> {
         self.state().objects.get(id).cloned()
     }
 
     /// The pods of a gateway, by name.
     pub fn pods(&self, gateway: &ObjectKey) -> Vec<Pod> {
         let state = self.state();
-        let ours = state.pods.values().filter(|(owner, _)| owner == gateway);
-        let mut pods: Vec<Pod> = ours.map(|(_, pod)| pod.clone()).collect();
-        pods.sort_by(|a, b| a.name.cmp(&b.name));
-        pods
+        state.pods.get(gateway).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
     }
 
     pub fn child(&self, kind: ChildKind, key: &ObjectKey) -> Option<Child> {
@@ -285,9 +329,23 @@ impl World {
     /// Takes in a status we wrote ourselves. Nobody has to look again because of it.
     pub fn absorb_status(&self, object: &ObjectId, uid: &str, resource_version: String, status: Status) {
         let mut state = self.state();
-        let Some(entry) = state.objects.get_mut(object) else { return };
+        let Some(entry) = state.objects.get(object) else { return };
         if entry.uid == uid && older(&entry.resource_version, &resource_version) {
-            (entry.resource_version, entry.status) = (resource_version, status);
+            let news = state.expected.get(object) != Some(&status);
+            let entry = Entry { resource_version, status, ..Entry::clone(entry) };
+            state.objects.settle(object, entry);
+            if news {
+                state.objects.mark(object);
+            }
+        }
+    }
+
+    /// A status is about to be written. Until `None` says that it was, its coming back is no news.
+    pub fn expect_status(&self, object: &ObjectId, status: Option<Status>) {
+        let expected = &mut self.state().expected;
+        match status {
+            Some(status) => drop(expected.insert(object.clone(), status)),
+            None => drop(expected.remove(object)),
         }
     }
 }
@@ -300,11 +358,39 @@ impl World {
 
     /// Whoever looks after this object is to look again.
     pub fn ring(&self, object: &ObjectId) {
-        let state = self.state();
+        let mut state = self.state();
+        state.objects.mark(object);
         let gateway = state.objects.get(object).map(|entry| &entry.gateway);
         match gateway.and_then(|gateway| state.bells.get(gateway)) {
             Some(bell) => bell.cluster(),
             None => self.outline.spec(),
+        }
+    }
+}
+
+impl Entry {
+    fn is_gateway(&self) -> bool {
+        match &self.written {
+            Written::Gateway(_) => true,
+            Written::Malformed(malformed) => malformed.object.kind == ObjectKind::OutboundGateway,
+            _ => false,
+        }
+    }
+}
+
+impl Resources {
+    fn take<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>) {
+        for entry in entries {
+            match &entry.written {
+                Written::Gateway(gateway) => self.gateways.push(gateway.clone()),
+                Written::Route(route) => self.routes.push(route.clone()),
+                Written::RoutingRule(rule) => self.routing_rules.push(rule.clone()),
+                Written::ComplianceRule(rule) => self.compliance_rules.push(rule.clone()),
+                Written::AddressList(list) => self.address_lists.push(list.clone()),
+                Written::Directory(directory) => self.directories.push(directory.clone()),
+                Written::Quarantine(quarantine) => self.quarantines.push(quarantine.clone()),
+                Written::Malformed(malformed) => self.malformed.push(malformed.clone()),
+            }
         }
     }
 }

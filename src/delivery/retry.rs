@@ -44,9 +44,14 @@ pub fn give_up_at(schedule: &Retry, received_at: Timestamp) -> Timestamp {
     later(received_at, schedule.give_up_after)
 }
 
+/// From when on the sender should hear that the message is late.
+pub fn late_at(schedule: &Retry, received_at: Timestamp) -> Timestamp {
+    later(received_at, schedule.warn_after)
+}
+
 /// Whether the sender should hear now that the message is late.
 pub fn is_late(schedule: &Retry, received_at: Timestamp, now: Timestamp) -> bool {
-    now >= later(received_at, schedule.warn_after)
+    now >= late_at(schedule, received_at)
 }
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {

@@ -27,8 +27,8 @@ pub struct Attempted<'a> {
     pub outcome: &'a Outcome,
 }
 
-/// Recipients whose way is paused: tried again at `again`, given up never, and their sender hears once that they
-/// are late. Each outcome says what is paused.
+/// Recipients whose way is paused: looked at again at `again`, or as soon as they are late; given up never, and
+/// their sender hears once that they are late. Each outcome says what is paused.
 pub fn paused(
     entry: &Entry,
     schedule: &Retry,
@@ -39,12 +39,13 @@ pub fn paused(
     let mut settlement = Settlement::default();
     for &Attempted { target, before, outcome } in paused {
         let recipient = &entry.targets[target].recipient;
-        let late = !before.warned && retry::is_late(schedule, entry.received_at, now);
-        let wanted = late
+        let late_at = retry::late_at(schedule, entry.received_at);
+        let unheard = !before.warned
             && !entry.targets[target].suppress_bounces
             && bounce::is_wanted(entry, recipient, Action::Delayed);
-        let mut waiting = Waiting { next_attempt: again, ..before.clone() };
-        if let (Outcome::Later(problem), true) = (outcome, wanted) {
+        let next_attempt = if unheard && late_at > now { again.min(late_at) } else { again };
+        let mut waiting = Waiting { next_attempt, ..before.clone() };
+        if let (Outcome::Later(problem), true) = (outcome, unheard && late_at <= now) {
             let until = Some(retry::give_up_at(schedule, entry.received_at).max(again));
             let fate = bounce::fate(recipient, Action::Delayed, [4, 4, 7], problem, now);
             settlement.delayed.push(dsn::Fate { retry_until: until, ..fate });

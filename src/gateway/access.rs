@@ -3,6 +3,7 @@
 //! mail (`postern quarantine`, `postern queue`) comes through here; what it asks is not known here.
 
 pub mod socket;
+pub mod trail;
 
 use std::fmt;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! What the controller asks a pod: `/ack`, as a long poll. Served on the control port behind mutual TLS; in
 //! standalone mode on the admin address.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,6 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
 
 use crate::admin;
@@ -24,6 +20,7 @@ use crate::delivery::Throttle;
 use crate::gateway::decisions::Matches;
 use crate::gateway::live::Live;
 use crate::gateway::mount::Mount;
+use crate::gateway::papers::{Asker, Papers};
 use crate::gateway::probe::Prober;
 use crate::gateway::queue::Queue;
 use crate::spool::Spool;
@@ -50,6 +47,8 @@ struct Known {
     refused: u64,
     /// The count of tests of routes it has seen.
     tested: Option<u64>,
+    /// How much a leaving pod had left; -1: it was empty.
+    left: Option<i64>,
     /// The sequence it has published: confirms to the pod that what it runs is the newest.
     published: Option<u64>,
     /// Pods of the gateway that are ready: they share the limits of routes.
@@ -101,51 +100,35 @@ async fn ack(State(shared): State<Shared>, Query(known): Query<Known>) -> Json<A
         shared.throttle.set_pods(pods);
     }
     if let Some(after) = known.after {
-        let news = shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested);
+        let news =
+            shared.live.news_or_tests(Sequence(after), Sequence(known.refused), known.tested, known.left);
         let _ = tokio::time::timeout(LONGEST_POLL, news).await;
     }
     Json(shared.live.ack(shared.spool.len() as u64))
 }
 
-/// The TLS of the control port: our certificate, and clients only with one of the operator's CA. Read anew for
-/// each connection, since kubelet renews the files under us and the controller connects rarely.
-pub fn tls(folder: PathBuf) -> Result<Arc<admin::TlsSource>, String> {
-    let first = Arc::new(read_tls(&folder)?);
-    let last_good = ArcSwap::new(first);
-    Ok(Arc::new(move || {
-        match read_tls(&folder) {
-            Ok(config) => last_good.store(Arc::new(config)),
+/// The door of the control port: mutual TLS with our certificate, clients only with one of the operator's CA. The
+/// controller finds `all` behind it, a pod of this gateway `peers`, anybody else nothing. Read anew for each
+/// connection, since kubelet renews the files under us and others connect rarely.
+pub fn door(folder: PathBuf, all: Router, peers: Router) -> Result<admin::Door, String> {
+    let first = Arc::new(Papers::read(&folder)?);
+    let last_good = ArcSwap::new(Arc::new((first.server()?, first)));
+    let papers = move || {
+        let read = Papers::read(&folder).and_then(|papers| Ok((papers.server()?, Arc::new(papers))));
+        match read {
+            Ok(fresh) => last_good.store(Arc::new(fresh)),
             Err(error) => tracing::warn!(%error, "control certificates: keeping the ones in use"),
         }
         last_good.load_full()
+    };
+    Ok(Box::new(move || {
+        let papers = papers();
+        let (config, (all, peers)) = (Arc::clone(&papers.0), (all.clone(), peers.clone()));
+        let pages: Box<admin::Pages> = Box::new(move |certificates| match papers.1.asker(certificates) {
+            Asker::Controller => Some(all),
+            Asker::Peer => Some(peers),
+            Asker::Stranger => None,
+        });
+        (config, pages)
     }))
-}
-
-fn read_tls(folder: &Path) -> Result<ServerConfig, String> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let bad = |name: &str| {
-        let path = folder.join(name);
-        move |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display())
-    };
-    let (chain, key, ca) = (read("tls.crt")?, read("tls.key")?, read("ca.crt")?);
-    let chain: Vec<_> =
-        CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(bad("tls.crt"))?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(bad("tls.key"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&ca) {
-        roots.add(certificate.map_err(bad("ca.crt"))?).map_err(|error| format!("ca.crt: {error}"))?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .build()
-        .map_err(|error| error.to_string())?;
-    ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| error.to_string())?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
-        .map_err(|error| error.to_string())
 }

@@ -4,6 +4,7 @@
 
 mod account;
 mod find;
+pub mod http;
 mod log;
 mod matches;
 mod record;

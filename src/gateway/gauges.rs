@@ -77,6 +77,12 @@ impl Collector for Gauges {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
+        let name = "postern_listener_certificate_expiry_seconds";
+        let help = "When the certificate of a listener expires, in seconds since 1970; none for one without certificateRef";
+        let mut expiries = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (listener, at) in self.live.listeners().expiries() {
+            ConstGauge::new(at).encode(expiries.encode_family(&[("listener", listener)])?)?;
+        }
         let (name, help) =
             ("postern_logins", "Logins of clients by what came of them: success, failure, held_off");
         let mut logins = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -2,7 +2,7 @@
 //! MAIL and kept to the end (design decision 13); 250 is said when the spool has it on disk.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ struct Shared {
     judge: Judge,
     acceptance: Acceptance,
     draining: AtomicBool,
+    /// Transactions between MAIL and their end.
+    open: Arc<AtomicUsize>,
     hostname: String,
     /// What clients have handed in lately.
     rates: Mutex<Buckets<Source>>,
@@ -174,6 +176,7 @@ impl Intake {
             judge,
             acceptance,
             draining: AtomicBool::new(false),
+            open: Arc::default(),
             hostname,
             rates: Mutex::new(Buckets::new(CLIENTS)),
             metrics: Metrics::register(quarantine, registry),
@@ -187,6 +190,11 @@ impl Intake {
     /// From now on every new transaction is answered 421.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Transactions that were let begin and have not ended.
+    pub fn open_transactions(&self) -> usize {
+        self.0.open.load(Ordering::SeqCst)
     }
 
     /// Counts a message of a client; the refusal when it hands in too many (spec R160).
@@ -211,7 +219,8 @@ impl Intake {
         }
         match self.0.live.current() {
             None => Some(Reply::new(421, [4, 3, 2], "Service not ready (no policy revision)")),
-            Some(running) if running.leaving => {
+            // A leaving pod is unready at once, and open for those who have not heard of it for a while.
+            Some(_) if self.0.live.turns_away() || self.0.spool.is_sealed() => {
                 Some(Reply::new(421, [4, 3, 2], "Service shutting down, try another host"))
             }
             Some(_) => None,
@@ -232,6 +241,8 @@ impl Handler for Intake {
         {
             mount.refresh(&self.0.live).await;
         }
+        // Counted before it is looked whether it may begin: who sees none open sees none begin later.
+        let open = Open::new(&self.0.open);
         if let Some(reply) = self.not_serving() {
             return Err(reply);
         }
@@ -245,6 +256,7 @@ impl Handler for Intake {
             declared,
             envelope: Envelope { sender, recipients: Vec::new() },
             arriving: None,
+            _open: open,
         })
     }
 }
@@ -259,6 +271,23 @@ pub struct Incoming {
     declared: Option<u64>,
     envelope: Envelope,
     arriving: Option<Arriving>,
+    _open: Open,
+}
+
+/// Counts a transaction as long as it lives.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Content on its way in.

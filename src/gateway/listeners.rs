@@ -1,10 +1,12 @@
 //! The SMTP listeners, bound and closed at run time as the bundle says: no restart, and all or nothing. What a
 //! new bundle wants is bound before the first old listener closes.
 
-use std::collections::HashMap;
+mod expiry;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -62,6 +64,8 @@ pub struct Listeners {
     connections: Arc<Connections>,
     loops: Dealer,
     open: Mutex<HashMap<SocketAddr, Open>>,
+    /// When the certificates that were given to listeners expire, by listener; own ones are made anew.
+    expiries: std::sync::Mutex<BTreeMap<String, i64>>,
 }
 
 /// A listener at one of its addresses.
@@ -131,6 +135,7 @@ impl Listeners {
             connections: Arc::new(Connections::default()),
             loops,
             open: Mutex::new(HashMap::new()),
+            expiries: std::sync::Mutex::default(),
         }
     }
 
@@ -224,7 +229,17 @@ impl Listeners {
         let gone: Vec<SocketAddr> =
             open.keys().filter(|address| !wanted.contains(address)).copied().collect();
         gone.iter().filter_map(|address| open.remove(address)).for_each(Open::close);
+        let expiries = open.values().filter_map(|open| match &open.made_of.own {
+            OwnCertificate::Pem { chain, .. } => Some((open.place.name.clone(), expiry::of(chain)?)),
+            OwnCertificate::SelfSigned { .. } => None,
+        });
+        *self.expiries.lock().unwrap_or_else(PoisonError::into_inner) = expiries.collect();
         Ok(())
+    }
+
+    /// When the certificates of listeners expire, in seconds since 1970, by the listener's name.
+    pub fn expiries(&self) -> BTreeMap<String, i64> {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// SMTP sessions that are open, of all listeners.

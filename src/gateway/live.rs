@@ -15,10 +15,10 @@ use tokio::sync::{Mutex, watch};
 
 use crate::bundle::ack::Running as RunningFacts;
 use crate::bundle::document::FORMAT;
-use crate::bundle::{Ack, Bundle, Materials, Nack, NackReason, Revision, Sequence};
+use crate::bundle::{Ack, Bundle, Leaving, Materials, Nack, NackReason, Revision, Sequence};
 use crate::delivery::{Own, RouteTable};
 use crate::gateway::listeners::Listeners;
-use crate::policy::{Policy, compile};
+use crate::policy::{Policy, compile_after};
 
 /// A bundle as it was found: complete, its hashes checked, not yet compiled.
 #[derive(Debug, Clone)]
@@ -63,8 +63,20 @@ pub struct Live {
     /// The highest sequence a controller said is published; 0: none has polled yet.
     published: AtomicU64,
     was_ready: AtomicBool,
+    /// That this pod is to leave.
+    departures: watch::Sender<Option<Departure>>,
+    /// How long a leaving pod still takes mail of those who have not heard of it.
+    leave_lag: Duration,
     pod: String,
     instance: String,
+}
+
+/// This pod is to leave: its mail goes to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// Another one each time.
+    pub epoch: u64,
+    pub since: Instant,
 }
 
 /// What an Ack is made of; changes wake the long polls.
@@ -73,10 +85,12 @@ struct Seen {
     running: Option<RunningFacts>,
     refused: Option<Nack>,
     tested: u64,
+    leaving: Option<Leaving>,
 }
 
 /// A watcher that did not run for this long is not trusted (design section 4).
 const STALE: Duration = Duration::from_secs(2);
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
 /// A pod that no controller polls becomes ready with what it has after this (spec R154).
 const LONELY: Duration = Duration::from_secs(10);
 
@@ -92,9 +106,16 @@ impl Live {
             heartbeat: AtomicU64::new(0),
             published: AtomicU64::new(0),
             was_ready: AtomicBool::new(false),
+            departures: watch::Sender::new(None),
+            leave_lag: Duration::ZERO,
             pod,
             instance,
         }
+    }
+
+    /// How long a leaving pod still takes mail: until every endpoint list has forgotten it.
+    pub fn with_leave_lag(self, leave_lag: Duration) -> Self {
+        Self { leave_lag, ..self }
     }
 
     pub fn listeners(&self) -> &Listeners {
@@ -127,8 +148,15 @@ impl Live {
                     loaded_at: running.loaded_at,
                 };
                 tracing::info!(sequence = %facts.sequence, revision = %facts.revision, "policy loaded");
+                let leaves = running.leaving;
                 self.running.store(Some(Arc::new(running)));
-                self.seen.send_modify(|seen| (seen.running, seen.refused) = (Some(facts), None));
+                self.seen.send_modify(|seen| {
+                    (seen.running, seen.refused) = (Some(facts), None);
+                    // What was said of an earlier departure does not hold for the next.
+                    if self.depart(leaves) {
+                        seen.leaving = leaves.then(Leaving::default);
+                    }
+                });
                 Ok(())
             }
             Err(nack) => {
@@ -160,7 +188,8 @@ impl Live {
         };
         let policy = {
             let (bundle, revision) = (Arc::clone(&found.bundle), found.revision.clone());
-            tokio::task::spawn_blocking(move || compile(&bundle, &revision)).await
+            let before = self.current().map(|running| Arc::clone(&running.policy));
+            tokio::task::spawn_blocking(move || compile_after(before.as_deref(), &bundle, &revision)).await
         };
         let policy = match policy {
             Ok(Ok(policy)) => policy,
@@ -193,6 +222,55 @@ impl Live {
             loaded_at: Timestamp::now(),
             leaving: found.leaving,
         })
+    }
+
+    /// Whether that is news.
+    fn depart(&self, leaves: bool) -> bool {
+        self.departures.send_if_modified(|departure| match (leaves, *departure) {
+            (true, None) => {
+                let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("this pod is to leave: no new mail, and what is here goes to the others");
+                *departure = Some(Departure { epoch, since: Instant::now() });
+                true
+            }
+            (false, Some(_)) => {
+                tracing::info!("this pod stays after all");
+                *departure = None;
+                true
+            }
+            (true, Some(_)) | (false, None) => false,
+        })
+    }
+
+    pub fn departure(&self) -> Option<Departure> {
+        *self.departures.borrow()
+    }
+
+    /// Tells when this pod is to leave, or to stay after all.
+    pub fn departures(&self) -> watch::Receiver<Option<Departure>> {
+        self.departures.subscribe()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.departure().is_some()
+    }
+
+    /// Whether this pod leaves and takes no new mail any more.
+    pub fn turns_away(&self) -> bool {
+        self.departure().is_some_and(|departure| departure.since.elapsed() >= self.leave_lag)
+    }
+
+    /// How far the departure has come, unless it is over or another one by now.
+    pub fn report(&self, epoch: u64, report: Leaving) {
+        self.seen.send_if_modified(|seen| {
+            if self.departure().is_none_or(|departure| departure.epoch != epoch) {
+                return false;
+            }
+            let report = Some(report);
+            let news = seen.leaving != report;
+            seen.leaving = report;
+            news
+        });
     }
 
     fn runs(&self, found: &Found) -> bool {
@@ -253,7 +331,7 @@ impl Live {
 
     /// The Ack of this moment; `queued` is the caller's to know.
     pub fn ack(&self, queued: u64) -> Ack {
-        let Seen { running, refused, tested } = self.seen.borrow().clone();
+        let Seen { running, refused, tested, leaving } = self.seen.borrow().clone();
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
@@ -262,6 +340,7 @@ impl Live {
             refused,
             tested,
             queued,
+            leaving,
         }
     }
 
@@ -272,16 +351,23 @@ impl Live {
 
     /// Waits until something newer runs, or was refused, than the asker knows.
     pub async fn news(&self, after: Sequence, refused: Sequence) {
-        self.news_or_tests(after, refused, None).await;
+        self.news_or_tests(after, refused, None, None).await;
     }
 
-    /// The same, or until the count of tests is another one.
-    pub async fn news_or_tests(&self, after: Sequence, refused: Sequence, tested: Option<u64>) {
+    /// The same, or until the count of tests is another one, or what a leaving pod has left.
+    pub async fn news_or_tests(
+        &self,
+        after: Sequence,
+        refused: Sequence,
+        tested: Option<u64>,
+        left: Option<i64>,
+    ) {
         let mut seen = self.seen.subscribe();
         let news = |seen: &Seen| {
             seen.running.as_ref().is_some_and(|running| running.sequence > after)
                 || seen.refused.as_ref().is_some_and(|nack| nack.sequence > refused)
                 || tested.is_some_and(|known| seen.tested != known)
+                || left.is_some_and(|known| seen.leaving.as_ref().is_some_and(|now| now.key() != known))
         };
         // An error means that `self` is gone: there will be no news.
         let _ = seen.wait_for(news).await;

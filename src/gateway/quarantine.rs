@@ -26,6 +26,7 @@ use crate::gateway::access::Actor;
 use crate::gateway::decisions::Occasion;
 use crate::gateway::judge::{Case, Judge, Unjudged};
 use crate::gateway::live::{Live, Running};
+use crate::gateway::queue::Missing;
 use crate::mail::edit;
 use crate::mail::envelope::{Envelope, Recipient};
 use crate::policy::settle::{Settlement, settle};
@@ -112,6 +113,9 @@ pub enum DeskError {
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     pub id: String,
+    /// The pod that has it, where several were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     /// The id that the client was told; another one when other recipients were not held.
     pub message: String,
     pub held_since: Timestamp,
@@ -131,6 +135,9 @@ pub struct Page {
     pub messages: Vec<Row>,
     /// Where the next page begins; absent on the last.
     pub next: Option<String>,
+    /// Pods that gave no answer, where several were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
 }
 
 /// Everything a reviewer sees of a message, but for the message itself.
@@ -255,7 +262,7 @@ impl Desk {
             messages
                 .retain(|row| row.quarantine == wanted || row.quarantine.rsplit('/').next() == Some(wanted));
         }
-        Page { messages, next: next.flatten() }
+        Page { messages, next: next.flatten(), missing: Vec::new() }
     }
 
     async fn held(&self, id: QueueId) -> Result<(HeldSummary, Queued, Arc<Held>), DeskError> {
@@ -423,7 +430,12 @@ impl Desk {
         let (entry, _) = parts(&claim)?;
         let ends = claim.targets().iter().filter_map(|target| match claim.queued().state(*target) {
             Fate::Held(holding) => Some(holding.until),
-            Fate::Waiting(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
+            Fate::Waiting(_)
+            | Fate::Delivered
+            | Fate::Failed
+            | Fate::Released
+            | Fate::HandedOver
+            | Fate::Noted => None,
         });
         let now = ends.max().unwrap_or(entry.received_at);
         let until = match longer {
@@ -528,6 +540,7 @@ fn row(running: Option<&Running>, summary: &HeldSummary, queued: &Queued, held: 
     let still = entry.targets.iter().enumerate().filter(|(at, _)| matches!(queued.state(*at), Fate::Held(_)));
     Row {
         id: summary.id.to_string(),
+        pod: None,
         message: held.message.to_string(),
         held_since: entry.received_at,
         expires: summary.until,

@@ -35,7 +35,7 @@ use crate::spool::{Claim, ClaimError, CommitError, Content, Entry, Fate, QueueId
 
 pub use closures::{ClosuresError, FILE, PauseRow, rows as pause_rows};
 pub use filter::{Filter, FilterError, State};
-pub use rows::{Acted, Detail, Page, RecipientRow, Row};
+pub use rows::{Acted, Detail, Missing, Page, RecipientRow, Row};
 
 /// Messages of one page of a listing.
 pub const PAGE: usize = 100;
@@ -161,6 +161,7 @@ impl Queue {
                         messages,
                         next: last.filter(|_| more).map(|id| id.to_string()),
                         paused: self.paused(),
+                        missing: Vec::new(),
                     };
                 }
             }
@@ -169,7 +170,8 @@ impl Queue {
                 break;
             }
         }
-        Page { messages, next: at.filter(|_| looked > 0).map(|id| id.to_string()), paused: self.paused() }
+        let next = at.filter(|_| looked > 0).map(|id| id.to_string());
+        Page { messages, next, paused: self.paused(), missing: Vec::new() }
     }
 
     /// The next `step` messages: those that fit, where to go on (`None`: that was the end), how many were seen.
@@ -376,6 +378,24 @@ impl Queue {
         self.change(move |closures| _ = closures.remove(&closed)).await?;
         tracing::warn!(%actor, act = "resume", what = %found, "delivery goes on");
         Ok(found)
+    }
+
+    /// Takes over what is paused at a pod whose mail comes here; what is paused here already stays as it is.
+    pub async fn adopt_pauses(&self, rows: Vec<PauseRow>, pod: &str) -> Result<(), QueueError> {
+        let known = self.0.pauses.current();
+        let new: Vec<PauseRow> = rows.into_iter().filter(|row| !known.contains_key(&row.closed)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for PauseRow { closed, .. } in &new {
+            tracing::warn!(pod, act = "pause", what = %closed, "delivery paused, as it was where mail was taken over from");
+        }
+        self.change(move |closures| {
+            for PauseRow { closed, pause, pod: _ } in new {
+                closures.entry(closed).or_insert(pause);
+            }
+        })
+        .await
     }
 
     async fn change(&self, change: impl FnOnce(&mut Closures)) -> Result<(), QueueError> {

@@ -20,11 +20,14 @@ use crate::delivery::outcome::Trouble;
 use crate::delivery::routes::Label;
 use crate::delivery::{self, Allowance, Metrics, Pauses, RouteTable, Routes, Throttle, Worker};
 use crate::gateway::acceptance::Acceptance;
+use crate::gateway::access::trail::{self, Trail};
 use crate::gateway::access::{self, Actor, Token, socket};
 use crate::gateway::budget::Budgets;
 use crate::gateway::control;
-use crate::gateway::decisions::{Decisions, Limits, Matches};
+use crate::gateway::decisions::{self, Decisions, Limits, Matches};
 use crate::gateway::gauges::Gauges;
+use crate::gateway::handover::receive::{self, Receiver};
+use crate::gateway::handover::{self, Exit, Handover, Lamp, Peers, Place, Sender};
 use crate::gateway::intake::{self, Intake};
 use crate::gateway::judge::Judge;
 use crate::gateway::listeners::Listeners;
@@ -49,6 +52,8 @@ pub struct Options {
     /// Without a control port: who has this file's secret may look at held mail and decide about it, on the
     /// admin address. Made if it is not there.
     pub token: Option<PathBuf>,
+    /// Where acts of people on this machine are recorded.
+    pub trail: Trail,
     pub drain_lag: Duration,
     pub pod: String,
     /// Used for banner and EHLO when the gateway has no `hostname`.
@@ -72,6 +77,10 @@ pub enum Source {
 pub struct ControlTls {
     pub address: SocketAddr,
     pub folder: PathBuf,
+    /// Where the other pods of the gateway are.
+    pub peers: Vec<Place>,
+    /// The volume dies with the pod: at its end mail is handed over, for so long at most.
+    pub hand_over_on_exit: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +95,8 @@ pub enum StartError {
     Thread(io::Error),
     #[error("cannot use the certificates of the control port: {0}")]
     Control(String),
+    #[error("cannot tell which mail is here: {0}")]
+    Handover(String),
     #[error("cannot read or make the token file {}: {source}", path.display())]
     Token { path: PathBuf, source: io::Error },
 }
@@ -104,8 +115,13 @@ pub struct Gateway {
     stop: CancellationToken,
     leaving: Arc<AtomicBool>,
     drain_lag: Duration,
+    /// With the time it may take.
+    exit: Option<(Exit, Duration)>,
     admin: SocketAddr,
 }
+
+/// A kubelet takes a pod for unready after five questions, two seconds apart; endpoint lists follow.
+const PROBES: Duration = Duration::from_secs(10);
 
 /// Routes as they are now, for each attempt afresh. Made when the first policy runs.
 struct Current {
@@ -126,6 +142,7 @@ impl Routes for Current {
 }
 
 /// Delivers from the first policy on: before it there are no routes, and mail of an earlier run would be set back.
+/// While the lamp is off nobody delivers, and no mail is in delivery's hands.
 async fn deliver(
     routes: Current,
     spool: Spool,
@@ -133,15 +150,34 @@ async fn deliver(
     allowance: Allowance,
     pauses: Pauses,
     config: delivery::Config,
+    mut lamp: Lamp,
     stop: CancellationToken,
 ) {
     tokio::select! {
         () = routes.live.news(Sequence::default(), Sequence(u64::MAX)) => {}
         () = stop.cancelled() => return,
     }
-    let worker = Worker::start(spool, Arc::new(routes), metrics, allowance, pauses, config);
-    stop.cancelled().await;
-    worker.shutdown().await;
+    let routes = Arc::new(routes);
+    while !stop.is_cancelled() {
+        let (spool_too, routes) = (spool.clone(), Arc::clone(&routes));
+        let (metrics, allowance) = (metrics.clone(), allowance.clone());
+        let worker = Worker::start(spool_too, routes, metrics, allowance, pauses.clone(), config.clone());
+        lamp.runs(true);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = lamp.until(false) => {}
+        }
+        worker.shutdown().await;
+        let ended = spool.end_attempts();
+        if !stop.is_cancelled() {
+            tracing::info!(ended, "delivery is off: what is left goes to another pod");
+        }
+        lamp.runs(false);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = lamp.until(true) => {}
+        }
+    }
 }
 
 impl Gateway {
@@ -153,6 +189,7 @@ impl Gateway {
             admin,
             control,
             token,
+            trail,
             drain_lag,
             pod,
             hostname,
@@ -181,7 +218,10 @@ impl Gateway {
             }
             Source::Offered { pages } => (None, None, pages),
         };
-        let live = Arc::new(Live::new(pod, instance.clone(), listeners, memory));
+        // Who is deleted is taken from endpoint lists at once; who turns unready, when a kubelet has asked.
+        let leave_lag = if drain_lag.is_zero() { drain_lag } else { drain_lag + PROBES };
+        let live = Live::new(pod.clone(), instance.clone(), listeners, memory).with_leave_lag(leave_lag);
+        let live = Arc::new(live);
         let prober = Prober::new(Arc::clone(&live), instance, &mut registry);
         let allowance = Allowance::default();
         let metrics = Metrics::default();
@@ -225,6 +265,24 @@ impl Gateway {
             Box::new(move || live.current().map(|running| Arc::clone(&running.routes)))
         };
         let queue = Queue::open(&for_queue, routes, pauses.clone(), acts)?;
+        let (switch, lamp) = handover::switch();
+        let handovers = handover::Metrics::default();
+        handovers.register(&mut registry);
+        let identity =
+            handover::identity(&folder).map_err(|error| StartError::Handover(error.to_string()))?;
+        // Before anybody delivers: what an earlier process sent off may be elsewhere.
+        let (peers, papers) = control
+            .as_ref()
+            .map_or((Vec::new(), PathBuf::new()), |control| (control.peers.clone(), control.folder.clone()));
+        let sender = Sender::open(
+            spool.clone(),
+            identity.clone(),
+            pod.clone(),
+            Peers::new(peers, papers),
+            pauses.clone(),
+            handovers.clone(),
+        );
+        let sender = sender.await.map_err(StartError::Handover)?;
         let delivery = tokio::spawn(deliver(
             Current { live: Arc::clone(&live), prober: prober.clone() },
             spool.clone(),
@@ -238,6 +296,7 @@ impl Gateway {
                 throttle: throttle.clone(),
                 ..delivery::Config::default()
             },
+            lamp,
             no_more.clone(),
         ));
 
@@ -251,20 +310,47 @@ impl Gateway {
         let mail_pages = quarantine::http::api(desk.clone()).merge(queue::http::api(queue.clone()));
         let control_pages = control::routes(Arc::clone(&live), spool.clone(), throttle.clone());
         let mail_pages = mail_pages.merge(probe::http::api(prober.clone()));
+        let mail_pages = mail_pages.merge(decisions::http::api(folder.clone()));
+        let mail_pages = trail::audited(mail_pages, trail);
         let control_pages = control_pages.merge(probe::http::results(prober.clone()));
         let matches = decisions.matches().clone();
-        let status_page = control::status(Arc::clone(&live), matches, queue, prober.clone(), throttle);
+        let status_page =
+            control::status(Arc::clone(&live), matches, queue.clone(), prober.clone(), throttle);
         let mut admin_pages = admin::probes(ready, Arc::new(registry)).merge(pages);
-        if let Some(ControlTls { address, folder }) = control {
-            let tls = control::tls(folder).map_err(StartError::Control)?;
+        let mut exit = None;
+        if let Some(ControlTls { address, folder, peers: _, hand_over_on_exit }) = control {
             let listener = bind("control", address).await?;
             let control_pages = control_pages.merge(access::for_controller(mail_pages.clone()));
             let control_pages = match &mount {
                 Some(mount) => control_pages.merge(control::pushes(Arc::clone(mount), Arc::clone(&live))),
                 None => control_pages,
             };
-            let control_pages = control_pages.merge(status_page);
-            tasks.push(tokio::spawn(admin::serve(listener, Some(tls), control_pages, stop.clone())));
+            let receiver = Receiver::open(receive::Parts {
+                spool: spool.clone(),
+                identity,
+                pod,
+                live: Arc::clone(&live),
+                queue: queue.clone(),
+                budget: budgets.reception.clone(),
+                ending: Arc::clone(&leaving),
+                metrics: handovers,
+            });
+            let receiver = receiver.await;
+            let control_pages = control_pages.merge(status_page).merge(receiver.pages());
+            let door = control::door(folder, control_pages, receiver.pages()).map_err(StartError::Control)?;
+            tasks.push(tokio::spawn(admin::serve_behind(listener, door, stop.clone())));
+            let at_the_end = Exit::default();
+            exit = hand_over_on_exit.map(|limit| (at_the_end.clone(), limit));
+            let handover = Handover {
+                sender,
+                spool: spool.clone(),
+                live: Arc::clone(&live),
+                intake: intake.clone(),
+                switch,
+                exit: at_the_end,
+                told: None,
+            };
+            tasks.push(tokio::spawn(handover.run(stop.clone())));
         } else {
             admin_pages = admin_pages.merge(control_pages);
             if let Some(path) = token {
@@ -286,7 +372,7 @@ impl Gateway {
         tasks.push(tokio::spawn(clock::keep(desk.clone(), stop.clone())));
         tasks.push(tokio::spawn(prober.clone().run(stop.clone())));
         early.end().await;
-        tasks.push(tokio::spawn(admin::serve(listener, None, admin_pages, stop.clone())));
+        tasks.push(tokio::spawn(admin::serve(listener, admin_pages, stop.clone())));
         if let Some(mount) = mount {
             tasks.push(tokio::spawn(mount.watch(Arc::clone(&live), stop.clone())));
         }
@@ -305,6 +391,7 @@ impl Gateway {
             stop,
             leaving,
             drain_lag,
+            exit,
             admin,
         })
     }
@@ -340,13 +427,26 @@ impl Gateway {
             stop,
             leaving,
             drain_lag,
+            exit,
             ..
         } = self;
         tracing::info!("draining");
         leaving.store(true, Ordering::Relaxed);
+        if let Some((exit, _)) = &exit {
+            exit.begin();
+        }
         tokio::time::sleep(drain_lag).await;
         intake.drain();
         live.listeners().shut_down(DRAIN).await;
+        if let Some((exit, limit)) = exit {
+            exit.closed();
+            if !exit.emptied(limit).await {
+                tracing::error!(
+                    messages = spool.len(),
+                    "not handed over in time: lost with the volume of this pod"
+                );
+            }
+        }
         no_more.cancel();
         let mut tasks = tasks;
         tasks.insert(0, delivery);
@@ -395,7 +495,7 @@ impl Early {
         let twin = TcpListener::from_std(twin.into())?;
         let stop = CancellationToken::new();
         let pages = admin::probes(|| false, Arc::new(Registry::default()));
-        let server = tokio::spawn(admin::serve(twin, None, pages, stop.clone()));
+        let server = tokio::spawn(admin::serve(twin, pages, stop.clone()));
         Ok(Self { stop, server })
     }
 

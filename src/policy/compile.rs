@@ -1,20 +1,27 @@
 //! Bundle → Policy: every pattern and word list compiled, so that a mistake is found before it runs.
+//!
+//! A policy grows out of the one before it. Rules are shared between bundles, so a rule that did not change is
+//! told by its address: what was compiled of it is taken over. New rules come into small automata beside the
+//! large ones; when they have become too many for that, everything is put together anew. How a policy came about
+//! never shows in what it decides.
 
 mod content;
+mod growth;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub(super) use self::content::{Conditions, ContentCode, ExpressionCode, PatternId, Test, TextCode};
+use self::growth::{Growth, Known};
 use super::directory::People;
 use super::lists::ListCode;
 use super::matcher::ListId;
 use super::scope::{AddressCode, Tests};
 use super::verdict::Needs;
 use crate::bundle::document::{
-    Action, AddressFilter, Direction, Expression, Header, ListMatch, ListMode, Metadata, ObjectId,
+    Action, AddressFilter, Direction, Directory, Expression, Header, ListMatch, ListMode, Metadata, ObjectId,
     ObjectName, Rule, SmimeCertificate,
 };
 use crate::bundle::{Bundle, Revision};
@@ -41,6 +48,7 @@ pub struct Policy {
     /// By folded address, places in `gateway.smime`.
     certificates: HashMap<String, Vec<usize>>,
     needs: Needs,
+    growth: Growth,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -126,11 +134,53 @@ pub(super) struct RuleCode {
 
 /// Compiles everything. The first thing that cannot run ends it: a policy is whole or is none.
 pub fn compile(bundle: &Arc<Bundle>, revision: &Revision) -> Result<Policy, CompileError> {
+    compile_after(None, bundle, revision)
+}
+
+/// The same, sparing what was compiled before. What the policy decides does not depend on `before`.
+pub fn compile_after(
+    before: Option<&Policy>,
+    bundle: &Arc<Bundle>,
+    revision: &Revision,
+) -> Result<Policy, CompileError> {
+    grow(before, bundle, revision, growth::LIMITS)
+}
+
+/// Whether a gateway could run `bundle`: compiles those rules that `good` does not hold. A rule runs or does not,
+/// whatever the others are.
+pub fn try_out(bundle: &Bundle, good: Option<&Bundle>, revision: &Revision) -> Result<(), CompileError> {
+    let known: HashSet<*const Rule> = good.iter().flat_map(|good| &good.rules).map(Arc::as_ptr).collect();
+    let new = bundle.rules.iter().filter(|rule| !known.contains(&Arc::as_ptr(rule)));
+    let sample = Bundle {
+        gateway: bundle.gateway.clone(),
+        routes: Vec::new(),
+        rules: new.cloned().collect(),
+        lists: bundle.lists.clone(),
+        // What it holds is not compiled; that it is there makes a difference.
+        directory: bundle.directory.as_ref().map(|directory| Directory {
+            origin: directory.origin.clone(),
+            units: Vec::new(),
+            unknown_senders: directory.unknown_senders,
+            accounts: Vec::new(),
+            broken: directory.broken.clone(),
+        }),
+        quarantines: Vec::new(),
+    };
+    compile(&Arc::new(sample), revision).map(drop)
+}
+
+fn grow(
+    before: Option<&Policy>,
+    bundle: &Arc<Bundle>,
+    revision: &Revision,
+    limits: growth::Limits,
+) -> Result<Policy, CompileError> {
     let mut order: Vec<usize> = (0..bundle.rules.len()).collect();
     order.sort_by(|&a, &b| bundle.rules[a].rank().cmp(&bundle.rules[b].rank()));
-    let ranked: Vec<&Rule> = order.iter().map(|index| &bundle.rules[*index]).collect();
+    let ranked: Vec<&Rule> = order.iter().map(|index| &*bundle.rules[*index]).collect();
     let people = People::compile(bundle, &ranked);
-    let mut compiler = Compiler::new(bundle);
+    let (known, growth) = Known::of(before, bundle, limits);
+    let mut compiler = Compiler::new(bundle, before, known);
     let rules = order.into_iter().map(|index| compiler.rule(index, &bundle.rules[index]));
     let rules: Vec<RuleCode> = rules.collect::<Result<_, _>>()?;
     let error = |message: String| CompileError { object: bundle.gateway.origin.object.clone(), message };
@@ -150,9 +200,10 @@ pub fn compile(bundle: &Arc<Bundle>, revision: &Revision) -> Result<Policy, Comp
         people,
         sender_tests: compiler.senders,
         recipient_tests: compiler.recipients,
-        names_units: bundle.rules.iter().any(names_unit),
+        names_units: bundle.rules.iter().any(|rule| names_unit(rule)),
         certificates,
         needs,
+        growth,
     })
 }
 
@@ -183,7 +234,10 @@ fn names_unit(rule: &Rule) -> bool {
 }
 
 struct Compiler<'a> {
-    content: content::Builder,
+    /// What was compiled of rules before.
+    known: Known<'a>,
+    before: Option<&'a Policy>,
+    content: content::Builder<'a>,
     senders: Tests,
     recipients: Tests,
     lists: HashMap<(&'a str, &'a str), usize>,
@@ -191,13 +245,20 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(bundle: &'a Bundle) -> Self {
+    fn new(bundle: &'a Bundle, before: Option<&'a Policy>, known: Known<'a>) -> Self {
         let lists = bundle.lists.iter().enumerate().map(|(place, list)| {
             let object = &list.origin.object;
             ((object.namespace.as_str(), object.name.as_str()), place)
         });
+        let shared = before.map(|before| &before.content);
+        let content = match shared.filter(|_| known.goes_on()) {
+            Some(shared) => content::Builder::after(shared),
+            None => content::Builder::new(shared),
+        };
         Self {
-            content: content::Builder::default(),
+            known,
+            before,
+            content,
             senders: Tests::default(),
             recipients: Tests::default(),
             lists: lists.collect(),
@@ -205,7 +266,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn rule(&mut self, index: usize, rule: &Rule) -> Result<RuleCode, CompileError> {
+    fn rule(&mut self, index: usize, rule: &Arc<Rule>) -> Result<RuleCode, CompileError> {
         let lenient = rule.broken.is_some();
         let fail = |message: String| CompileError { object: rule.origin.object.clone(), message };
         let mut uncertain = None;
@@ -226,14 +287,25 @@ impl<'a> Compiler<'a> {
         if by_groups && !self.has_directory {
             uncertain = Some("a filter names groups, and there is no Directory".to_owned());
         }
-        let address = |tests: &mut Tests, filter: &Option<AddressFilter>, clause: &str| {
-            let added = filter.as_ref().map(|filter| tests.add(filter, lenient)).transpose();
+        let (by_sender, by_recipient) = (
+            self.before.map(|before| &before.sender_tests),
+            self.before.map(|before| &before.recipient_tests),
+        );
+        let address = |tests: &mut Tests, filter: &Option<AddressFilter>, before, clause: &str| {
+            let added = filter.as_ref().map(|filter| tests.add(filter, lenient, before)).transpose();
             added.map_err(|error| fail(format!("envelope.{clause}.pattern: {error}")))
         };
-        let senders = address(&mut self.senders, &rule.envelope.senders, "senders")?;
-        let recipients = address(&mut self.recipients, &rule.envelope.recipients, "recipients")?;
+        let senders = address(&mut self.senders, &rule.envelope.senders, by_sender, "senders")?;
+        let recipients =
+            address(&mut self.recipients, &rule.envelope.recipients, by_recipient, "recipients")?;
         let content = match &rule.content {
-            Some(content) => self.content.add(index, content, lenient).map_err(fail)?,
+            Some(content) => match self.known.code(rule) {
+                Some(code) => {
+                    self.content.keep(index, content, code);
+                    code.clone()
+                }
+                None => self.content.add(index, content, lenient).map_err(fail)?,
+            },
             None if lenient => ContentCode::Unreadable,
             None => ContentCode::Always,
         };
@@ -241,3 +313,6 @@ impl<'a> Compiler<'a> {
         Ok(RuleCode { index, directions, lists, senders, recipients, content, uncertain })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,20 @@
-//! Word lists as shared automata: all lists with the same options are searched in one pass.
+//! Word lists as shared automata: all lists with the same options are searched in one pass. A matcher grows out of
+//! the one before it: see [`set`].
 
 pub mod literals;
+mod set;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::text::fold::{Folding, View, fold_entry};
+use super::text::fold::{Folding, fold_entry};
 use super::text::{is_edge, is_unspaced, is_word_char};
 use crate::bundle::document::{Confusables, WordOptions};
+
+pub use self::set::{Progress, Set};
 
 /// A list of the policy; counts from zero in the order of [`Builder::add`].
 pub type ListId = usize;
@@ -95,11 +100,17 @@ pub struct TooManyHits;
 
 #[derive(Debug, Default)]
 pub struct Builder {
+    before: Matcher,
     lists: usize,
     sets: HashMap<Folding, HashMap<String, Vec<Use>>>,
 }
 
 impl Builder {
+    /// Keeps the lists of another matcher under their numbers; new ones come behind.
+    pub fn after(before: &Matcher) -> Self {
+        Self { lists: before.lists, before: before.clone(), sets: HashMap::new() }
+    }
+
     /// Adds a list. `lenient` passes over entries that have nothing to search for.
     pub fn add(
         &mut self,
@@ -143,16 +154,28 @@ impl Builder {
         Ok(list)
     }
 
-    pub fn build(self) -> Result<Matcher, WordError> {
-        let mut sets: Vec<_> = self.sets.into_iter().collect();
-        sets.sort_by_key(|(folding, _)| *folding);
-        let sets = sets.into_iter().map(|(folding, patterns)| Set::new(folding, patterns));
-        Ok(Matcher { lists: self.lists, sets: sets.collect::<Result<_, _>>()? })
+    /// `in_use`: which lists some rule has, by number.
+    pub fn build(self, in_use: impl Fn(ListId) -> bool) -> Result<Matcher, WordError> {
+        let Self { before, lists, sets: mut new } = self;
+        let mut sets = Vec::new();
+        for set in &before.sets {
+            sets.push(set.and(new.remove(&set.folding()).unwrap_or_default())?);
+        }
+        for (folding, patterns) in new {
+            sets.push(Set::new(folding, patterns)?);
+        }
+        sets.sort_by_key(|set| set.folding());
+        let idle: Arc<[bool]> = (0..lists).map(|list| !in_use(list)).collect();
+        if idle.contains(&true) {
+            sets.iter_mut().for_each(|set| set.rest(&idle));
+            sets.retain(|set| !set.is_idle());
+        }
+        Ok(Matcher { lists, sets })
     }
 }
 
 /// Every word list of a policy, ready to search.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Matcher {
     lists: usize,
     sets: Vec<Set>,
@@ -169,86 +192,10 @@ impl Matcher {
     }
 }
 
-#[derive(Debug)]
-pub struct Set {
-    folding: Folding,
-    automaton: AhoCorasick,
-    uses: Vec<Vec<Use>>,
-    mixed_only: bool,
-}
-
-/// Characters that are Latin or of no script, and stay so when normalised (µ becomes a Greek letter): text of
-/// them alone mixes no scripts.
-fn is_plain_latin(c: char) -> bool {
-    matches!(c, '\0'..='\u{b4}' | '\u{b6}'..='\u{24f}' | '\u{2000}'..='\u{206f}' | '\u{20ac}')
-}
-
-impl Set {
-    fn new(folding: Folding, patterns: HashMap<String, Vec<Use>>) -> Result<Self, WordError> {
-        let mut patterns: Vec<_> = patterns.into_iter().collect();
-        patterns.sort_by(|a, b| a.0.cmp(&b.0));
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(patterns.iter().map(|(pattern, _)| pattern))
-            .map_err(|error| WordError::TooLarge(error.to_string()))?;
-        let uses: Vec<_> = patterns.into_iter().map(|(_, uses)| uses).collect();
-        let mixed_only = uses.iter().flatten().all(|u| u.mixed_only);
-        Ok(Self { folding, automaton, uses, mixed_only })
-    }
-
-    pub fn folding(&self) -> Folding {
-        self.folding
-    }
-
-    /// Whether nothing of this set can be in a text of these characters.
-    pub fn skips(&self, text: &str) -> bool {
-        self.mixed_only && text.chars().all(is_plain_latin)
-    }
-
-    /// What a message has shown so far of the entries of this set.
-    pub fn progress(&self) -> Progress {
-        Progress { done: vec![false; self.uses.len()] }
-    }
-
-    /// Reports hits. `report` says whether the entry needs no further hit: a pattern whose entries all
-    /// need none is passed over from then on, in later texts too, so a word that a thousand rules have
-    /// costs them once.
-    pub fn search(
-        &self,
-        view: &View,
-        progress: &mut Progress,
-        mut report: impl FnMut(Hit) -> bool,
-    ) -> Result<(), TooManyHits> {
-        let text = view.text.as_str();
-        let mut left = text.len().saturating_mul(HITS_PER_BYTE).saturating_add(1024);
-        for found in self.automaton.find_overlapping_iter(text) {
-            left = left.checked_sub(1).ok_or(TooManyHits)?;
-            let pattern = found.pattern().as_usize();
-            if progress.done[pattern] {
-                continue;
-            }
-            let range = found.range();
-            let mut whole = None;
-            let mut done = true;
-            for one in &self.uses[pattern] {
-                let fits = one.substring || *whole.get_or_insert_with(|| stands_alone(text, &range));
-                if fits && (!one.mixed_only || view.mixes_scripts(range.start, range.end)) {
-                    let hit = Hit { list: one.list, entry: one.entry, range: range.clone() };
-                    done &= report(hit);
-                } else {
-                    done = false;
-                }
-            }
-            progress.done[pattern] = done;
-        }
-        Ok(())
-    }
-}
-
-/// Patterns of one set that need no further hit.
-#[derive(Debug)]
-pub struct Progress {
-    done: Vec<bool>,
+/// One automaton for many texts.
+fn automaton<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> Result<AhoCorasick, WordError> {
+    let built = AhoCorasick::builder().match_kind(MatchKind::Standard).build(texts);
+    built.map_err(|error| WordError::TooLarge(error.to_string()))
 }
 
 /// Whether both ends of a hit are edges of words, where it has word characters there.
@@ -267,7 +214,7 @@ mod tests {
         #[test]
         fn what_is_skipped_mixes_no_scripts(text in "[ -~¡-ɏ\u{2000}-\u{206f}€ ]{0,60}") {
             let looks = Folding { skeleton: true, ..Folding::default() };
-            if text.chars().all(is_plain_latin) {
+            if text.chars().all(set::is_plain_latin) {
                 let view = fold(&text, looks);
                 proptest::prop_assert!(!view.mixes_scripts(0, view.text.len()), "{text:?}");
             }
@@ -278,7 +225,7 @@ mod tests {
         let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
         let mut builder = Builder::default();
         builder.add(&words, options, false).unwrap();
-        let matcher = builder.build().unwrap();
+        let matcher = builder.build(|_| true).unwrap();
         let mut found = false;
         for set in matcher.sets() {
             let view = fold(text, set.folding());
@@ -380,7 +327,7 @@ mod tests {
         builder
             .add(&words, &WordOptions { confusables: Confusables::Disabled, ..WordOptions::default() }, false)
             .unwrap();
-        let matcher = builder.build().unwrap();
+        let matcher = builder.build(|_| true).unwrap();
         let view = fold(&"a".repeat(100_000), matcher.sets()[0].folding());
         let set = &matcher.sets()[0];
         assert_eq!(set.search(&view, &mut set.progress(), |_| false), Err(TooManyHits));

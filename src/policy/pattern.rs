@@ -50,6 +50,11 @@ pub fn compile_whole(pattern: &str) -> Result<Pattern, PatternError> {
 }
 
 impl Pattern {
+    /// As it was written, of one that [`compile`] made.
+    pub fn as_str(&self) -> &str {
+        self.regex.as_str()
+    }
+
     pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }

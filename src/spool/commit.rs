@@ -1,5 +1,6 @@
 //! The committer: the only one who writes to the log. One thread gathers what sessions hand in
-//! while a sync runs, writes it in one go, syncs once, and tells them all.
+//! while a sync runs, writes it in one go, syncs once, and tells them all. A session that is alone on a fast
+//! disk takes the thread's place for one commit: two threads to wake cost more than the sync itself.
 //!
 //! What must not happen here: a reply before the sync that covers it; a wait for anything but the
 //! log's own disk.
@@ -29,6 +30,10 @@ const MAX_UNSYNCED: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 /// After some work the committer sleeps so lightly that it takes fates along without being woken for them.
 const LIGHT: Duration = Duration::from_millis(2);
+/// A sync that takes no longer may be waited for by an event loop.
+const SWIFT: Duration = Duration::from_micros(500);
+/// Most bytes that an event loop writes itself.
+const SMALL: u64 = 64 << 10;
 /// Most bytes of one write, so that no sync grows without limit.
 const MAX_GROUP: u64 = 8 << 20;
 
@@ -119,6 +124,14 @@ struct Jobs {
     ended: bool,
 }
 
+impl Jobs {
+    /// Whether there is more than what may wait.
+    fn is_urgent(&self) -> bool {
+        let waited_for = |batch: &Batch| !matches!(batch.reply, Reply::Nobody);
+        self.batches.iter().any(waited_for) || !self.carries.is_empty() || self.closing || self.nudged
+    }
+}
+
 /// What the committer takes out of it.
 struct Work {
     batches: Vec<Batch>,
@@ -169,6 +182,19 @@ impl Queue {
         }
     }
 
+    /// Everything that waits to be written, and `batch` behind it, if the thread sleeps and nobody waits for it
+    /// either; else `batch` back.
+    fn take_alone(&self, batch: Batch) -> Result<Vec<Batch>, Batch> {
+        let mut jobs = lock(&self.jobs);
+        let busy = jobs.sleep == Sleep::Awake || jobs.is_urgent() || jobs.ended;
+        if busy {
+            return Err(batch);
+        }
+        let mut batches = std::mem::take(&mut jobs.batches);
+        batches.push(batch);
+        Ok(batches)
+    }
+
     /// Wakes the committer to see whether the disk works.
     pub fn nudge(&self) {
         lock(&self.jobs).nudged = true;
@@ -183,12 +209,8 @@ impl Queue {
     /// Waits for work, at most until `deadline`.
     fn take(&self, deadline: Option<Instant>) -> Work {
         let mut jobs = lock(&self.jobs);
-        let urgent = |jobs: &Jobs| {
-            let waited_for = |batch: &Batch| !matches!(batch.reply, Reply::Nobody);
-            jobs.batches.iter().any(waited_for) || !jobs.carries.is_empty() || jobs.closing || jobs.nudged
-        };
         let light = Instant::now() + LIGHT;
-        while !urgent(&jobs) {
+        while !jobs.is_urgent() {
             let now = Instant::now();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 break;
@@ -241,6 +263,8 @@ pub(super) struct Committer {
     unwritten: Vec<Kept>,
     /// When the next sync or the next try is due.
     deadline: Option<Instant>,
+    /// How long syncs take: the last few, the newest counting most.
+    sync_time: Duration,
 }
 
 /// Fates without a report: they hold in memory from the first try on, and are kept until durable.
@@ -259,36 +283,82 @@ impl Kept {
 impl Committer {
     pub fn new(shared: Arc<Shared>, ends: Vec<(u64, u64)>) -> Committer {
         let log = Log::new(shared.clone(), ends);
-        Committer { shared, log, unsynced: Vec::new(), unwritten: Vec::new(), deadline: None }
+        // Slow until it was seen to be fast.
+        let sync_time = SWIFT * 8;
+        Committer { shared, log, unsynced: Vec::new(), unwritten: Vec::new(), deadline: None, sync_time }
     }
 
-    /// The thread's whole life.
-    pub fn run(mut self) {
-        let shared = self.shared.clone();
+    /// The thread's whole life. It has the committer while it works, not while it waits.
+    pub fn run(committer: &Mutex<Committer>) {
+        let shared = lock(committer).shared.clone();
+        // Said to all, however this thread ends.
         let _ending = Ending(&shared.queue);
+        let mut deadline = None;
         loop {
-            let jobs = shared.queue.take(self.deadline);
-            let idle = jobs.batches.is_empty() && jobs.carries.is_empty();
-            self.commit(jobs.batches.into());
-            for carries in jobs.carries {
-                self.carry(carries);
-            }
-            if jobs.closing && idle {
-                // A disk that fails now was reported with each failure before.
-                let _ = self.flush();
+            let work = shared.queue.take(deadline);
+            // Somebody panicked in our place: nothing is known to be as it should.
+            let Ok(mut committer) = committer.lock() else { return };
+            if !committer.turn(work) {
                 return;
             }
-            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                // A disk that fails now was reported with each failure before.
-                let _ = if self.is_failing() { self.probe() } else { self.flush() };
-            }
-            if self.is_failing() {
-                self.deadline.get_or_insert_with(|| Instant::now() + RETRY);
-            }
-            if self.log.wants_next() {
-                let _ = shared.chores.send(Chore::Prepare);
-            }
+            deadline = committer.deadline;
         }
+    }
+
+    /// Commits in the caller's thread, if that is the faster way: nobody else is about to commit, nothing is at
+    /// work, and syncs are short. Else gives the batch back.
+    pub fn commit_alone(committer: &Mutex<Committer>, shared: &Shared, batch: Batch) -> Result<(), Batch> {
+        // Taken before the queue is looked at; the thread takes the two one after the other.
+        let Ok(mut committer) = committer.try_lock() else { return Err(batch) };
+        let small = batch.len() <= SMALL && batch.bodies.is_empty();
+        let fits = committer.log.room() >= 2 * batch.len();
+        if !small || !fits || !committer.is_swift() || shared.writers.load(Ordering::Relaxed) > 0 {
+            return Err(batch);
+        }
+        let before = committer.deadline;
+        let batches = shared.queue.take_alone(batch)?;
+        committer.commit(batches.into());
+        committer.prepare();
+        if committer.deadline.is_some() && committer.deadline != before {
+            // The thread sleeps until another time, or for ever.
+            shared.queue.nudge();
+        }
+        Ok(())
+    }
+
+    /// One turn of the thread. False: it was the last.
+    fn turn(&mut self, work: Work) -> bool {
+        let idle = work.batches.is_empty() && work.carries.is_empty();
+        self.commit(work.batches.into());
+        for carries in work.carries {
+            self.carry(carries);
+        }
+        if work.closing && idle {
+            // A disk that fails now was reported with each failure before.
+            let _ = self.flush();
+            return false;
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // A disk that fails now was reported with each failure before.
+            let _ = if self.is_failing() { self.probe() } else { self.flush() };
+        }
+        if self.is_failing() {
+            self.deadline.get_or_insert_with(|| Instant::now() + RETRY);
+        }
+        self.prepare();
+        true
+    }
+
+    /// Has the next segment made in time.
+    fn prepare(&mut self) {
+        if self.log.wants_next() {
+            let _ = self.shared.chores.send(Chore::Prepare);
+        }
+    }
+
+    /// The disk is fast, and works.
+    fn is_swift(&self) -> bool {
+        self.sync_time <= SWIFT && !self.is_failing() && self.unwritten.is_empty()
     }
 
     fn commit(&mut self, mut batches: VecDeque<Batch>) {
@@ -421,7 +491,9 @@ impl Committer {
     /// Makes durable what was written.
     fn sync(&mut self) -> Result<(), CommitError> {
         let wrote = self.log.has_news();
+        let began = Instant::now();
         self.log.sync().map_err(|error| self.fail(error))?;
+        self.sync_time = (self.sync_time * 7 + began.elapsed()) / 8;
         if wrote {
             self.shared.works();
         }

@@ -167,6 +167,23 @@ pub struct ContentWriter {
     shared: Arc<Shared>,
     buffer: Vec<u8>,
     spilled: Option<Spilled>,
+    _open: Open,
+}
+
+/// Counts who collects content at this moment: they will want a commit soon.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.writers.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Spilled {
@@ -188,7 +205,8 @@ impl Drop for Spilled {
 
 impl ContentWriter {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, buffer: Vec::new(), spilled: None }
+        let open = Open::new(shared.clone());
+        Self { shared, buffer: Vec::new(), spilled: None, _open: open }
     }
 
     /// Takes the next bytes. An error is final: drop the writer.
@@ -213,8 +231,9 @@ impl ContentWriter {
 
     pub fn finish(mut self) -> Result<Content, CommitError> {
         if self.spilled.is_none() {
-            self.buffer.shrink_to_fit();
-            return Ok(Content::from(self.buffer));
+            let mut bytes = std::mem::take(&mut self.buffer);
+            bytes.shrink_to_fit();
+            return Ok(Content::from(bytes));
         }
         self.spill()?;
         let mut spilled = self.spilled.take().expect("it was there above");

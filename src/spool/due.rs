@@ -92,6 +92,10 @@ pub(super) struct Index {
     /// Messages with a held recipient, in the order of their arrival and in that of their end.
     held: BTreeSet<QueueId>,
     expiring: BTreeSet<(i64, Slot)>,
+    /// What is no mail: see [`super::handover`].
+    notes: BTreeSet<QueueId>,
+    /// Messages in the hands of those who decide about them, and not in delivery's: of how many.
+    claimed: HashMap<QueueId, u32>,
     /// Whose turn it is when both lanes have something due.
     retry_next: bool,
     warm_left: u64,
@@ -123,8 +127,9 @@ impl Index {
         Index { warm_left: warm_bytes, ..Index::default() }
     }
 
+    /// Messages; notes are none.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.items.len() - self.notes.len()
     }
 
     /// Bytes of the messages, whether in the log or in content files.
@@ -211,6 +216,11 @@ impl Index {
             if let Some((lane, at)) = after.due {
                 self.lane(lane).insert((at, slot));
             }
+        }
+        match (before.noted, after.noted) {
+            (false, true) => _ = self.notes.insert(id),
+            (true, false) => _ = self.notes.remove(&id),
+            (true, true) | (false, false) => {}
         }
         if before.until != after.until {
             match before.until {
@@ -336,11 +346,18 @@ impl Index {
         if self.items.at(slot).in_flight() {
             return Err(ClaimError::Busy(id));
         }
+        *self.claimed.entry(id).or_default() += 1;
         Ok(self.change(slot, |item, _| take_where(item, State::is_held)))
     }
 
     /// The opposite of [`Index::claim`], for those of the recipients that are still there.
     pub fn give_back(&mut self, id: QueueId, targets: &[usize]) {
+        if let Some(claims) = self.claimed.get_mut(&id) {
+            *claims -= 1;
+            if *claims == 0 {
+                self.claimed.remove(&id);
+            }
+        }
         let Some(slot) = self.items.find(id) else { return };
         self.change(slot, |item, _| {
             for target in targets {
@@ -439,13 +456,18 @@ impl Index {
     /// The messages that wait among those of one step through all of them; None behind the last step.
     /// What moves while the lock is free between two steps may be missed or seen twice.
     pub fn waiting(&self, step: usize) -> Option<Vec<Summary>> {
-        let waiting = |item: &&Item| item.keys().until.is_none();
-        Some(self.items.chunk(step)?.filter(waiting).map(summary).collect())
+        Some(self.items.chunk(step)?.filter(|item| is_queued(item)).map(summary).collect())
     }
 
     pub fn summary(&self, id: QueueId) -> Option<Summary> {
-        self.items.by_id(id).filter(|item| item.keys().until.is_none()).map(summary)
+        self.items.by_id(id).filter(|item| is_queued(item)).map(summary)
     }
+}
+
+/// Neither held nor a note.
+fn is_queued(item: &Item) -> bool {
+    let keys = item.keys();
+    keys.until.is_none() && !keys.noted
 }
 
 /// Puts the recipients that are free and like this in flight.

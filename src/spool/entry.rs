@@ -51,14 +51,18 @@ pub enum Fate {
     Failed,
     /// Held no more: its deliveries belong to another message, committed with this fate.
     Released,
+    /// Another pod has it: it was durable there before this was written here.
+    HandedOver,
+    /// Stands for no recipient: keeps a note (see [`super::handover`]) until somebody takes it away.
+    Noted,
 }
 
 impl Fate {
     /// Whether nothing more will happen for this recipient.
     pub fn is_final(&self) -> bool {
         match self {
-            Fate::Waiting(_) | Fate::Held(_) => false,
-            Fate::Delivered | Fate::Failed | Fate::Released => true,
+            Fate::Waiting(_) | Fate::Held(_) | Fate::Noted => false,
+            Fate::Delivered | Fate::Failed | Fate::Released | Fate::HandedOver => true,
         }
     }
 }

@@ -162,6 +162,24 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// The message is another spool's. Durable on Ok; after an error it still holds in this process, and is written as
+    /// soon as the disk takes it.
+    pub async fn give_away(mut self) -> Result<(), CommitError> {
+        let id = self.queued.id();
+        let fates: Vec<(usize, Fate)> =
+            self.targets.iter().map(|target| (*target, Fate::HandedOver)).collect();
+        self.handed_over = true;
+        let result = self.spool.store(Some((id, fates.clone())), Vec::new(), true).await;
+        if result.is_err() {
+            let _ = self.spool.store(Some((id, fates)), Vec::new(), false).await;
+        }
+        self.handed_over = false;
+        self.targets.clear();
+        result.map(drop)
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         // Given up in the middle of a commit, it may be over already: a restart will tell.
@@ -201,19 +219,20 @@ impl Spool {
     /// Takes a held message to decide about it. Only one may have it at a time.
     pub async fn claim(&self, id: QueueId) -> Result<Claim, ClaimError> {
         let targets = self.inner.shared.index().claim(id)?;
-        let taken = Taken { spool: self, id, targets: Some(targets) };
-        match self.get(id).await {
-            Ok(Some(queued)) => {
-                Ok(Claim { spool: self.clone(), queued, targets: taken.keep(), handed_over: false })
-            }
-            Ok(None) => Err(ClaimError::NotHeld(id)),
-            Err(error) => Err(ClaimError::Unreadable(error)),
+        match self.hold_on(id, targets).await {
+            Err(ClaimError::NotWaiting(id)) => Err(ClaimError::NotHeld(id)),
+            other => other,
         }
     }
 
     /// Takes recipients that wait out of delivery's hands, those of `wanted` that are not attempted just now.
     pub async fn take(&self, id: QueueId, wanted: &[usize]) -> Result<Claim, ClaimError> {
         let targets = self.inner.shared.index().take_waiting(id, wanted)?;
+        self.hold_on(id, targets).await
+    }
+
+    /// Recipients that were just taken, with their message.
+    pub(super) async fn hold_on(&self, id: QueueId, targets: Vec<usize>) -> Result<Claim, ClaimError> {
         let taken = Taken { spool: self, id, targets: Some(targets) };
         match self.get(id).await {
             Ok(Some(queued)) => {

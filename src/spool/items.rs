@@ -56,6 +56,8 @@ enum Stand {
     Delivered,
     Failed,
     Released,
+    HandedOver,
+    Noted,
 }
 
 /// Which queue a message stands in.
@@ -72,6 +74,8 @@ pub(super) struct Keys {
     pub due: Option<(Lane, i64)>,
     /// When the first of its held recipients expires.
     pub until: Option<i64>,
+    /// It is a note, not mail.
+    pub noted: bool,
 }
 
 pub(super) fn nanos(time: Timestamp) -> i64 {
@@ -107,6 +111,8 @@ impl State {
             Fate::Delivered => plain(Stand::Delivered, 0),
             Fate::Failed => plain(Stand::Failed, 0),
             Fate::Released => plain(Stand::Released, 0),
+            Fate::HandedOver => plain(Stand::HandedOver, 0),
+            Fate::Noted => plain(Stand::Noted, 0),
         }
     }
 
@@ -122,13 +128,15 @@ impl State {
             Stand::Delivered => Fate::Delivered,
             Stand::Failed => Fate::Failed,
             Stand::Released => Fate::Released,
+            Stand::HandedOver => Fate::HandedOver,
+            Stand::Noted => Fate::Noted,
         }
     }
 
     pub fn is_final(&self) -> bool {
         match self.stand {
-            Stand::Waiting | Stand::Warned | Stand::Held => false,
-            Stand::Delivered | Stand::Failed | Stand::Released => true,
+            Stand::Waiting | Stand::Warned | Stand::Held | Stand::Noted => false,
+            Stand::Delivered | Stand::Failed | Stand::Released | Stand::HandedOver => true,
         }
     }
 
@@ -138,6 +146,15 @@ impl State {
 
     pub fn is_held(&self) -> bool {
         self.stand == Stand::Held
+    }
+
+    pub fn is_note(&self) -> bool {
+        self.stand == Stand::Noted
+    }
+
+    /// A recipient of mail who has no final outcome.
+    pub fn is_open(&self) -> bool {
+        self.is_waiting() || self.is_held()
     }
 
     pub fn last_error(&self) -> Option<&str> {
@@ -229,6 +246,7 @@ impl Item {
     pub fn keys(&self) -> Keys {
         let mut keys = Keys::default();
         for state in self.states() {
+            keys.noted |= state.is_note();
             if state.is_held() {
                 keys.until = Some(keys.until.map_or(state.at, |until| until.min(state.at)));
             } else if state.is_waiting() && !state.in_flight && keys.due.is_none_or(|(_, at)| state.at < at) {

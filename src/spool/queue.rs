@@ -11,6 +11,7 @@ use tokio::task;
 use super::entry::{Entry, Fate};
 use super::handout::{Found, find};
 use super::id::QueueId;
+use super::items::State;
 use super::shared::Shared;
 use super::{Spool, Summary};
 
@@ -75,7 +76,7 @@ impl Spool {
 fn page(shared: &Shared, after: Option<QueueId>, limit: usize) -> Vec<Summary> {
     let mut oldest = BinaryHeap::new();
     let mut step = 0;
-    while limit > 0 && shared.index().gather(step, after, limit, &mut oldest) {
+    while limit > 0 && shared.index().gather(step, after, limit, State::is_waiting, &mut oldest) {
         step += 1;
     }
     let ids = oldest.into_sorted_vec();

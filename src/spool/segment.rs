@@ -14,7 +14,9 @@ use super::store::{File, Store};
 use super::sweep::Chore;
 
 /// The version of all that is on disk. Raise it when a record's meaning or encoding changes.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
+/// The oldest version that is read: 4 only added two ways in which a recipient can stand.
+const OLDEST: u32 = 3;
 
 const MAGIC: [u8; 16] = *b"POSTERN SPOOL\r\n\0";
 /// Size of a segment when the disk has no room for a usual one.
@@ -32,9 +34,13 @@ pub(super) fn number(name: &str) -> Option<u64> {
 }
 
 pub(super) fn front(number: u64) -> [u8; FRONT as usize] {
+    front_of(number, VERSION)
+}
+
+fn front_of(number: u64, version: u32) -> [u8; FRONT as usize] {
     let mut front = [0; FRONT as usize];
     front[..16].copy_from_slice(&MAGIC);
-    front[16..20].copy_from_slice(&VERSION.to_le_bytes());
+    front[16..20].copy_from_slice(&version.to_le_bytes());
     front[24..].copy_from_slice(&number.to_le_bytes());
     front
 }
@@ -52,8 +58,8 @@ pub(super) fn read_front(bytes: &[u8], number: u64) -> Front {
     match bytes.first_chunk::<{ FRONT as usize }>() {
         Some(bytes) if bytes[..16] == MAGIC => {
             match u32::from_le_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]) {
-                VERSION if *bytes == front(number) => Front::Good,
-                VERSION => Front::Bad,
+                version @ OLDEST..=VERSION if *bytes == front_of(number, version) => Front::Good,
+                OLDEST..=VERSION => Front::Bad,
                 version => Front::Version(version),
             }
         }

@@ -2,7 +2,7 @@
 //! during I/O and never across an await.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub sizes: Sizes,
     pub index: Mutex<Index>,
     pub queue: Queue,
+    /// Contents that are being collected.
+    pub writers: AtomicUsize,
     /// Told when something may have become due.
     pub wake: Notify,
     pub chores: Sender<Chore>,
@@ -34,6 +36,10 @@ pub(super) struct Shared {
     /// The disk failed, and nothing has been written to it since.
     pub failing: AtomicBool,
     pub room: Room,
+    /// No new mail: what is here was handed over.
+    pub sealed: AtomicBool,
+    /// Commits of new mail that have begun.
+    pub entering: AtomicUsize,
 }
 
 /// The options with their defaults filled in.

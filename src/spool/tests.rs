@@ -8,9 +8,11 @@ macro_rules! tell {
     }};
 }
 
+mod alone;
 mod crash;
 mod damage;
 mod folder;
+mod handover;
 mod hold;
 mod memory;
 mod sim;

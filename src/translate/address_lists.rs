@@ -45,7 +45,7 @@ pub(super) fn decide(pass: &Pass<'_>, outcomes: &mut Vec<Outcome>) -> Vec<Addres
     for (origin, given) in attached {
         let parsed = match given {
             Given::Read(list) => {
-                seen.insert(key(list));
+                seen.insert(key(&**list));
                 read(pass, list)
             }
             Given::Malformed(malformed) => {

@@ -4,9 +4,12 @@
 //! Only what is certain from the rules alone is said: two rules *can* meet unless their scopes exclude each
 //! other, and a rule is *covered* by another only if every message of it is one of the other's.
 
+mod found;
 mod scope;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use self::scope::Scopes;
 use super::problem::Problem;
@@ -20,57 +23,84 @@ use crate::mail::envelope::RouteName;
 /// Peers that one message names.
 const MAX_NAMED: usize = 5;
 
+pub(super) use found::Found;
+
 /// What is said of which rule, in the order of rank.
-pub(super) fn find(bundle: &Bundle) -> Vec<(ObjectId, Problem)> {
-    let mut rules: Vec<&Rule> =
-        bundle.rules.iter().filter(|rule| rule.mode == Mode::Enforce && rule.broken.is_none()).collect();
-    rules.sort_by(|a, b| a.rank().cmp(&b.rank()));
-    let scopes = Scopes::new(&rules);
-    let blankets: Vec<usize> = (0..rules.len())
-        .filter(|rank| matches!(rules[*rank].action, Action::Reject(_)) && scopes.is_blanket(*rank))
-        .collect();
-    let routes: HashMap<RouteName, &Route> =
-        bundle.routes.iter().map(|route| (route.name(), route)).collect();
-    let mut found = Vec::new();
-    for (rank, rule) in rules.iter().enumerate() {
-        let mut say = |path: &str, reason: Reason, message: String| {
-            let problem = Problem::new(path, reason, message, ConditionType::Conflicted).warning();
-            found.push((rule.origin.object.clone(), problem));
+#[cfg(test)]
+fn find(bundle: &Bundle) -> Vec<(ObjectId, Problem)> {
+    find_again(bundle, &mut Found::default())
+}
+
+/// The same, sparing what an earlier look found of rules that nothing new can meet.
+pub(super) fn find_again(bundle: &Bundle, before: &mut Found) -> Vec<(ObjectId, Problem)> {
+    let in_force = |rule: &&Arc<Rule>| rule.mode == Mode::Enforce && rule.broken.is_none();
+    let mut shared: Vec<&Arc<Rule>> = bundle.rules.iter().filter(in_force).collect();
+    shared.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    let rules: Vec<&Rule> = shared.iter().map(|rule| &***rule).collect();
+    // Made when a rule has to be looked at again.
+    let look = OnceCell::new();
+    let look = || look.get_or_init(|| Look::new(bundle, &rules));
+    let said = before.renew(bundle, &shared, |rank| look().at(rank));
+    said.into_iter().map(|(rule, problem)| (rule.origin.object.clone(), problem)).collect()
+}
+
+/// All rules, arranged to be held against one another.
+struct Look<'a> {
+    bundle: &'a Bundle,
+    rules: &'a [&'a Rule],
+    scopes: Scopes<'a>,
+    /// Rules that reject whatever is in their scope.
+    blankets: Vec<usize>,
+    routes: HashMap<RouteName, &'a Route>,
+}
+
+impl<'a> Look<'a> {
+    fn new(bundle: &'a Bundle, rules: &'a [&'a Rule]) -> Self {
+        let scopes = Scopes::new(rules);
+        let blankets = (0..rules.len())
+            .filter(|rank| matches!(rules[*rank].action, Action::Reject(_)) && scopes.is_blanket(*rank))
+            .collect();
+        let routes = bundle.routes.iter().map(|route| (route.name(), route)).collect();
+        Self { bundle, rules, scopes, blankets, routes }
+    }
+
+    /// What is said of the rule of this rank.
+    fn at(&self, rank: usize) -> Vec<Problem> {
+        let Self { bundle, rules, scopes, blankets, routes } = self;
+        let rule = rules[rank];
+        let problem = |path: &str, reason: Reason, message: String| {
+            Problem::new(path, reason, message, ConditionType::Conflicted).warning()
         };
         if let Some(why) = unreachable(rule, bundle) {
-            say("spec", Reason::Unreachable, format!("no message can match: {why}"));
-            continue;
+            return vec![problem("spec", Reason::Unreachable, format!("no message can match: {why}"))];
         }
-        if let Some(peer) = rejecting(rank, &rules, &scopes, &blankets) {
-            say(
-                "spec",
-                Reason::Shadowed,
-                format!("has no effect: {peer} rejects every message it could match"),
-            );
-            continue;
+        if let Some(peer) = rejecting(rank, rules, scopes, blankets) {
+            let message = format!("has no effect: {peer} rejects every message it could match");
+            return vec![problem("spec", Reason::Shadowed, message)];
         }
-        let Action::Modify(modify) = &rule.action else { continue };
+        let Action::Modify(modify) = &rule.action else { return Vec::new() };
+        let mut found = Vec::new();
         for field in [Field::Route, Field::Recipient] {
             if !field.is_set(modify) {
                 continue;
             }
-            let winners = winners(rank, field, &rules, &scopes);
+            let winners = winners(rank, field, rules, scopes);
             if let Some((path, message)) = overridden(field, &winners, only(modify, field)) {
                 let reason = if winners.covered { Reason::Shadowed } else { Reason::Overridden };
-                say(path, reason, message);
+                found.push(problem(path, reason, message));
             }
         }
-        if let Some(route) = plain_route(modify, &routes) {
-            say(
+        if let Some(route) = plain_route(modify, routes) {
+            found.push(problem(
                 "spec.action.modify.encryption.requireTls",
                 Reason::TlsRequiredButRoutePlain,
                 format!(
                     "the rule requires TLS, but {route} does not (tls.require is false): where its hosts offer none, mail is returned"
                 ),
-            );
+            ));
         }
+        found
     }
-    found
 }
 
 /// A field that has one winner (spec R130, R133).

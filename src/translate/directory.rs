@@ -6,6 +6,7 @@
 mod people;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::ldap::{Source, source};
 use super::order::{Given, Pass};
@@ -127,13 +128,14 @@ fn read(
 }
 
 /// Which groups and units there are.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Census {
     known: Known,
     groups: BTreeSet<String>,
     units: BTreeSet<UnitPath>,
 }
 
-#[derive(PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Known {
     Nothing,
     /// What depends on it waits anyway.
@@ -213,7 +215,7 @@ impl Census {
 /// Groups whose members a record holds.
 fn expanded(last: &Directory, pass: &Pass<'_>) -> BTreeSet<String> {
     let rules = pass.last_good.iter().flat_map(|last| &last.bundle.rules);
-    let named = named_groups(rules);
+    let named = named_groups(rules.map(|rule| &**rule));
     let is_group = |account: &&crate::bundle::document::Account| account.kind == AccountKind::Group;
     let groups = last.accounts.iter().filter(is_group).map(|account| account.address.clone());
     groups.filter(|group| named.contains(group)).collect()
@@ -241,7 +243,7 @@ fn named_groups<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<String> {
 /// The record, made after the rules.
 pub(super) fn settle(
     enrolled: Enrolled<'_>,
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     outcomes: &mut Vec<Outcome>,
 ) -> Option<Directory> {
     match enrolled {
@@ -293,7 +295,7 @@ pub(super) fn settle(
                 disabled.dedup();
                 Unit { path, disabled }
             });
-            let accounts = people.accounts(&named_groups(rules.iter()));
+            let accounts = people.accounts(&named_groups(rules.iter().map(|rule| &**rule)));
             let Findings { problems, warnings } = findings;
             let entries = Some(accounts.len() as u64);
             outcomes.push(Outcome { problems, warnings, entries, ..Outcome::new(origin.clone()) });
@@ -311,7 +313,7 @@ pub(super) fn settle(
     }
 }
 
-fn mandatory(rules: &[Rule]) -> impl Iterator<Item = &ObjectId> {
+fn mandatory(rules: &[Arc<Rule>]) -> impl Iterator<Item = &ObjectId> {
     rules.iter().filter(|rule| rule.mandatory).map(|rule| &rule.origin.object)
 }
 

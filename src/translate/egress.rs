@@ -9,6 +9,7 @@ use super::problem::{Findings, Problem};
 use super::resources::ObjectKey;
 use super::routes::host;
 use crate::api::checks;
+use crate::api::conditions::Reason;
 use crate::api::egress::{self as spec, EgressProxy};
 use crate::bundle::document::{
     DomainLimits, Egress, EgressSource, HostPort, Rotation, RouteLimits, SharedLimits, WarmUp,
@@ -120,7 +121,19 @@ pub(super) fn shared(
     let mut secret = |field: &str, reference: &Option<crate::api::refs::SecretKeyRef>| {
         let reference = reference.as_ref()?;
         let object = ObjectKey::new(&pass.gateway.namespace, &reference.name);
-        match pass.secret_key(&format!("{path}.{field}"), &object, &reference.key) {
+        let at = format!("{path}.{field}");
+        let found = match pass.resources.secrets.get(&object) {
+            // It would be said to a host that the gateway's author names.
+            Some(secret) if secret.kind == "kubernetes.io/tls" && !secret.labelled => {
+                let message = format!(
+                    "Secret {object} is a certificate with its key, no password for another host; its owner can set \
+                     the label postern.dev/use: \"true\""
+                );
+                Err(Problem::reference(&at, Reason::SecretNotAllowed, message))
+            }
+            _ => pass.secret_key(&at, &object, &reference.key),
+        };
+        match found {
             Ok(material) => Some(material),
             Err(mut problem) => {
                 problem.message += "; until it can be used, each pod keeps to its share of the limits";

@@ -1,6 +1,7 @@
 //! The pass itself, as a list of steps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::conflicts;
@@ -8,7 +9,9 @@ use super::directory::Census;
 use super::gateway;
 use super::pattern::Patterns;
 use super::problem::{Findings, Outcome, Problem};
-use super::resources::{Kind, LastGood, Malformed, ObjectKey, Resources, Translation, key, origin, target};
+use super::resources::{
+    Kind, LastGood, Malformed, ObjectKey, Resources, Translation, key, origin, refers_to, target,
+};
 use super::rules::{Facts, Known};
 use super::{address_lists, directory, quarantines, routes, rules};
 use crate::api::GatewayRef;
@@ -30,7 +33,8 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     let enrolled = directory::enrol(&pass, &mut outcomes);
     let census = Census::of(&enrolled, &pass);
     let known = Known::new(&routes, &lists, &quarantines, &census);
-    let rules = rules::decide(&pass, &known, &mut outcomes);
+    let mut memory = resources.memory.lock();
+    let rules = rules::decide(&pass, &known, &mut memory.rules, &mut outcomes);
     rules::same_descriptions(&rules, &mut outcomes);
     let directory = directory::settle(enrolled, &rules, &mut outcomes);
     let lists = address_lists::used(lists, &rules::named_lists(&rules), &mut outcomes);
@@ -47,7 +51,7 @@ pub fn translate(gateway: &ObjectKey, resources: &Resources, last_good: Option<&
     if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(own)) {
         outcomes[at].findings = findings;
     }
-    for (object, problem) in conflicts::find(&bundle) {
+    for (object, problem) in conflicts::find_again(&bundle, &mut memory.conflicts) {
         if let Ok(at) = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(&object)) {
             outcomes[at].warnings.push(problem);
         }
@@ -67,12 +71,13 @@ pub(super) struct Pass<'a> {
     /// What rules are held against of the gateway.
     pub facts: Facts,
     last_routes: BTreeMap<&'a ObjectId, &'a Route>,
-    last_rules: BTreeMap<&'a ObjectId, &'a Rule>,
+    /// Put in order when it is asked for: most passes keep most rules as they are.
+    last_rules: OnceCell<HashMap<&'a ObjectId, &'a Arc<Rule>>>,
 }
 
 /// An object as far as it could be read, on its way to a record.
 pub(super) enum Given<'a, K> {
-    Read(&'a K),
+    Read(&'a Arc<K>),
     Malformed(&'a Malformed),
 }
 
@@ -86,16 +91,15 @@ pub(super) struct Draft<T> {
 impl<'a> Pass<'a> {
     fn new(gateway: &'a ObjectKey, resources: &'a Resources, last_good: Option<&'a LastGood>) -> Self {
         let last_routes = last_good.iter().flat_map(|last| &last.bundle.routes);
-        let last_rules = last_good.iter().flat_map(|last| &last.bundle.rules);
         let mut pass = Self {
             gateway,
             resources,
             last_good,
             allowed: BTreeSet::from([gateway.namespace.as_str()]),
-            patterns: Patterns::accepted(last_rules.clone()),
+            patterns: Patterns::accepted(last_good.map(|last| &last.bundle)),
             facts: Facts::default(),
             last_routes: last_routes.map(|route| (&route.origin.object, route)).collect(),
-            last_rules: last_rules.map(|rule| (&rule.origin.object, rule)).collect(),
+            last_rules: OnceCell::new(),
         };
         match resources.gateways.iter().find(|object| key(&***object) == *gateway) {
             Some(object) => {
@@ -104,7 +108,8 @@ impl<'a> Pass<'a> {
             }
             // The gateway cannot be read: who was in stays in, nobody new gets in.
             None => {
-                let known = pass.last_routes.keys().chain(pass.last_rules.keys());
+                let rules = last_good.iter().flat_map(|last| &last.bundle.rules);
+                let known = pass.last_routes.keys().copied().chain(rules.map(|rule| &rule.origin.object));
                 let namespaces: Vec<&'a str> = known.map(|object| object.namespace.as_str()).collect();
                 pass.allowed.extend(namespaces);
                 pass.facts = Facts::kept(last_good);
@@ -122,9 +127,9 @@ impl<'a> Pass<'a> {
         outcomes: &mut Vec<Outcome>,
     ) -> Vec<(Origin, Given<'a, K>)> {
         let read = objects.iter().filter_map(|object| {
-            let own = key(&**object);
-            (target(reference(object), &own.namespace) == *self.gateway)
-                .then(|| (origin(&**object), Given::Read(&**object)))
+            let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+            refers_to(reference(object), namespace, self.gateway)
+                .then(|| (origin(&**object), Given::Read(object)))
         });
         let malformed = self.resources.malformed.iter().filter(|malformed| {
             malformed.object.kind == K::KIND
@@ -156,9 +161,16 @@ impl<'a> Pass<'a> {
         (last.origin.uid == origin.uid && last.broken.is_none()).then_some(last)
     }
 
+    fn last_rules(&self) -> &HashMap<&'a ObjectId, &'a Arc<Rule>> {
+        self.last_rules.get_or_init(|| {
+            let rules = self.last_good.iter().flat_map(|last| &last.bundle.rules);
+            rules.map(|rule| (&rule.origin.object, rule)).collect()
+        })
+    }
+
     /// The last accepted form of a rule, unless its object was made anew since.
-    pub fn last_rule(&self, origin: &Origin) -> Option<&'a Rule> {
-        let last = *self.last_rules.get(&origin.object)?;
+    pub fn last_rule(&self, origin: &Origin) -> Option<&'a Arc<Rule>> {
+        let last = *self.last_rules().get(&origin.object)?;
         (last.origin.uid == origin.uid && last.broken.is_none()).then_some(last)
     }
 
@@ -186,7 +198,7 @@ impl<'a> Pass<'a> {
         let Some(LastGood { bundle, .. }) = self.last_good else { return false };
         match object.kind {
             ObjectKind::OutboundRoute => self.last_routes.contains_key(object),
-            ObjectKind::RoutingRule | ObjectKind::ComplianceRule => self.last_rules.contains_key(object),
+            ObjectKind::RoutingRule | ObjectKind::ComplianceRule => self.last_rules().contains_key(object),
             ObjectKind::AddressList => bundle.lists.iter().any(|list| list.origin.object == *object),
             ObjectKind::Quarantine => bundle.quarantines.iter().any(|q| q.origin.object == *object),
             ObjectKind::Directory => {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::address_lists::Memo;
 use super::ldap::LdapFacts;
+use super::memory::Memory;
 use super::problem::{Outcome, Problem};
 use super::published::PublishedFacts;
 use crate::api::conditions::Reason;
@@ -62,6 +63,8 @@ pub struct Resources {
     pub malformed: Vec<Malformed>,
     /// Large lists that an earlier pass read. Whoever makes passes again and again hands it on.
     pub memo: Memo,
+    /// What an earlier pass over the same gateway made of its rules, handed on likewise.
+    pub memory: Memory,
 }
 
 /// A ConfigMap that something refers to.
@@ -265,6 +268,12 @@ pub fn target(reference: &GatewayRef, own_namespace: &str) -> ObjectKey {
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(own_namespace), &reference.name)
 }
 
+/// Whether a reference means this gateway: [`target`] without a copy, since a pass asks it of every object.
+pub fn refers_to(reference: &GatewayRef, own_namespace: &str, gateway: &ObjectKey) -> bool {
+    reference.name == gateway.name
+        && reference.namespace.as_deref().unwrap_or(own_namespace) == gateway.namespace
+}
+
 /// Namespace and name of an object.
 pub fn key(object: &impl kube::Resource) -> ObjectKey {
     let meta = object.meta();
@@ -327,12 +336,15 @@ pub fn unattached(resources: &Resources) -> Unattached {
     unattached
 }
 
-/// What the objects name, so that a caller knows what to read.
-pub fn references(resources: &Resources) -> References {
+/// What the objects of one gateway name, so that a caller knows what to read.
+pub fn references(own: &ObjectKey, resources: &Resources) -> References {
     use crate::api::clients::MutualTls;
     use crate::api::refs::SourceKind;
     let mut found = References::default();
-    for gateway in &resources.gateways {
+    let attached = |reference: &GatewayRef, object: &dyn Fn() -> ObjectKey| {
+        refers_to(reference, &object().namespace, own)
+    };
+    for gateway in resources.gateways.iter().filter(|gateway| key(&***gateway) == *own) {
         let namespace = key(&**gateway).namespace;
         for reference in
             gateway.spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref())
@@ -365,7 +377,7 @@ pub fn references(resources: &Resources) -> References {
             found.secrets.insert(ObjectKey::new(&namespace, &from.secret_ref.name));
         }
     }
-    for route in &resources.routes {
+    for route in resources.routes.iter().filter(|o| attached(&o.spec.gateway_ref, &|| key(&***o))) {
         let login = route.spec.auth.as_ref().map(|auth| &auth.credentials_ref);
         for reference in login.into_iter().chain(&route.spec.tls.client_certificate_ref) {
             found.secrets.insert(ObjectKey::new(key(&**route).namespace, &reference.name));
@@ -378,7 +390,7 @@ pub fn references(resources: &Resources) -> References {
             };
         }
     }
-    for directory in &resources.directories {
+    for directory in resources.directories.iter().filter(|o| attached(&o.spec.gateway_ref, &|| key(&***o))) {
         let namespace = key(&**directory).namespace;
         let Some(ldap) = &directory.spec.ldap else { continue };
         found.secrets.extend(ldap.bind_ref.iter().map(|r| ObjectKey::new(&namespace, &r.name)));
@@ -391,12 +403,15 @@ pub fn references(resources: &Resources) -> References {
         }
     }
     for rule in &resources.compliance_rules {
+        if rule.spec.matches.words_from.is_empty() || !attached(&rule.spec.gateway_ref, &|| key(&**rule)) {
+            continue;
+        }
         let namespace = key(&**rule).namespace;
         for from in &rule.spec.matches.words_from {
             found.config_maps.insert(ObjectKey::new(&namespace, &from.config_map_ref.name));
         }
     }
-    for list in &resources.address_lists {
+    for list in resources.address_lists.iter().filter(|o| attached(&o.spec.gateway_ref, &|| key(&***o))) {
         let namespace = key(&**list).namespace;
         for from in &list.spec.entries_from {
             found.config_maps.insert(ObjectKey::new(&namespace, &from.config_map_ref.name));

@@ -2,9 +2,12 @@
 
 mod action;
 mod content;
+mod kept;
 mod named;
 mod remarks;
 mod scope;
+
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,21 +24,29 @@ use crate::bundle::document::{
     AccountType, Action, Combine, OnScanLimit, OnUnreadable, Origin, Rule, UnitPath,
 };
 
+pub(super) use kept::Kept;
 pub(super) use named::{Known, named_lists};
 pub(super) use remarks::{Facts, same_descriptions};
 pub(super) use scope::unit;
 
 /// Every enabled rule of the gateway, one record each: as written, as last accepted, or broken.
-pub(super) fn decide(pass: &Pass<'_>, known: &Known<'_>, outcomes: &mut Vec<Outcome>) -> Vec<Rule> {
+pub(super) fn decide(
+    pass: &Pass<'_>,
+    known: &Known<'_>,
+    kept: &mut Kept,
+    outcomes: &mut Vec<Outcome>,
+) -> Vec<Arc<Rule>> {
     let mut records = Vec::new();
+    let mut kept = kept.begin(pass, known);
     let routing =
         pass.attached(&pass.resources.routing_rules, |rule: &RoutingRule| &rule.spec.gateway_ref, outcomes);
     for (origin, given) in routing {
-        let draft = match given {
-            Given::Read(rule) => routing_draft(pass, known, rule),
-            Given::Malformed(malformed) => unread(malformed),
-        };
-        records.extend(settle(pass, known, origin, draft, outcomes));
+        records.extend(match given {
+            Given::Read(rule) => kept.rule(pass, rule, outcomes, |outcomes| {
+                settle(pass, known, origin, routing_draft(pass, known, rule), outcomes)
+            }),
+            Given::Malformed(malformed) => settle(pass, known, origin, unread(malformed), outcomes),
+        });
     }
     let compliance = pass.attached(
         &pass.resources.compliance_rules,
@@ -43,12 +54,14 @@ pub(super) fn decide(pass: &Pass<'_>, known: &Known<'_>, outcomes: &mut Vec<Outc
         outcomes,
     );
     for (origin, given) in compliance {
-        let draft = match given {
-            Given::Read(rule) => compliance_draft(pass, known, rule),
-            Given::Malformed(malformed) => unread(malformed),
-        };
-        records.extend(settle(pass, known, origin, draft, outcomes));
+        records.extend(match given {
+            Given::Read(rule) => kept.rule(pass, rule, outcomes, |outcomes| {
+                settle(pass, known, origin, compliance_draft(pass, known, rule), outcomes)
+            }),
+            Given::Malformed(malformed) => settle(pass, known, origin, unread(malformed), outcomes),
+        });
     }
+    kept.end();
     records
 }
 
@@ -62,10 +75,11 @@ fn settle(
     origin: Origin,
     draft: RuleDraft,
     outcomes: &mut Vec<Outcome>,
-) -> Option<Rule> {
+) -> Option<Arc<Rule>> {
     let Draft { record, mut findings } = draft;
     // A form that names what is gone is no form to fall back to (spec R18).
-    let last = pass.last_rule(&origin).map(|last| (last, known.missing(pass, last)));
+    let published = pass.last_rule(&origin);
+    let last = published.map(|last| (last, known.missing(pass, last)));
     let mut outcome = Outcome::new(origin);
     outcome.disabled = record.is_none();
     let mut chosen = match record {
@@ -78,13 +92,13 @@ fn settle(
                 Some((last, gone)) if gone.is_nothing() => {
                     findings.problems.extend(missing.into_problems(false));
                     outcome.in_force = Some(last.origin.generation);
-                    last.clone()
+                    Rule::clone(last)
                 }
                 // Its route is gone: the last form still says which mail waits.
                 Some((last, gone)) if invalid && gone.only_routes() => {
                     findings.problems.extend(gone.into_problems(true));
                     outcome.in_force = Some(last.origin.generation);
-                    last.clone()
+                    Rule::clone(last)
                 }
                 _ => {
                     let readable = !invalid && missing.only_routes();
@@ -105,7 +119,11 @@ fn settle(
     }
     let Findings { problems, warnings } = findings;
     outcomes.push(Outcome { problems, warnings, ..outcome });
-    chosen
+    // What is published already is handed on, so that everybody sees that it is the same.
+    chosen.map(|rule| match published {
+        Some(published) if **published == rule => published.clone(),
+        _ => Arc::new(rule),
+    })
 }
 
 fn routing_draft(pass: &Pass<'_>, known: &Known<'_>, rule: &RoutingRule) -> RuleDraft {

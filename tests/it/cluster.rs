@@ -1,13 +1,18 @@
 //! Postern on a real Kubernetes: installed by Helm, driven by kubectl, mail by swaks through Services to a real
 //! Postfix over verified TLS.
 
+mod audited;
 mod faults;
+mod gitops;
 mod install;
+mod life;
 mod lists;
+mod network;
 mod probe;
 mod propagation;
 mod rollout;
 mod static_errors;
+mod tenancy;
 
 use std::net::SocketAddr;
 

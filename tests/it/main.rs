@@ -4,12 +4,14 @@
 
 mod abuse;
 mod architecture;
+mod chart;
 mod cluster;
 mod dialogue;
 mod directory;
 mod fates;
 mod faults;
 mod generated;
+mod handover;
 mod inbound;
 mod kill;
 mod logins;

@@ -50,3 +50,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- printf "%s:%s" .Values.image.repository $tag -}}
 {{- end -}}
 {{- end -}}
+
+{{- define "postern.auditClaim" -}}
+{{- default (printf "%s-audit" (include "postern.name" .)) .Values.audit.persistence.existingClaim -}}
+{{- end -}}
+
+{{/* "yes" where the claim of the audit log can be used by the pods of one node only. */}}
+{{- define "postern.auditOnOneNode" -}}
+{{- if and .Values.audit.persistence.enabled (not (has "ReadWriteMany" .Values.audit.persistence.accessModes)) -}}
+{{- if gt (int .Values.replicas) 1 -}}
+{{- fail "replicas above 1 need a claim of the audit log that several nodes can use: audit.persistence.accessModes=[ReadWriteMany], or audit.persistence.enabled=false" -}}
+{{- end -}}
+yes
+{{- end -}}
+{{- end -}}

@@ -99,7 +99,7 @@ fn r114_a_million_entries_fit_beside_their_successor_and_one_change_rewrites_one
     const MILLION: usize = 1_000_000;
     let before = cut(&bundle(vec![list("large", (0..MILLION).map(domain))]));
     let bytes: usize = before.iter().flat_map(Segment::pieces).map(|piece| piece.len()).sum();
-    let largest = before.iter().map(|segment| segment.content.len()).max().unwrap();
+    let largest = before.iter().map(|segment| segment.len()).max().unwrap();
     assert!(largest < 480 << 10, "{} segments, {bytes} bytes compressed, largest {largest}", before.len());
     // 32 ConfigMaps of 980 KiB, and a wholly new revision must find room beside the published one.
     assert!(bytes < 32 * (980 << 10) / 2, "{bytes}");

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli;
-use crate::gateway::decisions::{Explained, find};
+use crate::cli::access::{Access, escape};
+use crate::cli::remote::Cluster;
+use crate::gateway::decisions::{Explained, find, http};
 
 #[derive(Serialize)]
 struct Recalled<'a> {
@@ -15,6 +17,41 @@ struct Recalled<'a> {
     newest: &'a Explained,
     /// Decisions of the same message before it: it was held, and released.
     earlier: &'a [Explained],
+}
+
+/// By the pods of a gateway in a cluster.
+pub fn in_cluster(cluster: &Cluster, reference: &str, output: cli::Format) -> anyhow::Result<ExitCode> {
+    #[derive(Deserialize)]
+    struct FromPod {
+        pod: String,
+        answer: Option<http::Recalled>,
+    }
+    #[derive(Deserialize)]
+    struct FromPods {
+        pods: Vec<FromPod>,
+    }
+    let reference = reference.trim().trim_matches(['(', ')', '.']);
+    let found = cli::runtime()?.block_on(async {
+        let access = Access::in_cluster(cluster).await?;
+        let found = access.get(&format!("/decisions/{}", escape(reference))).await;
+        access.close().await;
+        found
+    })?;
+    let FromPods { pods } = serde_json::from_slice(&found).context("the answer does not read")?;
+    for FromPod { pod, answer } in pods {
+        let Some(http::Recalled { decisions }) = answer else { continue };
+        let Some((newest, earlier)) = decisions.split_last() else { continue };
+        match output {
+            cli::Format::Json => {
+                cli::print(&(serde_json::to_string_pretty(&Recalled { newest, earlier })? + "\n"));
+            }
+            cli::Format::Text => {
+                let texts: Vec<_> = decisions.iter().map(super::text).collect();
+                cli::print(&format!("Decided by {pod}\n{}", texts.join("\n")));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn run(state: &Path, reference: &str, output: cli::Format) -> anyhow::Result<ExitCode> {

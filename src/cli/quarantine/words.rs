@@ -25,7 +25,8 @@ pub fn table(rows: &[Row]) -> String {
             clean(&few(&row.rules, 2)),
         ]);
     }
-    crate::cli::words::table(&lines)
+    let pods = rows.iter().map(|row| row.pod.as_deref());
+    crate::cli::words::with_pods(&crate::cli::words::table(&lines), pods)
 }
 
 pub fn detail(detail: &Detail) -> String {
@@ -35,6 +36,9 @@ pub fn detail(detail: &Detail) -> String {
         let _ = writeln!(text, "{name:<14}{}", clean(value));
     };
     line("ID", &row.id);
+    if let Some(pod) = &row.pod {
+        line("Pod", pod);
+    }
     if row.message != row.id {
         line("Message", &row.message);
     }
@@ -111,6 +115,7 @@ mod tests {
         let at = Timestamp::from_second(1_800_000_000).expect("a time");
         Row {
             id: "0GT3Jw".into(),
+            pod: None,
             message: "0GT3Jw".into(),
             held_since: at,
             expires: at,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use crate::cli::words::{clean, cut, table, time};
+use crate::cli::words::{clean, cut, table, time, with_pods};
 use crate::gateway::queue::{Acted, Detail, Page, Row};
 
 pub use crate::cli::words::json;
@@ -19,6 +19,9 @@ pub fn list(page: &Page) -> String {
             clean(&row.closed.to_string()),
             clean(&row.pause.by)
         );
+        if let Some(pod) = &row.pod {
+            let _ = write!(text, " on {}", clean(pod));
+        }
         if let Some(reason) = &row.pause.reason {
             let _ = write!(text, " ({})", clean(reason));
         }
@@ -33,7 +36,8 @@ pub fn list(page: &Page) -> String {
             .map(str::to_owned),
     ];
     lines.extend(page.messages.iter().map(line));
-    text.push_str(&table(&lines));
+    let pods = page.messages.iter().map(|row| row.pod.as_deref());
+    text.push_str(&with_pods(&table(&lines), pods));
     if let Some(next) = &page.next {
         let _ = writeln!(text, "there is more: --after {next}");
     }
@@ -65,6 +69,9 @@ pub fn detail(detail: &Detail) -> String {
         let _ = writeln!(text, "{name:<14}{}", clean(value));
     };
     line("ID", &detail.id);
+    if let Some(pod) = &detail.pod {
+        line("Pod", pod);
+    }
     line("Received", &time(detail.received_at));
     line("Size", &format!("{} bytes", detail.size));
     line("From", detail.from.as_deref().unwrap_or("<>"));
@@ -106,7 +113,7 @@ pub fn detail(detail: &Detail) -> String {
 }
 
 pub fn acted(how: &str, sum: &Acted) -> String {
-    let Acted { messages, recipients, busy, paused, next: _ } = sum;
+    let Acted { messages, recipients, busy, paused, next: _, missing: _ } = sum;
     let done = if how == "drop" { "dropped" } else { "to be tried again" };
     let mut text = format!("{messages} messages ({recipients} recipients) {done}");
     if *busy > 0 {
@@ -125,6 +132,8 @@ pub fn add(sum: &mut Acted, part: &Acted) {
     sum.busy += part.busy;
     sum.paused += part.paused;
     sum.next.clone_from(&part.next);
+    sum.missing
+        .extend(part.missing.iter().filter(|pod| !sum.missing.contains(pod)).cloned().collect::<Vec<_>>());
 }
 
 /// A message for a terminal, which must not obey it.
@@ -143,6 +152,7 @@ mod tests {
         let at = Timestamp::from_second(1_800_000_000).expect("a time");
         let row = Row {
             id: "0GT3Jw".into(),
+            pod: None,
             received_at: at,
             size: 9,
             from: None,
@@ -155,8 +165,8 @@ mod tests {
             last_error: Some("\u{1b}[2J said: 451".into()),
         };
         let pause = Pause { since: at, by: "uid/0".into(), reason: Some("they are down".into()) };
-        let paused = vec![PauseRow { closed: Closed::Route("mail/relay".into()), pause }];
-        let page = Page { messages: vec![row], next: Some("0GT3Jw".into()), paused };
+        let paused = vec![PauseRow { closed: Closed::Route("mail/relay".into()), pause, pod: None }];
+        let page = Page { messages: vec![row], next: Some("0GT3Jw".into()), paused, missing: Vec::new() };
         let text = list(&page);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "PAUSED: route mail/relay since 2027-01-15 08:00:00Z by uid/0 (they are down)");
@@ -170,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_was_done_is_one_sentence() {
-        let sum = Acted { messages: 2, recipients: 3, busy: 1, paused: 0, next: None };
+        let sum = Acted { messages: 2, recipients: 3, busy: 1, ..Acted::default() };
         assert_eq!(
             acted("drop", &sum),
             "2 messages (3 recipients) dropped; 1 recipients are being attempted right now and were left alone\n"

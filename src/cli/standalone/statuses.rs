@@ -103,6 +103,7 @@ impl Statuses {
                     replicas: 1,
                     selector: String::new(),
                     trouble: None,
+                    scaling: None,
                 };
                 of_gateway(outcome, &live, &current, &situation)
             } else {

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::HOST;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -27,6 +27,8 @@ use crate::translate::ObjectKey;
 
 const CONNECT: Duration = Duration::from_secs(3);
 const LARGEST_ANSWER: usize = 1 << 20;
+/// Tells the pod for whom the controller asks.
+const ACTOR: &str = "x-postern-actor";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
@@ -86,6 +88,8 @@ pub struct Line {
     pub gateway: ObjectKey,
     pub address: String,
     pub dial: Dialler,
+    /// Whoever connects takes a place: thousands of pods are not met all at once after a start.
+    pub dials: Arc<Semaphore>,
 }
 
 impl Line {
@@ -94,7 +98,10 @@ impl Line {
     where
         F: Future<Output = Result<T, LineError>>,
     {
-        let (sender, connection) = timeout(CONNECT, self.connect()).await.map_err(|_| LineError::Slow)??;
+        let place = self.dials.acquire().await;
+        let connected = timeout(CONNECT, self.connect()).await;
+        drop(place);
+        let (sender, connection) = connected.map_err(|_| LineError::Slow)??;
         let host = gateway_name(&self.gateway.namespace, &self.gateway.name);
         tokio::select! {
             biased;
@@ -124,6 +131,32 @@ impl Caller {
 
     pub async fn post(&mut self, path: &str, body: Bytes, limit: Duration) -> Result<Bytes, LineError> {
         self.ask(Request::post(path), body, limit).await
+    }
+
+    /// Passes somebody's question on in his name; whatever the pod says to it is an answer. `most`: octets of it.
+    pub async fn pass(
+        &mut self,
+        method: Method,
+        path: &str,
+        who: &str,
+        most: usize,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), LineError> {
+        let who: String = who.chars().filter(|c| c.is_ascii_graphic()).take(200).collect();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.host)
+            .header(ACTOR, who)
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| LineError::Unreadable(error.to_string()))?;
+        let answer = async {
+            let response = self.sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), most).collect().await;
+            Ok((status, body.map_err(|error| LineError::Unreadable(error.to_string()))?.to_bytes()))
+        };
+        timeout(limit, answer).await.map_err(|_| LineError::Slow)?
     }
 
     async fn ask(

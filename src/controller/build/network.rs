@@ -87,10 +87,6 @@ fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgress
     if mx {
         anywhere.insert(25);
     }
-    // Whoever is reached by a name may have a policy of MTA-STS, and want a report.
-    if mx || named {
-        anywhere.insert(443);
-    }
     let mut rules = vec![dns(bundle)];
     rules.push(NetworkPolicyEgressRule {
         ports: Some(vec![tcp(CONTROL_PORT)]),
@@ -99,6 +95,10 @@ fn egress(gateway: &OutboundGateway, bundle: &Bundle) -> Vec<NetworkPolicyEgress
     if !anywhere.is_empty() {
         let ports = anywhere.into_iter().map(tcp).collect();
         rules.push(NetworkPolicyEgressRule { ports: Some(ports), to: None });
+    }
+    // Whoever is reached by a name may have a policy of MTA-STS, and want a report.
+    if mx || named {
+        rules.push(public_web());
     }
     rules.extend(blocks.into_iter().map(|(address, port)| NetworkPolicyEgressRule {
         ports: Some(vec![tcp(port)]),
@@ -112,6 +112,24 @@ fn dns(bundle: &Bundle) -> NetworkPolicyEgressRule {
     let numbers: BTreeSet<u16> = servers.iter().map(|server| server.port()).chain([53]).collect();
     let ports = numbers.iter().flat_map(|&number| [port("UDP", number), port("TCP", number)]).collect();
     NetworkPolicyEgressRule { ports: Some(ports), to: None }
+}
+
+/// Web servers of the world. Nobody publishes a policy of MTA-STS on a private address, and there the API server
+/// and the metadata of cloud machines answer on the same port.
+fn public_web() -> NetworkPolicyEgressRule {
+    let all_but = |cidr: &str, except: &[&str]| NetworkPolicyPeer {
+        ip_block: Some(IPBlock {
+            cidr: cidr.to_owned(),
+            except: Some(except.iter().map(|&cidr| cidr.to_owned()).collect()),
+        }),
+        ..Default::default()
+    };
+    let v4 =
+        ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
+    NetworkPolicyEgressRule {
+        ports: Some(vec![tcp(443)]),
+        to: Some(vec![all_but("0.0.0.0/0", &v4), all_but("::/0", &["::1/128", "fc00::/7", "fe80::/10"])]),
+    }
 }
 
 fn controller(site: &Site) -> NetworkPolicyPeer {

@@ -31,6 +31,9 @@ use super::{
 const USER: i64 = 65532;
 /// Time to answer what is in flight; the rest stays in the spool.
 const GRACE: i64 = 60;
+/// Time to hand the mail over too, where the spool dies with its pod; and how much of it the process may use.
+const GRACE_EPHEMERAL: i64 = 300;
+const HAND_OVER: i64 = GRACE_EPHEMERAL - GRACE;
 
 const BUNDLE_DIR: &str = "/etc/postern/bundle";
 const SECRETS_DIR: &str = "/etc/postern/secrets";
@@ -99,20 +102,27 @@ fn claim(gateway: &OutboundGateway) -> PersistentVolumeClaim {
 fn pod(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> PodSpec {
     let wish = gateway.spec.pod.clone().unwrap_or_default();
     let spread = match (&wish.affinity, wish.topology_spread_constraints.is_empty()) {
-        // Nothing wished: prefer different nodes.
-        (None, true) => vec![TopologySpreadConstraint {
-            max_skew: 1,
-            topology_key: "kubernetes.io/hostname".to_owned(),
-            when_unsatisfiable: "ScheduleAnyway".to_owned(),
-            label_selector: Some(super::selector(gateway)),
-            ..Default::default()
-        }],
+        // Nothing wished: prefer different zones, and different nodes in them. For one pod it means nothing, and is
+        // there all the same: a second one must not restart the first.
+        (None, true) => ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+            .map(|key| TopologySpreadConstraint {
+                max_skew: 1,
+                topology_key: key.to_owned(),
+                when_unsatisfiable: "ScheduleAnyway".to_owned(),
+                label_selector: Some(super::selector(gateway)),
+                ..Default::default()
+            })
+            .into(),
         _ => wish.topology_spread_constraints.clone(),
     };
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE),
+        termination_grace_period_seconds: Some(if gateway.spec.storage.ephemeral {
+            GRACE_EPHEMERAL
+        } else {
+            GRACE
+        }),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -129,13 +139,18 @@ fn pod(gateway: &OutboundGateway, bundle: &Bundle, site: &Site) -> PodSpec {
         tolerations: (!wish.tolerations.is_empty()).then_some(wish.tolerations),
         affinity: wish.affinity,
         topology_spread_constraints: (!spread.is_empty()).then_some(spread),
-        containers: vec![container(bundle, site, wish.resources)],
+        containers: vec![container(gateway, bundle, site, wish.resources)],
         volumes: Some(volumes(gateway)),
         ..Default::default()
     }
 }
 
-fn container(bundle: &Bundle, site: &Site, resources: Option<ResourceRequirements>) -> Container {
+fn container(
+    gateway: &OutboundGateway,
+    bundle: &Bundle,
+    site: &Site,
+    resources: Option<ResourceRequirements>,
+) -> Container {
     let port = |number: u16, name: Option<&str>| ContainerPort {
         container_port: number.into(),
         name: name.map(str::to_owned),
@@ -147,12 +162,20 @@ fn container(bundle: &Bundle, site: &Site, resources: Option<ResourceRequirement
     ports.extend([port(ADMIN_PORT, Some("admin")), port(CONTROL_PORT, Some("control"))]);
     let admin = format!("[::]:{ADMIN_PORT}");
     let control = format!("[::]:{CONTROL_PORT}");
+    let peers = super::headless_name(&gateway.name_any());
+    let hand_over = HAND_OVER.to_string();
+    let at_the_end: &[&str] = match gateway.spec.storage.ephemeral {
+        true => &["--hand-over-on-exit", &hand_over],
+        false => &[],
+    };
     let args = [
         ["gateway", "--bundle", BUNDLE_DIR].as_slice(),
         &["--secrets", SECRETS_DIR],
         &["--spool", SPOOL_DIR],
         &["--control", &control],
         &["--admin", &admin],
+        &["--peers", &peers],
+        at_the_end,
     ]
     .concat();
     Container {

@@ -31,6 +31,8 @@ pub struct Published {
     pub floor: Sequence,
     /// Every pod has acknowledged the published manifest, so nothing else needs to stay.
     pub settled: bool,
+    /// Pods that are to leave: the next manifest names them.
+    pub leaving: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -58,7 +60,8 @@ pub fn plan(
     let revision = Revision::of(FORMAT, &segments, &materials);
     let last = published.manifest.as_ref();
     let in_order = last.is_some_and(|manifest| manifest.sequence >= published.floor);
-    if in_order && last.is_some_and(|manifest| manifest.publishes(&revision)) && is_complete(published) {
+    let says = |manifest: &Manifest| manifest.publishes(&revision) && manifest.leaving == published.leaving;
+    if in_order && last.is_some_and(says) && is_complete(published) {
         return Ok(None);
     }
     let pieces = pieces(published, segments);
@@ -86,7 +89,7 @@ pub fn plan(
             })
             .collect(),
         materials,
-        leaving: Vec::new(),
+        leaving: published.leaving.clone(),
     };
     let mut content = pieces.content;
     let mut writes: Vec<Write> = placement
@@ -237,6 +240,20 @@ mod tests {
     fn equal_content_is_published_once() {
         let mut published = Published::default();
         publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(plan(&published, vec![segment("gateway", "g", 10)], Vec::new(), now()), Ok(None));
+    }
+
+    #[test]
+    fn a_pod_that_is_to_leave_is_told_by_a_publication_of_the_same_revision() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        published.leaving = vec!["default-2".to_owned()];
+        let told = publish(&mut published, vec![segment("gateway", "g", 10)]);
+        assert_eq!(
+            (&told.manifest.leaving, &told.manifest.revision),
+            (&published.leaving, &first.manifest.revision)
+        );
+        assert_eq!(told.manifest.sequence, first.manifest.sequence.next());
         assert_eq!(plan(&published, vec![segment("gateway", "g", 10)], Vec::new(), now()), Ok(None));
     }
 

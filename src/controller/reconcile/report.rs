@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::{Driver, FIRST_WORD, HOLD, ROUND};
+use super::{Driver, FIRST_WORD, HOLD};
 use crate::bundle::Sequence;
 use crate::bundle::document::{ObjectId, ObjectKind, Route};
 use crate::controller::build;
@@ -12,6 +12,7 @@ use crate::controller::rollout::{self, Progress};
 use crate::controller::status::{self, Live, Situation, tested};
 use crate::controller::statuses::Change;
 use crate::controller::world::now;
+use crate::translate::Outcome;
 
 impl Driver {
     /// Has statuses written that say something new. Returns when those that were held back are due.
@@ -20,20 +21,25 @@ impl Driver {
         let now = now();
         let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
         let progress = remember(&progress);
+        self.desk.on_the_way(&mut self.journeys, &progress, self.failure.as_ref());
+        self.desk.tested(&mut self.acks.tests(), &pods, self.press.last_good.as_ref());
+        let unsaid = self.desk.take_unsaid(&self.outcomes);
+        self.ctx.metrics.looked(unsaid.len());
         let situation = Situation { failure: self.failure.as_ref(), progress: &progress, now };
-        let entries = self.ctx.world.entries(&self.key);
+        let entries = self.ctx.world.entries(&unsaid);
         let manifest = self.press.published.manifest.as_ref();
         let hold = self.published_at.map_or(self.born + FIRST_WORD, |at| at + HOLD);
         let hold = Some(hold).filter(|until| *until > Instant::now());
         let in_time =
             |progress: &Progress| progress.total > 0 && !progress.complete() && progress.refused.is_empty();
-        let routes = self.press.last_good.iter().flat_map(|good| &good.bundle.routes);
+        let some_route = unsaid.iter().any(|object| object.kind == ObjectKind::OutboundRoute);
+        let routes = self.press.last_good.iter().filter(|_| some_route).flat_map(|good| &good.bundle.routes);
         let routes: HashMap<&ObjectId, &Route> = routes.map(|route| (&route.origin.object, route)).collect();
         let tests = self.acks.tests();
-        let mut held_back = false;
+        let mut held_back = Vec::new();
         let mut changes = Vec::new();
-        for outcome in &self.outcomes {
-            let object = &outcome.origin.object;
+        for object in &unsaid {
+            let Some(outcome) = outcome_of(&self.outcomes, object) else { continue };
             let Some(entry) = entries.get(object).filter(|entry| entry.uid == outcome.origin.uid) else {
                 continue;
             };
@@ -45,7 +51,7 @@ impl Driver {
                 _ => None,
             };
             if hold.is_some() && waits_for.is_some_and(|sequence| in_time(&progress(sequence))) {
-                held_back = true;
+                held_back.push(object.clone());
                 continue;
             }
             let after = if gateway {
@@ -57,6 +63,7 @@ impl Driver {
                     replicas: pods.len(),
                     selector: build::selector_text(&self.key.name),
                     trouble: self.trouble.as_ref(),
+                    scaling: self.life.next.verdict.as_ref(),
                 };
                 status::of_gateway(outcome, &live, &entry.status, &situation)
             } else {
@@ -81,8 +88,16 @@ impl Driver {
         }
         drop(tests);
         self.ctx.statuses.submit(changes);
-        hold.filter(|_| held_back).unwrap_or_else(|| Instant::now() + ROUND)
+        let wake = hold.filter(|_| !held_back.is_empty()).unwrap_or_else(|| self.desk.round());
+        held_back.into_iter().for_each(|object| self.desk.keep(object));
+        wake
     }
+}
+
+/// `outcomes` stand in the order of their objects.
+pub(super) fn outcome_of<'o>(outcomes: &'o [Outcome], object: &ObjectId) -> Option<&'o Outcome> {
+    let at = outcomes.binary_search_by(|outcome| outcome.origin.object.cmp(object)).ok()?;
+    Some(&outcomes[at])
 }
 
 /// Thousands of objects wait for the same few sequences.

@@ -1,5 +1,9 @@
 //! Makes kubelets look: a pod whose annotation changes has its mounts refreshed at once, others wait for up
-//! to a minute (design decision 3). Whoever still lags is touched again, ever more rarely.
+//! to a minute (design decision 3).
+//!
+//! A publication is handed to each pod directly, and most have acknowledged it before a kubelet could look. So only
+//! who lags behind is touched soon, and again, ever more rarely. The others are touched when the changes have come
+//! to rest: their mounts follow what they run, with one request for a pod and not one for each change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,12 +29,20 @@ const AT_ONCE: usize = 32;
 /// (measured: changes 1 s apart take 390 ms, 2 s apart 190 ms, 5 s apart 110 ms; none needed a second touch).
 const FIRST: Duration = Duration::from_millis(1100);
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long a pod may take to acknowledge what was handed to it.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Without a publication for this long the changes have come to rest.
+const QUIET: Duration = Duration::from_secs(2);
+/// Mounts follow even if the changes never rest.
+const OLDEST: Duration = Duration::from_secs(15);
 
 pub struct Touches {
     client: Client,
     namespace: String,
     metrics: Arc<Metrics>,
     pods: HashMap<String, Touched>,
+    /// When the newest publication was, and the first one that some mount has not followed.
+    published: Option<(Instant, Instant)>,
 }
 
 struct Touched {
@@ -41,23 +53,32 @@ struct Touched {
 
 impl Touched {
     fn due(&self) -> Instant {
-        self.last + (FIRST * 2u32.saturating_pow(self.times.saturating_sub(1))).min(LONGEST)
+        match self.times {
+            0 => self.last + PATIENCE,
+            times => self.last + (FIRST * 2u32.saturating_pow(times - 1)).min(LONGEST),
+        }
     }
 }
 
 impl Touches {
     pub fn new(client: Client, namespace: String, metrics: Arc<Metrics>) -> Self {
-        Self { client, namespace, metrics, pods: HashMap::new() }
+        Self { client, namespace, metrics, pods: HashMap::new(), published: None }
     }
 
-    /// After a publication.
-    pub async fn all(&mut self, pods: &[Pod], manifest: &Manifest) {
-        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
-        let pods: Vec<&Pod> = pods.iter().filter(|pod| !pod.terminating && pod.address.is_some()).collect();
-        self.touch(&pods, manifest).await;
+    /// Just now something was published and handed to the pods.
+    pub fn published(&mut self) {
+        let now = Instant::now();
+        let first = self.published.map_or(now, |(_, first)| first);
+        self.published = Some((now, first));
     }
 
-    /// Those that have not acknowledged in time. Returns when the next one is due.
+    /// When the mounts of pods that run the newest publication are to follow.
+    fn rest(&self) -> Option<Instant> {
+        self.published.map(|(newest, first)| (newest + QUIET).min(first + OLDEST))
+    }
+
+    /// Touches those that have not acknowledged in time, and at rest all that are behind. Returns when the next one
+    /// is due.
     pub async fn again(
         &mut self,
         pods: &[Pod],
@@ -74,19 +95,28 @@ impl Touches {
                 // It has it, and does not want it.
                 && refused.is_none_or(|nack| nack.sequence < manifest.sequence)
         };
+        self.pods.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         let lagging: Vec<&Pod> = pods.iter().filter(lags).collect();
         for pod in &lagging {
-            // A pod that has just started reads a fresh mount: give it the same time.
-            let touched = Touched { sequence: manifest.sequence.0, times: 1, last: now };
-            let entry = self.pods.entry(pod.uid.clone()).or_insert(touched);
+            let untouched = || Touched { sequence: manifest.sequence.0, times: 0, last: now };
+            let entry = self.pods.entry(pod.uid.clone()).or_insert_with(untouched);
             if entry.sequence != manifest.sequence.0 {
-                *entry = Touched { sequence: manifest.sequence.0, times: 1, last: now };
+                *entry = untouched();
             }
         }
         let due = |pod: &&&Pod| self.pods.get(&pod.uid).is_some_and(|touched| touched.due() <= now);
-        let overdue: Vec<&Pod> = lagging.iter().filter(due).copied().collect();
-        self.touch(&overdue, manifest).await;
-        lagging.iter().filter_map(|pod| Some(self.pods.get(&pod.uid)?.due())).min()
+        let mut wanting: Vec<&Pod> = lagging.iter().filter(due).copied().collect();
+        if self.rest().is_some_and(|rest| rest <= now) {
+            self.published = None;
+            let behind = |pod: &&Pod| {
+                let touched = pod.touched.is_some_and(|touched| touched >= manifest.sequence);
+                !pod.terminating && pod.address.is_some() && !touched && !lags(pod)
+            };
+            wanting.extend(pods.iter().filter(behind));
+        }
+        self.touch(&wanting, manifest).await;
+        let next = lagging.iter().filter_map(|pod| Some(self.pods.get(&pod.uid)?.due()));
+        next.chain(self.rest()).min()
     }
 
     async fn touch(&mut self, pods: &[&Pod], manifest: &Manifest) {

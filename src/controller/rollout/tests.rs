@@ -45,6 +45,7 @@ fn ack(pod: &Pod, running: Option<u64>, refused: Option<u64>) -> (String, Ack) {
         refused: refused.map(nack),
         tested: 0,
         queued: 0,
+        leaving: None,
     };
     (pod.uid.clone(), ack)
 }

@@ -224,6 +224,7 @@ fn gateway(clients: bool, live: impl FnOnce(&mut Progress) -> Option<Arrival>) -
         replicas: 2,
         selector: "postern.dev/gateway=default".to_owned(),
         trouble: None,
+        scaling: None,
     };
     let situation = Situation { failure: None, progress: &|_| progress.clone(), now: at(500) };
     of_gateway(&outcome, &live, &Status::default(), &situation)

@@ -138,7 +138,8 @@ impl World {
             Err(_) => before.clone(),
         };
         let again = match (&found, last) {
-            (Some(_), _) => REREAD,
+            // Not all at the same moment for ever because all were named at the same moment.
+            (Some(_), _) => REREAD.mul_f64(rand::random_range(0.8..1.1)),
             (None, Some(held)) if held.found.is_none() => (held.again * 2).min(REREAD),
             (None, _) => FIRST_RETRY,
         };

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
+use kube::{Resource, ResourceExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -18,27 +19,38 @@ use crate::controller::status::Status;
 use crate::translate::resources::target;
 use crate::translate::{Malformed, ObjectKey};
 
+/// Where `kubectl apply` keeps what it applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// An object that is there.
 pub fn apply(state: &mut State, outline: &Bell, kind: ObjectKind, object: DynamicObject, now: Timestamp) {
     let id = id(kind, &object);
-    let last = state.objects.get(&id);
-    let entry = read(&id, object, last, now);
-    let Some(last) = state.objects.insert(id.clone(), entry) else {
-        changed(state, outline, &id, None);
+    let last = state.objects.get(&id).cloned();
+    let entry = read(&id, object, last.as_deref(), now);
+    let Some(last) = last else {
+        let gateway = entry.gateway.clone();
+        state.objects.insert(id.clone(), entry.into());
+        changed(state, outline, &id, &gateway, None);
         return;
     };
-    let entry = &state.objects[&id];
     if super::older(&entry.resource_version, &last.resource_version) && entry.uid == last.uid {
         // Our own write is back already; this is the watch telling what was before.
-        state.objects.insert(id, last);
         return;
     }
     if (entry.uid == last.uid, entry.generation, entry.deleting) != (true, last.generation, last.deleting) {
-        let before = last.gateway.clone();
-        changed(state, outline, &id, Some(before));
-    } else if entry.status != last.status {
-        // Nearly always our own; else somebody else's, which is to be put right.
-        state.ring_cluster(&entry.gateway);
+        let gateway = entry.gateway.clone();
+        state.objects.insert(id.clone(), entry.into());
+        changed(state, outline, &id, &gateway, Some(&last.gateway));
+        return;
+    }
+    if entry.status == last.status || state.expected.get(&id) == Some(&entry.status) {
+        // Known, or just written by us.
+        state.objects.settle(&id, entry);
+    } else {
+        // Somebody else's, which is to be put right.
+        let gateway = entry.gateway.clone();
+        state.objects.insert(id, entry.into());
+        state.ring_cluster(&gateway);
     }
 }
 
@@ -55,7 +67,8 @@ pub fn delete(state: &mut State, outline: &Bell, kind: ObjectKind, object: &Dyna
 pub fn keep(state: &mut State, outline: &Bell, kind: ObjectKind, listed: &Listed) {
     let gone: Vec<ObjectId> = state
         .objects
-        .keys()
+        .all()
+        .map(|(id, _)| id)
         .filter(|id| id.kind == kind && listed.lacks(&ObjectKey::new(&id.namespace, &id.name)))
         .cloned()
         .collect();
@@ -67,16 +80,21 @@ pub fn keep(state: &mut State, outline: &Bell, kind: ObjectKind, listed: &Listed
     }
 }
 
-fn changed(state: &State, outline: &Bell, id: &ObjectId, before: Option<ObjectKey>) {
-    let gateway = &state.objects[id].gateway;
+/// Tells who must look again: the driver of its gateway and of the one it left, and who looks after gateways if
+/// it is one, has none, or might have been the last that its former one was there for.
+fn changed(state: &State, outline: &Bell, id: &ObjectId, gateway: &ObjectKey, before: Option<&ObjectKey>) {
     state.ring_spec(gateway);
-    if let Some(before) = before.filter(|before| before != gateway) {
-        state.ring_spec(&before);
+    let left = before.filter(|before| *before != gateway);
+    if let Some(left) = left {
+        state.ring_spec(left);
     }
-    outline.spec();
+    let is_gateway = id.kind == ObjectKind::OutboundGateway;
+    if is_gateway || left.is_some() || !state.objects.has_gateway(gateway) {
+        outline.spec();
+    }
 }
 
-fn id(kind: ObjectKind, object: &DynamicObject) -> ObjectId {
+pub(super) fn id(kind: ObjectKind, object: &DynamicObject) -> ObjectId {
     ObjectId { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 
@@ -84,6 +102,10 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
     let DynamicObject { types: _, mut metadata, data } = object;
     let managers = metadata.managed_fields.take().unwrap_or_default();
     let managers = managers.into_iter().filter_map(|entry| entry.manager).collect();
+    // A second copy of the whole spec.
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
     let uid = metadata.uid.clone().unwrap_or_default();
     let generation = metadata.generation.unwrap_or(0);
     let seen = match last {
@@ -95,6 +117,29 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
     let spec = data.get("spec").cloned();
     let resource_version = metadata.resource_version.clone().unwrap_or_default();
     let deleting = metadata.deletion_timestamp.is_some();
+    // Nearly always this is a status of ours coming back: what was read before is the same then, and whoever
+    // remembers what it made of it sees that.
+    let known = last.filter(|last| {
+        last.uid == uid
+            && last.generation == generation
+            && last.written.meta().is_some_and(|known| {
+                (&known.labels, &known.annotations) == (&metadata.labels, &metadata.annotations)
+            })
+    });
+    if let Some(Entry { written, gateway, .. }) = known {
+        let (written, gateway) = (written.clone(), gateway.clone());
+        return Entry {
+            written,
+            uid,
+            generation,
+            resource_version,
+            seen,
+            status,
+            gateway,
+            managers,
+            deleting,
+        };
+    }
     let value = json!({
         "metadata": metadata,
         "spec": spec.clone().unwrap_or_else(|| Value::Object(Default::default())),
@@ -140,6 +185,21 @@ fn read(id: &ObjectId, object: DynamicObject, last: Option<&Entry>, now: Timesta
 fn parse<K: DeserializeOwned>(value: Value) -> Result<K, String> {
     // The path says which field its author got wrong.
     serde_path_to_error::deserialize(value).map_err(|error| error.to_string())
+}
+
+impl Written {
+    fn meta(&self) -> Option<&ObjectMeta> {
+        Some(match self {
+            Written::Gateway(gateway) => gateway.meta(),
+            Written::Route(route) => route.meta(),
+            Written::RoutingRule(rule) => rule.meta(),
+            Written::ComplianceRule(rule) => rule.meta(),
+            Written::AddressList(list) => list.meta(),
+            Written::Directory(directory) => directory.meta(),
+            Written::Quarantine(quarantine) => quarantine.meta(),
+            Written::Malformed(_) => return None,
+        })
+    }
 }
 
 impl Entry {

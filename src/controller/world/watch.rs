@@ -25,7 +25,7 @@ use super::{Child, ChildKind, State, Version, World, now, objects};
 use crate::api::{
     AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
 };
-use crate::bundle::document::ObjectKind;
+use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::bundle::{MaterialKind, Sequence};
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION};
 use crate::controller::metrics::Metrics;
@@ -137,9 +137,19 @@ impl Run {
         let world = self.world.clone();
         self.follow(
             stream,
-            |state, object| objects::apply(state, &world.outline, kind, object, now()),
-            |state, object| objects::delete(state, &world.outline, kind, &object),
-            |state, listed| objects::keep(state, &world.outline, kind, listed),
+            |state, object| {
+                world.observer.shows(kind, &object);
+                objects::apply(state, &world.outline, kind, object, now());
+            },
+            |state, object| {
+                world.observer.gone(&objects::id(kind, &object));
+                objects::delete(state, &world.outline, kind, &object);
+            },
+            |state, listed| {
+                let lacks = |id: &ObjectId| listed.lacks(&ObjectKey::new(&id.namespace, &id.name));
+                world.observer.listed(kind, lacks);
+                objects::keep(state, &world.outline, kind, listed);
+            },
         )
         .await;
     }
@@ -150,20 +160,32 @@ impl Run {
         self.follow(
             stream,
             |state, pod: Pod| {
-                let (key, gateway, facts) = pod_facts(&pod);
-                if state.pods.get(&key).is_none_or(|(_, last)| *last != facts) {
-                    state.pods.insert(key, (gateway.clone(), facts));
+                let (gateway, facts) = pod_facts(&pod);
+                let pods = state.pods.entry(gateway.clone()).or_default();
+                let known = pods.get(&facts.name);
+                if known != Some(&facts) {
+                    pods.insert(facts.name.clone(), facts);
                     state.ring_cluster(&gateway);
                 }
             },
             |state, pod| {
-                if let Some((gateway, _)) = state.pods.remove(&key(&pod)) {
+                let (gateway, facts) = pod_facts(&pod);
+                let pods = state.pods.get_mut(&gateway);
+                if pods.and_then(|pods| pods.remove(&facts.name)).is_some() {
                     state.ring_cluster(&gateway);
                 }
             },
             |state, listed| {
-                let gone: Vec<_> = state.pods.extract_if(|key, _| listed.lacks(key)).collect();
-                gone.iter().for_each(|(_, (gateway, _))| state.ring_cluster(gateway));
+                let mut fewer = Vec::new();
+                for (gateway, pods) in &mut state.pods {
+                    let before = pods.len();
+                    pods.retain(|name, _| !listed.lacks(&ObjectKey::new(&gateway.namespace, name)));
+                    if pods.len() < before {
+                        fewer.push(gateway.clone());
+                    }
+                }
+                state.pods.retain(|_, pods| !pods.is_empty());
+                fewer.iter().for_each(|gateway| state.ring_cluster(gateway));
             },
         )
         .await;
@@ -334,7 +356,7 @@ pub fn child(meta: &ObjectMeta) -> Child {
     Child { version, print, owner }
 }
 
-fn pod_facts(pod: &Pod) -> (ObjectKey, ObjectKey, rollout::Pod) {
+fn pod_facts(pod: &Pod) -> (ObjectKey, rollout::Pod) {
     let key = key(pod);
     let gateway = gateway_of(&pod.metadata).unwrap_or_else(|| key.clone());
     let status = pod.status.as_ref();
@@ -349,7 +371,7 @@ fn pod_facts(pod: &Pod) -> (ObjectKey, ObjectKey, rollout::Pod) {
         scheduled: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
         touched: pod.annotations().get(REVISION_ANNOTATION).and_then(|text| told(text)),
     };
-    (key, gateway, facts)
+    (gateway, facts)
 }
 
 /// The annotation reads `<revision>.<sequence>.<how often>`.

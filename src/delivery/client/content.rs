@@ -23,12 +23,19 @@ impl<'a> Encoder<'a> {
         Self { pieces: [head, rest], state: State::LineStart, finished: false }
     }
 
-    /// Puts the next block into `wire` (behind what is in it); the last one ends with the final dot.
-    /// False when there is nothing more. A small message is one block, so one write takes it all.
-    pub fn next_block(&mut self, wire: &mut Vec<u8>) -> bool {
+    /// The next octets for the wire, which end with the final dot when they are the last: a part of the content
+    /// as it lies there, or what was made of it in `wire`. A small message is one block, so one write takes it all.
+    pub fn next_block<'w>(&mut self, wire: &'w mut Vec<u8>) -> Option<&'w [u8]>
+    where
+        'a: 'w,
+    {
         if self.finished {
-            return false;
+            return None;
         }
+        if let Some(lines) = self.smooth_lines() {
+            return Some(lines);
+        }
+        wire.clear();
         let mut left = BLOCK;
         for piece in &mut self.pieces {
             let (block, later) = piece.split_at(piece.len().min(left));
@@ -37,7 +44,7 @@ impl<'a> Encoder<'a> {
             self.state = encode(block, self.state, wire);
         }
         if self.pieces.iter().any(|piece| !piece.is_empty()) {
-            return true;
+            return Some(wire);
         }
         self.finished = true;
         match self.state {
@@ -45,13 +52,51 @@ impl<'a> Encoder<'a> {
             State::Middle => wire.extend_from_slice(b"\r\n.\r\n"),
             State::AfterCr => wire.extend_from_slice(b"\n.\r\n"),
         }
-        true
+        Some(wire)
     }
+
+    /// Lines of a large message that need no change: they are not copied.
+    fn smooth_lines(&mut self) -> Option<&'a [u8]> {
+        let piece = self.pieces.iter_mut().find(|piece| !piece.is_empty())?;
+        if self.state != State::LineStart || piece.len() <= BLOCK {
+            return None;
+        }
+        let (lines, later) = piece.split_at(whole_lines(&piece[..BLOCK]));
+        if lines.is_empty() || !is_smooth(lines) {
+            return None;
+        }
+        *piece = later;
+        Some(lines)
+    }
+}
+
+/// Octets up to the last line feed.
+fn whole_lines(block: &[u8]) -> usize {
+    memchr::memrchr(b'\n', block).map_or(0, |at| at + 1)
+}
+
+/// Whether whole lines, the first at its beginning, leave as they are: each ends in CRLF and nothing else looks like
+/// an end, none begins with a dot. In this form the compiler looks at many octets at once.
+fn is_smooth(lines: &[u8]) -> bool {
+    let [first, others @ ..] = lines else { return true };
+    let mut rough = u8::from(matches!(first, b'.' | b'\n'));
+    for (octet, next) in lines.iter().zip(others) {
+        rough |= u8::from((*octet == b'\r') != (*next == b'\n'));
+        rough |= u8::from((*octet == b'\n') & (*next == b'.'));
+    }
+    rough == 0
 }
 
 /// Every line end, however written, becomes CRLF; a dot that begins a line is doubled.
 fn encode(block: &[u8], mut state: State, wire: &mut Vec<u8>) -> State {
     let mut rest = block;
+    if state == State::LineStart {
+        let (lines, later) = block.split_at(whole_lines(block));
+        if is_smooth(lines) {
+            wire.extend_from_slice(lines);
+            rest = later;
+        }
+    }
     while let Some(&first) = rest.first() {
         match (state, first) {
             (State::AfterCr, b'\n') => {
@@ -97,10 +142,9 @@ mod tests {
     use super::*;
 
     fn wire(head: &[u8], rest: &[u8]) -> Vec<u8> {
-        let (mut encoder, mut block, mut all) = (Encoder::new(head, rest), Vec::new(), Vec::new());
-        while encoder.next_block(&mut block) {
-            all.extend_from_slice(&block);
-            block.clear();
+        let (mut encoder, mut wire, mut all) = (Encoder::new(head, rest), Vec::new(), Vec::new());
+        while let Some(block) = encoder.next_block(&mut wire) {
+            all.extend_from_slice(block);
         }
         all
     }
@@ -125,7 +169,41 @@ mod tests {
         }
     }
 
+    /// Large messages by both ways: lines as they lie there, and lines that are made anew.
+    #[test]
+    fn a_large_message_leaves_as_the_same_octets_whatever_way_its_blocks_take() {
+        let clean = b"0123456789 abcdefghijklmnopqrstuvwxyz\r\n".repeat(6000);
+        assert_eq!(wire(b"A: b\r\n\r\n", &clean), [b"A: b\r\n\r\n", &clean[..], b".\r\n"].concat());
+        for (at, what, becomes) in [
+            (39 * 2500, &b".x\r\n"[..], &b"..x\r\n"[..]),
+            (39 * 2500, b"\n.\r\n", b"\r\n..\r\n"),
+            (39 * 2500, b"a\rb\r\n", b"a\r\nb\r\n"),
+            (39 * 4000, b"\r\r\n", b"\r\n\r\n"),
+            (BLOCK, b"", b""),
+        ] {
+            let (before, after) = clean.split_at(at / 39 * 39);
+            let sent = wire(b"", &[before, what, after].concat());
+            assert!(sent == [before, becomes, after, b".\r\n"].concat(), "{what:?} at {at}");
+        }
+        let endless = vec![b'x'; 3 * BLOCK];
+        assert_eq!(wire(b"", &endless), [&endless[..], b"\r\n.\r\n"].concat());
+    }
+
     proptest! {
+        #[test]
+        fn smooth_lines_are_those_that_encoding_leaves_alone(
+            text in prop::collection::vec(prop_oneof![3 => Just(b'\r'), 3 => Just(b'\n'), 1 => Just(b'.'), 4 => Just(b'a')], 0..12),
+        ) {
+            let lines = [&text[..], b"\n"].concat();
+            let mut made = Vec::new();
+            let mut state = State::LineStart;
+            // Octet by octet, the short way is never taken.
+            for octet in lines.chunks(1) {
+                state = encode(octet, state, &mut made);
+            }
+            prop_assert_eq!(is_smooth(&lines), made == lines && state == State::LineStart);
+        }
+
         #[test]
         fn what_a_strict_reader_gets_back_is_the_content_with_crlf_line_ends(
             text in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), any::<u8>()], 0..200),

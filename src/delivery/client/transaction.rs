@@ -289,12 +289,11 @@ impl Session {
     /// The content and the reply after the final dot.
     async fn content(&mut self, letter: &Letter<'_>) -> Result<Reply, Trouble> {
         let mut encoder = Encoder::new(letter.head, letter.rest);
-        let mut block = Vec::new();
-        while encoder.next_block(&mut block) {
-            if let Err(trouble) = self.wire.send(&block, Stage::Content, self.timeouts.block).await {
+        let mut wire = Vec::new();
+        while let Some(block) = encoder.next_block(&mut wire) {
+            if let Err(trouble) = self.wire.send(block, Stage::Content, self.timeouts.block).await {
                 return Err(self.parting(Stage::Content, trouble).await);
             }
-            block.clear();
         }
         let reply = self.wire.reply(Stage::End, self.timeouts.end).await?;
         if (200..300).contains(&reply.code) { Ok(reply) } else { Err(Trouble::Refused(Stage::End, reply)) }

@@ -401,7 +401,8 @@ fn without_reports(fates: &[(usize, Fate)], before: &[Waiting], targets: &[usize
         .iter()
         .map(|(target, fate)| {
             let fate = match (fate, was(*target)) {
-                (Fate::Delivered | Fate::Held(_) | Fate::Released, _) | (_, None) => fate.clone(),
+                (Fate::Delivered | Fate::Held(_) | Fate::Released | Fate::HandedOver | Fate::Noted, _)
+                | (_, None) => fate.clone(),
                 (Fate::Failed, Some(before)) => Fate::Waiting(Waiting { next_attempt: again, ..before }),
                 (Fate::Waiting(now), Some(before)) => {
                     Fate::Waiting(Waiting { warned: before.warned, ..now.clone() })
@@ -485,7 +486,7 @@ pub(super) fn waiting(queued: &Queued, target: usize, now: Timestamp) -> Waiting
     match queued.state(target) {
         Fate::Waiting(waiting) => waiting,
         // The spool hands out waiting recipients only; anything else counts as new.
-        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => {
+        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released | Fate::HandedOver | Fate::Noted => {
             Waiting { attempts: 0, next_attempt: now, last_error: None, warned: false }
         }
     }

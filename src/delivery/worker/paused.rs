@@ -15,7 +15,8 @@ use crate::delivery::routes::{RouteTable, domain_of};
 use crate::delivery::settle::{self, Attempted};
 use crate::spool::{Content, Fate};
 
-/// When paused mail is looked at again if nobody ends the pause, a quarter more or less by chance.
+/// When paused mail is looked at again if nobody ends the pause, a quarter more or less by chance; sooner if it is
+/// late sooner, so that its sender hears in time.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The same when the pauses changed a moment ago.
@@ -60,7 +61,8 @@ pub async fn set_aside(shared: &Shared, table: &RouteTable, content: &Content, m
         let (news, same): (Vec<_>, Vec<_>) = settled.fates.into_iter().zip(&before).partition(
             |((_, fate), before)| matches!(fate, Fate::Waiting(now) if now.warned != before.warned),
         );
-        let times: Vec<_> = same.iter().map(|((target, _), _)| (*target, again)).collect();
+        let at = |fate: &Fate| if let Fate::Waiting(now) = fate { now.next_attempt } else { again };
+        let times: Vec<_> = same.iter().map(|((target, fate), _)| (*target, at(fate))).collect();
         shared.spool.release(job.queued.id(), &times);
         // Opened while we looked: whoever wakes its mail may have been here already.
         let current = shared.pauses.current();

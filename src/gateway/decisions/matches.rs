@@ -157,6 +157,6 @@ impl Matches {
                 last_matched: last,
             }
         };
-        bundle.rules.iter().map(of_rule).collect()
+        bundle.rules.iter().map(|rule| of_rule(rule)).collect()
     }
 }

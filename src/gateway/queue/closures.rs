@@ -25,10 +25,16 @@ pub struct PauseRow {
     pub closed: Closed,
     #[serde(flatten)]
     pub pause: Pause,
+    /// The pod that pauses it, where several were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 pub fn rows(closures: &Closures) -> Vec<PauseRow> {
-    closures.iter().map(|(closed, pause)| PauseRow { closed: closed.clone(), pause: pause.clone() }).collect()
+    closures
+        .iter()
+        .map(|(closed, pause)| PauseRow { closed: closed.clone(), pause: pause.clone(), pod: None })
+        .collect()
 }
 
 pub fn read(path: &Path) -> Result<Closures, ClosuresError> {
@@ -37,7 +43,7 @@ pub fn read(path: &Path) -> Result<Closures, ClosuresError> {
         Ok(text) => {
             let rows: Vec<PauseRow> =
                 serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-            Ok(rows.into_iter().map(|PauseRow { closed, pause }| (closed, pause)).collect())
+            Ok(rows.into_iter().map(|PauseRow { closed, pause, pod: _ }| (closed, pause)).collect())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Closures::new()),
         Err(error) => Err(failed(error.to_string())),

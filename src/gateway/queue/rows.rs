@@ -19,6 +19,9 @@ const NAMED: usize = 3;
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     pub id: String,
+    /// The pod that has it, where several were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     pub received_at: Timestamp,
     pub size: u64,
     /// `None`: the null sender.
@@ -35,12 +38,22 @@ pub struct Row {
     pub last_error: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Page {
     pub messages: Vec<Row>,
     /// Where the next page begins; absent on the last.
     pub next: Option<String>,
     pub paused: Vec<PauseRow>,
+    /// Pods that gave no answer, where several were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+/// A pod that could not be asked: what it has is not in the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub pod: String,
+    pub error: String,
 }
 
 /// All about one message but for its content.
@@ -48,6 +61,9 @@ pub struct Page {
 #[serde(rename_all = "camelCase")]
 pub struct Detail {
     pub id: String,
+    /// The pod that has it, where several were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     pub received_at: Timestamp,
     pub size: u64,
     pub from: Option<String>,
@@ -96,6 +112,9 @@ pub struct Acted {
     pub paused: usize,
     /// Where to go on; absent at the end.
     pub next: Option<String>,
+    /// Pods that gave no answer, where several were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
 }
 
 impl State {
@@ -127,6 +146,7 @@ pub fn row(situation: Option<&Situation>, standing: &Standing) -> Row {
     states.sort();
     Row {
         id: standing.id.to_string(),
+        pod: None,
         received_at: entry.received_at,
         size: standing.size,
         from: entry.sender.mailbox.as_ref().map(ToString::to_string),
@@ -156,6 +176,7 @@ pub fn detail(situation: Option<&Situation>, standing: &Standing) -> Detail {
     ];
     Detail {
         id: standing.id.to_string(),
+        pod: None,
         received_at: entry.received_at,
         size: standing.size,
         from: sender.mailbox.as_ref().map(ToString::to_string),
@@ -171,14 +192,17 @@ fn recipient(situation: Option<&Situation>, standing: &Standing, target: usize) 
     let this = &standing.entry.targets[target];
     let waiting = match &standing.fates[target] {
         Fate::Waiting(waiting) => Some(waiting),
-        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released => None,
+        Fate::Held(_) | Fate::Delivered | Fate::Failed | Fate::Released | Fate::HandedOver | Fate::Noted => {
+            None
+        }
     };
     let state = match (&standing.fates[target], state(situation, standing, target)) {
         (_, Some(state)) => state.word(),
         (Fate::Delivered, _) => "delivered",
         (Fate::Failed, _) => "failed",
         (Fate::Held(_), _) => "held",
-        (Fate::Released | Fate::Waiting(_), _) => "released",
+        (Fate::HandedOver, _) => "handedOver",
+        (Fate::Released | Fate::Waiting(_) | Fate::Noted, _) => "released",
     };
     let gives_up_at = situation
         .filter(|_| waiting.is_some())

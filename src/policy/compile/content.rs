@@ -1,6 +1,8 @@
-//! The content conditions of all rules, compiled together: what rules share is searched for once.
+//! The content conditions of all rules, compiled together: what rules share is searched for once. What an earlier
+//! policy compiled of a rule is taken over with its numbers; only new rules add something.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::bundle::document::{
     Combine, Content, Detection, Detector, Expression, ExpressionKind, Location, Rule, TextExpression,
@@ -17,7 +19,7 @@ pub(in crate::policy) struct Shared {
     pub matcher: Matcher,
     pub literals: Literals,
     /// Every regular expression once, and which of them a text can have at all.
-    pub patterns: Vec<Pattern>,
+    pub patterns: Vec<Arc<Pattern>>,
     pub sieve: Sieve,
     /// Every detector that some rule uses.
     pub detectors: Vec<Detector>,
@@ -25,25 +27,25 @@ pub(in crate::policy) struct Shared {
     pub reads_html_source: bool,
     /// By list: whether it is searched for in the source of HTML parts too.
     pub source_lists: Vec<bool>,
-    /// By list: the rule in `bundle.rules` whose words it holds.
-    list_rules: Vec<usize>,
+    /// By list: the rule in `bundle.rules` whose words it holds; `None`: that rule is gone.
+    list_rules: Vec<Option<usize>>,
 }
 
 impl Shared {
     /// An entry of a list as written.
-    pub fn word<'a>(&self, rules: &'a [Rule], list: ListId, entry: usize) -> &'a str {
-        let content = rules[self.list_rules[list]].content.as_ref();
+    pub fn word<'a>(&self, rules: &'a [Arc<Rule>], list: ListId, entry: usize) -> &'a str {
+        let content = self.list_rules[list].and_then(|rule| rules[rule].content.as_ref());
         content.and_then(|content| content.words.get(entry)).map_or("", String::as_str)
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::policy) enum ContentCode {
     /// Every message has it.
     Always,
     /// A content condition that could not be read: any message could have it (broken rules only).
     Unreadable,
-    Conditions(Conditions),
+    Conditions(Arc<Conditions>),
 }
 
 #[derive(Debug)]
@@ -92,25 +94,63 @@ pub(in crate::policy) enum Test {
 
 /// Collects the conditions of rules.
 #[derive(Default)]
-pub(super) struct Builder {
+pub(super) struct Builder<'b> {
     lists: matcher::Builder,
     literals: literals::Builder,
-    patterns: Vec<Pattern>,
+    sieve: Sieve,
+    patterns: Vec<Arc<Pattern>>,
     written: HashMap<String, PatternId>,
+    /// Expressions that were compiled before.
+    spare: HashMap<&'b str, &'b Arc<Pattern>>,
     detectors: BTreeSet<Detector>,
     source_lists: Vec<bool>,
-    list_rules: Vec<usize>,
+    list_rules: Vec<Option<usize>>,
     reads_html_source: bool,
 }
 
-impl Builder {
+impl<'b> Builder<'b> {
+    /// Begins anew, but compiles no expression again that `before` has.
+    pub fn new(before: Option<&'b Shared>) -> Self {
+        let patterns = before.iter().flat_map(|before| &before.patterns);
+        Self { spare: patterns.map(|pattern| (pattern.as_str(), pattern)).collect(), ..Self::default() }
+    }
+
+    /// Goes on where `before` ended: what it compiled keeps its numbers.
+    pub fn after(before: &'b Shared) -> Self {
+        let written = before.patterns.iter().enumerate();
+        Self {
+            lists: matcher::Builder::after(&before.matcher),
+            literals: literals::Builder::after(&before.literals),
+            sieve: before.sieve.clone(),
+            patterns: before.patterns.clone(),
+            written: written.map(|(id, pattern)| (pattern.as_str().to_owned(), id)).collect(),
+            source_lists: before.source_lists.clone(),
+            list_rules: vec![None; before.list_rules.len()],
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what was compiled of the rule that now stands at `index`.
+    pub fn keep(&mut self, index: usize, content: &Content, code: &ContentCode) {
+        let ContentCode::Conditions(conditions) = code else { return };
+        if let Some(list) = conditions.words {
+            self.list_rules[list] = Some(index);
+        }
+        let detectors = content.expressions.iter().filter_map(|expression| match expression {
+            Expression::Detector(detection) => Some(detection.detector),
+            Expression::Text(_) | Expression::Metadata(_) => None,
+        });
+        self.detectors.extend(detectors);
+        self.reads_html_source |= content.search_html_source;
+    }
+
     /// The conditions of the rule at `index`. `lenient`: the rule is broken, so a mistake is no surprise.
     pub fn add(&mut self, index: usize, content: &Content, lenient: bool) -> Result<ContentCode, String> {
         let mut words = None;
         if !content.words.is_empty() {
             let added = self.lists.add(&content.words, &content.word_options, lenient);
             words = Some(added.map_err(|e| format!("match.words: {e}"))?);
-            self.list_rules.push(index);
+            self.list_rules.push(Some(index));
             self.source_lists.push(content.search_html_source);
         }
         let mut expressions = Vec::new();
@@ -122,21 +162,24 @@ impl Builder {
             }
         }
         self.reads_html_source |= content.search_html_source;
-        Ok(ContentCode::Conditions(Conditions {
+        Ok(ContentCode::Conditions(Arc::new(Conditions {
             words,
             expressions,
             combine: content.combine,
             html_source: content.search_html_source,
-        }))
+        })))
     }
 
     pub fn build(self) -> Result<Shared, WordError> {
-        let mut written: Vec<(String, PatternId)> = self.written.into_iter().collect();
-        written.sort_by_key(|(_, id)| *id);
+        let written: Vec<&str> = self.patterns.iter().map(|pattern| pattern.as_str()).collect();
+        let sieve = match self.sieve.is_empty() {
+            true => Sieve::new(written),
+            false => self.sieve.and(&written),
+        };
         Ok(Shared {
-            matcher: self.lists.build()?,
+            matcher: self.lists.build(|list| self.list_rules[list].is_some())?,
             literals: self.literals.build()?,
-            sieve: Sieve::new(written.iter().map(|(pattern, _)| pattern.as_str())),
+            sieve,
             patterns: self.patterns,
             detectors: self.detectors.into_iter().collect(),
             reads_html_source: self.reads_html_source,
@@ -188,7 +231,10 @@ impl Builder {
         if let Some(known) = self.written.get(written) {
             return Ok(*known);
         }
-        let pattern = pattern::compile(written).map_err(|e| format!("value: {e}"))?;
+        let pattern = match self.spare.get(written) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(pattern::compile(written).map_err(|e| format!("value: {e}"))?),
+        };
         self.patterns.push(pattern);
         self.written.insert(written.to_owned(), self.patterns.len() - 1);
         Ok(self.patterns.len() - 1)

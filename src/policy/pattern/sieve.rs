@@ -5,7 +5,9 @@
 //! the expression refuses too. "Possible" is a hint and never an answer: whoever asks runs the
 //! expression. An automaton that gives up on a text calls all its expressions possible.
 
+use std::collections::BTreeMap;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex_automata::hybrid::dfa::{Cache, DFA};
@@ -41,26 +43,63 @@ impl Possible {
     }
 }
 
-/// Expressions by number, in the order they were given.
-#[derive(Debug, Default)]
+/// Expressions by number, in the order they were given. A sieve grows: see [`Sieve::and`].
+#[derive(Debug, Clone, Default)]
 pub struct Sieve {
     len: usize,
+    main: Arc<Part>,
+    /// The expressions that came later.
+    late: Arc<Part>,
+}
+
+/// Expressions that were compiled together. Numbers are those of the whole sieve.
+#[derive(Debug, Default)]
+struct Part {
     atoms: Option<AhoCorasick>,
     /// By atom: the expressions it belongs to.
     owners: Vec<Vec<usize>>,
     groups: Vec<Group>,
     /// Possible in every text.
     always: Vec<usize>,
+    count: usize,
 }
 
 impl Sieve {
     /// Patterns that have been compiled before, so they are well formed.
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut sieve = Self::default();
-        let mut by_atom: std::collections::BTreeMap<String, Vec<usize>> = Default::default();
+        let patterns: Vec<(usize, &str)> = patterns.into_iter().enumerate().collect();
+        let (len, main) = (patterns.len(), Part::new(patterns).into());
+        Self { len, main, late: Arc::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The same sieve with further expressions. `all`: those it has, then the new ones. What came later is compiled
+    /// together again, so whoever lets it grow begins anew before that is much.
+    pub fn and(&self, all: &[&str]) -> Self {
+        if all.len() == self.len {
+            return self.clone();
+        }
+        let late = all.iter().copied().enumerate().skip(self.main.count).collect();
+        Self { len: all.len(), main: self.main.clone(), late: Part::new(late).into() }
+    }
+
+    pub fn possible(&self, text: &str) -> Possible {
+        let mut possible = Possible::none(self.len);
+        self.main.possible(text, &mut possible);
+        self.late.possible(text, &mut possible);
+        possible
+    }
+}
+
+impl Part {
+    fn new(patterns: Vec<(usize, &str)>) -> Self {
+        let mut sieve = Self { count: patterns.len(), ..Self::default() };
+        let mut by_atom: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut shapes = Vec::new();
-        for (number, pattern) in patterns.into_iter().enumerate() {
-            sieve.len = number + 1;
+        for (number, pattern) in patterns {
             let Ok(hir) = regex_syntax::parse(pattern) else {
                 sieve.always.push(number);
                 continue;
@@ -105,8 +144,7 @@ impl Sieve {
         }
     }
 
-    pub fn possible(&self, text: &str) -> Possible {
-        let mut possible = Possible::none(self.len);
+    fn possible(&self, text: &str, possible: &mut Possible) {
         self.always.iter().for_each(|number| possible.add(*number));
         if let Some(automaton) = &self.atoms {
             let folded = atoms::fold_text(text);
@@ -126,9 +164,8 @@ impl Sieve {
             }
         }
         for group in &self.groups {
-            group.possible(text, &mut possible);
+            group.possible(text, possible);
         }
-        possible
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of addresses, each made once for all rules that ask it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::bundle::document::AddressFilter;
 use crate::mail::address::{Host, Mailbox};
@@ -48,7 +49,9 @@ impl Facts {
 pub(in crate::policy) struct Tests {
     count: usize,
     addresses: HashMap<String, usize>,
-    patterns: Vec<(usize, String, Pattern)>,
+    patterns: Vec<(usize, Arc<Pattern>)>,
+    /// By text, the place in `patterns`.
+    written: HashMap<String, usize>,
     /// By group, the tests that name it.
     groups: HashMap<String, Vec<usize>>,
     group_tests: HashMap<Vec<String>, usize>,
@@ -59,8 +62,14 @@ pub(in crate::policy) struct Tests {
 }
 
 impl Tests {
-    /// `lenient`: the rule is broken, so a mistake is no surprise.
-    pub fn add(&mut self, filter: &AddressFilter, lenient: bool) -> Result<AddressCode, PatternError> {
+    /// `lenient`: the rule is broken, so a mistake is no surprise. `before`: patterns that were compiled there are
+    /// not compiled again.
+    pub fn add(
+        &mut self,
+        filter: &AddressFilter,
+        lenient: bool,
+        before: Option<&Tests>,
+    ) -> Result<AddressCode, PatternError> {
         let next = self.count;
         let mut by_groups = false;
         let test = match filter {
@@ -76,11 +85,16 @@ impl Tests {
                 known
             }
             AddressFilter::Pattern(written) => {
-                match self.patterns.iter().find(|(_, known, _)| known == written) {
-                    Some((known, _, _)) => *known,
-                    None => match pattern::compile_whole(written) {
+                let compiled = || match before.and_then(|before| before.pattern(written)) {
+                    Some(known) => Ok(known),
+                    None => pattern::compile_whole(written).map(Arc::new),
+                };
+                match self.written.get(written) {
+                    Some(place) => self.patterns[*place].0,
+                    None => match compiled() {
                         Ok(pattern) => {
-                            self.patterns.push((next, written.clone(), pattern));
+                            self.written.insert(written.clone(), self.patterns.len());
+                            self.patterns.push((next, pattern));
                             next
                         }
                         Err(_) if lenient => {
@@ -94,6 +108,10 @@ impl Tests {
         };
         self.count = self.count.max(test + 1);
         Ok(AddressCode { test, by_groups })
+    }
+
+    fn pattern(&self, written: &str) -> Option<Arc<Pattern>> {
+        self.written.get(written).map(|place| self.patterns[*place].1.clone())
     }
 
     pub fn add_lists(&mut self, lists: &[usize]) {
@@ -114,9 +132,7 @@ impl Tests {
         if !self.patterns.is_empty() {
             let spellings = mailbox.map_or_else(|| vec![String::new()], spellings);
             let fits = |pattern: &Pattern| spellings.iter().any(|spelling| pattern.is_match(spelling));
-            tests.extend(
-                self.patterns.iter().filter(|(_, _, pattern)| fits(pattern)).map(|(test, _, _)| test),
-            );
+            tests.extend(self.patterns.iter().filter(|(_, pattern)| fits(pattern)).map(|(test, _)| test));
         }
         tests.sort_unstable();
         tests.dedup();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Index, State};
+use super::{Index, Item, State, take_where};
 use crate::spool::Standing;
 use crate::spool::entry::{Entry, Fate};
 use crate::spool::hold::ClaimError;
@@ -21,12 +21,13 @@ pub(in crate::spool) struct Tally {
     pub delivered: u64,
     pub failed: u64,
     pub released: u64,
+    pub handed_over: u64,
     pub lost: u64,
 }
 
 impl Tally {
     pub fn enter(&mut self, fate: &Fate) {
-        if !fate.is_final() {
+        if matches!(fate, Fate::Waiting(_) | Fate::Held(_)) {
             self.entered += 1;
             self.stand(fate);
         }
@@ -34,20 +35,22 @@ impl Tally {
 
     /// A recipient that had no final outcome stands otherwise now.
     pub fn turn(&mut self, before: &State, after: &Fate) {
-        self.leave(before);
-        self.stand(after);
+        if before.is_open() {
+            self.leave(before);
+            self.stand(after);
+        }
     }
 
     /// Its message is gone without a fate.
     pub fn lose(&mut self, state: &State) {
         self.leave(state);
-        self.lost += u64::from(!state.is_final());
+        self.lost += u64::from(state.is_open());
     }
 
     /// As if it had never come.
     pub fn forget(&mut self, state: &State) {
         self.leave(state);
-        self.entered -= u64::from(!state.is_final());
+        self.entered -= u64::from(state.is_open());
     }
 
     /// Start-up has read what there is: all before was another process.
@@ -63,6 +66,8 @@ impl Tally {
             Fate::Delivered => self.delivered += 1,
             Fate::Failed => self.failed += 1,
             Fate::Released => self.released += 1,
+            Fate::HandedOver => self.handed_over += 1,
+            Fate::Noted => {}
         }
     }
 
@@ -73,13 +78,14 @@ impl Tally {
 }
 
 impl Index {
-    /// Of the messages of one step through all of them, those that wait and come behind `after`, as far as they
-    /// are among the `limit` oldest. False behind the last step.
+    /// Of the messages of one step through all of them, those with a recipient who is `wanted` and that come
+    /// behind `after`, as far as they are among the `limit` oldest. False behind the last step.
     pub fn gather(
         &self,
         step: usize,
         after: Option<QueueId>,
         limit: usize,
+        wanted: fn(&State) -> bool,
         oldest: &mut BinaryHeap<QueueId>,
     ) -> bool {
         let Some(items) = self.items.chunk(step) else { return false };
@@ -88,7 +94,7 @@ impl Index {
             if is_full && oldest.peek().is_none_or(|last| *last < item.id) {
                 continue;
             }
-            if item.states().iter().any(State::is_waiting) {
+            if item.states().iter().any(wanted) {
                 if is_full {
                     oldest.pop();
                 }
@@ -149,7 +155,47 @@ impl Index {
         match (taken.is_empty(), busy) {
             (true, true) => Err(ClaimError::Busy(id)),
             (true, false) => Err(ClaimError::NotWaiting(id)),
-            (false, _) => Ok(taken),
+            (false, _) => {
+                *self.claimed.entry(id).or_default() += 1;
+                Ok(taken)
+            }
         }
+    }
+
+    /// Takes a message into hand as a whole: nobody may be busy with any recipient of it.
+    pub fn lift(&mut self, id: QueueId) -> Result<Vec<usize>, ClaimError> {
+        let slot = self.items.find(id).ok_or(ClaimError::NotWaiting(id))?;
+        let item = self.items.at(slot);
+        if item.in_flight() {
+            return Err(ClaimError::Busy(id));
+        }
+        if !item.states().iter().any(State::is_open) {
+            return Err(ClaimError::NotWaiting(id));
+        }
+        *self.claimed.entry(id).or_default() += 1;
+        Ok(self.change(slot, |item, _| take_where(item, State::is_open)))
+    }
+
+    /// Nobody delivers any more: recipients of this step through all messages who were in delivery's hands wait
+    /// again. `None` behind the last step; else how many there were.
+    pub fn end_attempts(&mut self, step: usize) -> Option<usize> {
+        let claimed = &self.claimed;
+        let busy = |item: &&Item| item.in_flight() && !claimed.contains_key(&item.id);
+        let ids: Vec<QueueId> = self.items.chunk(step)?.filter(busy).map(|item| item.id).collect();
+        for id in &ids {
+            let Some(slot) = self.items.find(*id) else { continue };
+            self.change(slot, |item, _| {
+                item.states_mut()
+                    .iter_mut()
+                    .filter(|state| state.is_waiting())
+                    .for_each(|s| s.in_flight = false);
+            });
+        }
+        Some(ids.len())
+    }
+
+    /// Notes, oldest first.
+    pub fn notes(&self) -> Vec<QueueId> {
+        self.notes.iter().copied().collect()
     }
 }

@@ -47,6 +47,19 @@ impl Index {
     }
 }
 
+/// Whether some message could be for both, as far as no pattern has to be tried.
+pub(super) fn could_meet(one: &Rule, other: &Rule) -> bool {
+    let filters = |one: &Option<AddressFilter>, other: &Option<AddressFilter>| match (one, other) {
+        (Some(AddressFilter::Address(x)), Some(AddressFilter::Address(y))) => x.folded() == y.folded(),
+        _ => true,
+    };
+    one.messages.iter().any(|direction| other.messages.contains(direction))
+        && one.accounts.iter().any(|account| other.accounts.contains(account))
+        && (one.unit.is_within(&other.unit) || other.unit.is_within(&one.unit))
+        && filters(&one.envelope.senders, &other.envelope.senders)
+        && filters(&one.envelope.recipients, &other.envelope.recipients)
+}
+
 impl<'a> Scopes<'a> {
     pub fn new(rules: &'a [&'a Rule]) -> Self {
         Self {
@@ -84,9 +97,7 @@ impl<'a> Scopes<'a> {
     /// Whether some message could be for both.
     pub fn meet(&self, a: usize, b: usize) -> bool {
         let (one, other) = (self.rules[a], self.rules[b]);
-        one.messages.iter().any(|direction| other.messages.contains(direction))
-            && one.accounts.iter().any(|account| other.accounts.contains(account))
-            && (one.unit.is_within(&other.unit) || other.unit.is_within(&one.unit))
+        could_meet(one, other)
             && self.filters_meet(a, b, 0, &one.envelope.senders, &other.envelope.senders)
             && self.filters_meet(a, b, 1, &one.envelope.recipients, &other.envelope.recipients)
     }

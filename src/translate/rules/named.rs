@@ -2,6 +2,7 @@
 //! names lead nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::api::DEFAULT_QUARANTINE;
 use crate::api::conditions::Reason;
@@ -155,7 +156,7 @@ fn ways_mut(modify: &mut Modify, mut change: impl FnMut(&mut ChangeRoute)) {
 }
 
 /// The lists that rules name.
-pub fn named_lists(rules: &[Rule]) -> BTreeSet<ObjectId> {
+pub fn named_lists(rules: &[Arc<Rule>]) -> BTreeSet<ObjectId> {
     let names = rules.iter().filter_map(|rule| rule.lists.as_ref()).flat_map(|lists| &lists.names);
     names
         .map(|ObjectName { namespace, name }| ObjectId {

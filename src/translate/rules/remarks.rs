@@ -2,8 +2,9 @@
 //! (descriptions), R52 (how the entries of a word list are read), R102 (mail that leaves the organisation),
 //! R104 (S/MIME without certificates), R113 (senders anybody can claim).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::named::{Known, ways};
 use crate::api::OutboundGatewaySpec;
@@ -234,7 +235,7 @@ fn host_of(address: &Mailbox) -> String {
 }
 
 /// The hosts a route leads to; none where the recipient's own domain decides.
-fn hosts(route: &Route) -> Vec<String> {
+pub(super) fn hosts(route: &Route) -> Vec<String> {
     match &route.target {
         RouteTarget::Hosts { primary, secondary } => {
             primary.iter().chain(secondary).map(|host| host.at.host.clone()).collect()
@@ -245,7 +246,7 @@ fn hosts(route: &Route) -> Vec<String> {
 }
 
 /// What is known of the gateway before its own record is made: rules and directories are held against it.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
     /// The Directory it names.
     pub directory: Option<ObjectKey>,
@@ -313,16 +314,19 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 /// Descriptions that two rules of one unit share (spec R40).
-pub fn same_descriptions(rules: &[Rule], outcomes: &mut [Outcome]) {
-    let mut holders: BTreeMap<(&UnitPath, &str), Vec<&ObjectId>> = BTreeMap::new();
+pub fn same_descriptions(rules: &[Arc<Rule>], outcomes: &mut [Outcome]) {
+    let mut holders: HashMap<(&UnitPath, &str), Vec<&ObjectId>> = HashMap::new();
     for rule in rules.iter().filter(|rule| !rule.description.trim().is_empty()) {
         holders.entry((&rule.unit, rule.description.trim())).or_default().push(&rule.origin.object);
     }
-    let shared: BTreeMap<&ObjectId, &Vec<&ObjectId>> = holders
+    let shared: HashMap<&ObjectId, &Vec<&ObjectId>> = holders
         .values()
         .filter(|objects| objects.len() > 1)
         .flat_map(|objects| objects.iter().map(move |object| (*object, objects)))
         .collect();
+    if shared.is_empty() {
+        return;
+    }
     for outcome in outcomes {
         let Some(objects) = shared.get(&outcome.origin.object) else { continue };
         let others = objects.iter().filter(|object| ***object != outcome.origin.object);

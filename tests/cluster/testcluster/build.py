@@ -11,6 +11,7 @@ from pathlib import Path
 from .settings import CACHE, SOURCE, Failure, say
 
 TOOLS = SOURCE / "tools"
+CHECKS = SOURCE / "checks"
 CNI_PLUGINS = ("/usr/lib/cni", "/opt/cni/bin")
 
 # What must be there → the package that brings it. We look for the programs, not
@@ -41,6 +42,7 @@ PROGRAMS = {
     "strace": "strace",
     "mkfs.xfs": "xfsprogs",
     "lua5.1": "lua5.1",
+    "promtool": "prometheus",
 }
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 os.environ["PATH"] += f":{SBIN}"
@@ -119,11 +121,15 @@ def go():
 
 def binaries():
     """The folder of the programs for exactly these sources; it may not exist yet."""
+    return CACHE / f"cluster-{fingerprint(TOOLS)}"
+
+
+def fingerprint(source):
     digest = hashlib.sha256()
     digest.update(subprocess.check_output([go(), "env", "GOVERSION", "GOARCH"], cwd="/"))
-    for file in sorted([*TOOLS.glob("go.*"), *TOOLS.glob("*/*.go")]):
-        digest.update(f"{file.relative_to(TOOLS)}\n".encode() + file.read_bytes())
-    return CACHE / f"cluster-{digest.hexdigest()[:16]}"
+    for file in sorted([*source.glob("go.*"), *source.glob("*/*.go")]):
+        digest.update(f"{file.relative_to(source)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def build():
@@ -150,6 +156,25 @@ def build():
     return folder
 
 
+def checks():
+    """Programs that hold objects against the rules of other tools. A module of their own: what changes here does
+    not build Kubernetes again."""
+    folder = CACHE / f"checks-{fingerprint(CHECKS)}"
+    if folder.exists():
+        return folder
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        draft = Path(name) / "draft"
+        compile_go("./kstatus", draft / "kstatus", source=CHECKS)
+        try:
+            draft.rename(folder)
+        except OSError:  # somebody else has just built the same
+            if not folder.exists():
+                raise
+    say(f"built {folder}")
+    return folder
+
+
 def version_flags():
     """What the API server says it is: charts ask for a minimum."""
     version = re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\S*)", (TOOLS / "go.mod").read_text())
@@ -157,11 +182,11 @@ def version_flags():
     return " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in values.items())
 
 
-def compile_go(package, output, linker_flags=""):
+def compile_go(package, output, linker_flags="", source=TOOLS):
     # No cgo: the programs are static and run in an empty image.
     environment = dict(os.environ, CGO_ENABLED="0")
     command = ["nice", "-n", "5", go(), "build", "-trimpath", "-buildvcs=false",
                "-ldflags", f"-s -w {linker_flags}", "-o", str(output), package]
-    done = subprocess.run(command, cwd=TOOLS, env=environment, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=source, env=environment, text=True, capture_output=True)
     if done.returncode != 0:
         raise Failure(f"go build {package} failed:\n{done.stderr[-3000:]}")

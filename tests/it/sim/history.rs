@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use postern::controller::api::front::Duty;
 use postern::controller::metrics::Metrics;
-use postern::controller::{Options, operate};
+use postern::controller::{Notices, Options, operate};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::runtime::Builder;
@@ -324,11 +325,15 @@ fn candidate(sim: &Arc<Sim>, name: &'static str) -> Candidate {
                 lease: "postern-controller".to_owned(),
                 identity: instance.name.clone(),
                 control_ca: "postern-control-ca".to_owned(),
+                api: "127.0.0.1:0".parse().unwrap(),
+                service: "postern".to_owned(),
+                audit: None,
             };
             let metrics = Arc::new(Metrics::register(&mut Registry::default()));
-            let (working, _work) = watch::channel(None);
+            let notices =
+                Notices { working: watch::Sender::new(None), on_duty: watch::Sender::new(Duty::PassOn) };
             let lines = Arc::new(Lines { sim: sim.clone(), who: instance.clone() });
-            let work = operate(sim.client(&instance), Some(lines), &options, metrics, &working, shutdown);
+            let work = operate(sim.client(&instance), Some(lines), &options, metrics, &notices, shutdown);
             sim.say(&format!("{} starts", instance.name));
             tokio::select! {
                 biased;

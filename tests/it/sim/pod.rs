@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
-use postern::bundle::ack::Running as RunningFacts;
+use postern::bundle::ack::{Leaving, Running as RunningFacts};
 use postern::bundle::document::FORMAT;
 use postern::bundle::manifest::{MANIFEST, Manifest, SegmentRef};
 use postern::bundle::segment::{self, LoadError};
@@ -57,6 +57,8 @@ pub struct Running {
     pub sequence: u64,
     pub bundle: Arc<Bundle>,
     facts: RunningFacts,
+    /// It has no mail, so it is empty as soon as it is to leave.
+    leaving: bool,
 }
 
 pub struct Process {
@@ -261,18 +263,21 @@ impl Process {
         if confirmed {
             self.was_ready.store(true, Ordering::Relaxed);
         }
-        self.was_ready.load(Ordering::Relaxed)
+        !running.leaving && self.was_ready.load(Ordering::Relaxed)
     }
 
     fn ack(&self) -> Ack {
+        let running = self.running.lock().unwrap().clone();
+        let leaves = running.as_ref().is_some_and(|running| running.leaving);
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
-            running: self.running.lock().unwrap().as_ref().map(|running| running.facts.clone()),
+            running: running.map(|running| running.facts),
             formats: vec![FORMAT],
             refused: self.refused.lock().unwrap().clone(),
             tested: 0,
             queued: 0,
+            leaving: leaves.then(|| Leaving { empty: true, ..Leaving::default() }),
         }
     }
 
@@ -341,7 +346,8 @@ impl Process {
         let loaded_at = Timestamp::now();
         let facts =
             RunningFacts { sequence: manifest.sequence, revision: manifest.revision.clone(), loaded_at };
-        *self.running.lock().unwrap() = Some(Running { sequence, bundle, facts });
+        let leaving = manifest.leaving.contains(&self.pod);
+        *self.running.lock().unwrap() = Some(Running { sequence, bundle, facts, leaving });
         *self.refused.lock().unwrap() = None;
         self.seen.send_replace((sequence, 0));
     }

@@ -1,14 +1,19 @@
 //! What the end-to-end tests share: a folder of YAML with a gateway process on it, a client, a next hop.
 
 pub mod authority;
+pub mod chart;
 pub mod client;
 pub mod cluster;
 pub mod dovecot;
+pub mod external;
 pub mod gateway;
 pub mod inbox;
 pub mod judge;
+pub mod load;
 pub mod named;
+pub mod netpol;
 pub mod network;
+pub mod pods;
 pub mod postfix;
 pub mod sink;
 pub mod site;

@@ -35,7 +35,7 @@ impl Stage {
     }
 
     fn entry(&self) -> &Entry {
-        self.state.objects.values().next().unwrap()
+        self.state.objects.all().next().unwrap().1
     }
 }
 
@@ -78,7 +78,7 @@ fn a_generation_counts_from_the_moment_it_was_seen_first() {
 fn a_status_write_is_no_change_of_the_spec() {
     let mut stage = Stage::new();
     stage.show(1, 1, good(), json!({}), 5);
-    assert_eq!((stage.default.take(), stage.outline.take()), (SPEC, SPEC));
+    assert_eq!((stage.default.take(), stage.outline.take()), (SPEC, SPEC), "its gateway is not there yet");
     stage.show(1, 2, good(), json!({"observedGeneration": 1}), 6);
     assert_eq!(stage.default.take(), Changed { spec: false, cluster: true });
     // The watch repeats what is known.
@@ -114,10 +114,45 @@ fn what_a_complete_list_lacks_is_gone_but_only_where_it_was_listed() {
     stage.show(1, 1, good(), json!({}), 5);
     stage.default.take();
     keep(&mut stage.state, &stage.outline, ObjectKind::RoutingRule, &Listed::of(Some("elsewhere"), []));
-    assert_eq!(stage.state.objects.len(), 1);
+    assert_eq!(stage.state.objects.all().count(), 1);
     keep(&mut stage.state, &stage.outline, ObjectKind::OutboundRoute, &Listed::of(None, []));
-    assert_eq!(stage.state.objects.len(), 1);
+    assert_eq!(stage.state.objects.all().count(), 1);
     keep(&mut stage.state, &stage.outline, ObjectKind::RoutingRule, &Listed::of(None, []));
-    assert_eq!(stage.state.objects.len(), 0);
+    assert_eq!(stage.state.objects.all().count(), 0);
     assert_eq!(stage.default.take(), SPEC);
+}
+
+#[test]
+fn a_status_of_ours_that_comes_back_wakes_nobody() {
+    let mut stage = Stage::new();
+    stage.show(1, 1, good(), json!({}), 5);
+    stage.default.take();
+    let gateway = ObjectKey::new("mail", "default");
+    stage.state.objects.take_changed(&gateway);
+    let id = stage.state.objects.all().next().unwrap().0.clone();
+    let ours = Status { observed_generation: Some(1), ..Status::default() };
+    stage.state.expected.insert(id.clone(), ours);
+    // The watch is faster than the answer to the write.
+    stage.show(1, 2, good(), json!({"observedGeneration": 1}), 6);
+    assert_eq!(stage.default.take(), NOTHING);
+    assert!(stage.state.objects.take_changed(&gateway).is_empty());
+    // Somebody else's is looked at.
+    stage.show(1, 3, good(), json!({"observedGeneration": 7}), 7);
+    assert_eq!(stage.default.take(), Changed { spec: false, cluster: true });
+    assert_eq!(stage.state.objects.take_changed(&gateway), [id].into());
+}
+
+#[test]
+fn an_object_that_did_not_change_stays_the_same_in_memory() {
+    let rule = |stage: &Stage| match &stage.entry().written {
+        Written::RoutingRule(rule) => rule.clone(),
+        other => panic!("{other:?}"),
+    };
+    let mut stage = Stage::new();
+    stage.show(1, 1, good(), json!({}), 5);
+    let first = rule(&stage);
+    stage.show(1, 2, good(), json!({"observedGeneration": 1}), 6);
+    assert!(Arc::ptr_eq(&first, &rule(&stage)));
+    stage.show(2, 3, good(), json!({"observedGeneration": 1}), 7);
+    assert!(!Arc::ptr_eq(&first, &rule(&stage)));
 }

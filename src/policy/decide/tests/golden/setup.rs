@@ -1,5 +1,7 @@
 //! The lines above the message: a bundle and an envelope in words.
 
+use std::sync::Arc;
+
 use crate::bundle::Bundle;
 use crate::bundle::document::*;
 use crate::mail::edit::{Footer, Removal};
@@ -19,7 +21,8 @@ impl<'a> Setup<'a> {
         for line in lines.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
             let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
             if line.starts_with(' ') {
-                field(setup.bundle.rules.last_mut().expect("a rule stands before its fields"), word, rest);
+                let rule = setup.bundle.rules.last_mut().expect("a rule stands before its fields");
+                field(Arc::make_mut(rule), word, rest);
             } else {
                 setup.line(word, rest);
             }
@@ -30,7 +33,7 @@ impl<'a> Setup<'a> {
     fn line(&mut self, word: &str, rest: &'a str) {
         let bundle = &mut self.bundle;
         match word {
-            "rule" => bundle.rules.push(new_rule(rest)),
+            "rule" => bundle.rules.push(new_rule(rest).into()),
             "route" => bundle.routes.push(new_route(rest)),
             "default-route" => {
                 let (how, name) = rest.split_once(' ').unwrap();

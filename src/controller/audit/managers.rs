@@ -1,0 +1,83 @@
+//! Who changed what: the API server notes for each field manager which fields are its own, and when it wrote last.
+//! Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::audit::diff::Step;
+
+/// A field manager as an earlier form of an object had it: enough to see whether it has written since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    pub name: String,
+    pub operation: String,
+    pub time: Option<String>,
+    /// Hash of the names of its fields.
+    pub fields: String,
+}
+
+/// A field manager of an object as it is.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    pub known: Known,
+    fields: Value,
+}
+
+/// Those who write what people mean; a status is the operator's own.
+pub fn of(entries: Vec<ManagedFieldsEntry>) -> Vec<Manager> {
+    let people = entries.into_iter().filter(|entry| entry.subresource.as_deref() != Some("status"));
+    let managers = people.map(|entry| {
+        let fields = entry.fields_v1.map(|fields| fields.0).unwrap_or_default();
+        let known = Known {
+            name: entry.manager.unwrap_or_default(),
+            operation: entry.operation.unwrap_or_default(),
+            time: entry.time.map(|time| time.0.to_string()),
+            fields: blake3::hash(fields.to_string().as_bytes()).to_hex()[..16].to_owned(),
+        };
+        Manager { known, fields }
+    });
+    managers.collect()
+}
+
+/// Who has written since `before`. Times have seconds only: of two writes by one manager in one second the second
+/// shows nowhere, and then it was the one who wrote last.
+pub fn acting(before: &[Known], now: &[Manager]) -> Vec<String> {
+    let new = |manager: &&Manager| !before.contains(&manager.known);
+    let mut names: Vec<String> = now.iter().filter(new).map(|manager| manager.known.name.clone()).collect();
+    if names.is_empty() {
+        let last = now.iter().filter_map(|manager| manager.known.time.as_ref()).max();
+        let latest = now.iter().filter(|manager| manager.known.time.as_ref() == last);
+        names = latest.map(|manager| manager.known.name.clone()).collect();
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whose a field is, or the nearest thing around it that is somebody's.
+pub fn owners(managers: &[Manager], path: &[Step<'_>]) -> Vec<String> {
+    let depth = |manager: &Manager| {
+        let (mut fields, mut depth) = (&manager.fields, 0);
+        for step in path {
+            // Items of lists have names of their own kind; the list will do.
+            let Step::Field(name) = step else { break };
+            let Some(inner) = fields.get(format!("f:{name}")) else { break };
+            (fields, depth) = (inner, depth + 1);
+        }
+        // One that owns a brother only is no owner of this.
+        let named = path.iter().take_while(|step| matches!(step, Step::Field(_))).count();
+        let is_leaf = fields.as_object().is_none_or(|inner| inner.is_empty() || inner.contains_key("."));
+        (depth == named || (depth > 0 && is_leaf)).then_some(depth).unwrap_or(0)
+    };
+    let deepest = managers.iter().map(depth).max().filter(|depth| *depth > 0);
+    let Some(deepest) = deepest else { return Vec::new() };
+    let mut names: Vec<String> = managers
+        .iter()
+        .filter(|manager| depth(manager) == deepest)
+        .map(|manager| manager.known.name.clone())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
