@@ -306,15 +306,9 @@ pub fn edit_by_hand(sim: &Sim, dice: &Dice) -> Option<Mark> {
         ("services", 1) => (None, Box::new(|service| service["spec"]["selector"] = json!({"app": "other"}))),
         ("networkpolicies", 0) => (None, Box::new(|policy| policy["spec"]["ingress"] = json!([]))),
         ("poddisruptionbudgets", 0) => (None, Box::new(|budget| budget["spec"]["maxUnavailable"] = json!(0))),
-        ("configmaps", 0) => {
-            (None, Box::new(|map| empty(&mut map["binaryData"])))
-        }
-        ("configmaps", 1) => {
-            (None, Box::new(|map| empty(&mut map["data"])))
-        }
-        ("secrets", 0) => {
-            (None, Box::new(|secret| empty(&mut secret["data"])))
-        }
+        ("configmaps", 0) => (None, Box::new(|map| empty(&mut map["binaryData"]))),
+        ("configmaps", 1) => (None, Box::new(|map| empty(&mut map["data"]))),
+        ("secrets", 0) => (None, Box::new(|secret| empty(&mut secret["data"]))),
         (_, 2) => (
             None,
             Box::new(|object| {
