@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use kube::{Client, Config};
 use kube::runtime::events::{Recorder, Reporter};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -56,6 +56,8 @@ use statuses::Statuses;
 use supervise::Supervisor;
 use world::World;
 
+/// The API server ends a watch after 290 s, and says something before.
+const SILENCE: Duration = Duration::from_secs(300);
 /// How often the controller's own certificate is made anew, and the authority looked at.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -93,7 +95,10 @@ pub enum RunError {
 
 /// Runs the operator until `shutdown`.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), RunError> {
-    let client = Client::try_default().await?;
+    let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+    // A connection that stays silent for longer than any watch does is dead.
+    config.read_timeout = Some(SILENCE);
+    let client = Client::try_from(config)?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let (working, work) = watch::channel(None::<Arc<World>>);

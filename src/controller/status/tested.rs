@@ -85,7 +85,8 @@ fn found(
         .filter(|entry| pods.iter().any(|pod| pod.name == entry.name && !fresh(pod)))
         .collect();
     let Some((first, representative)) = results.first().copied() else {
-        let verdict = match said.is_some_and(|said| said.reason != Word::ProbeDisabled.as_str()) {
+        let untested = [Word::ProbeDisabled.as_str(), Word::NotTestedYet.as_str()];
+        let verdict = match said.is_some_and(|said| !untested.contains(&said.reason.as_str())) {
             true => None,
             false => unknown(Reason::NotTestedYet, "its hosts are being tested"),
         };

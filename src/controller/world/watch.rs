@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -18,6 +18,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -45,6 +46,11 @@ const OTHERS: [&str; 6] =
     ["pods", "configmaps", "statefulsets", "services", "networkpolicies", "poddisruptionbudgets"];
 /// Only where namespaces are named; cluster-wide there is no right to watch them.
 const SECRETS: &str = "secrets";
+
+/// A list that is not answered by then is asked for again: nothing else would ever end it.
+const UNANSWERED: Duration = Duration::from_secs(20);
+/// The same after a failure, which is followed by a pause.
+const PAUSED: Duration = Duration::from_secs(90);
 
 /// One watch: a resource, in one namespace or in all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -133,10 +139,10 @@ impl Run {
             Some(namespace) => Api::namespaced_with(self.world.client.clone(), namespace, &resource),
             None => Api::all_with(self.world.client.clone(), &resource),
         };
-        let stream = watcher(api, watcher::Config::default());
+        let streams = || watcher(api.clone(), watcher::Config::default());
         let world = self.world.clone();
         self.follow(
-            stream,
+            streams,
             |state, object| {
                 world.observer.shows(kind, &object);
                 objects::apply(state, &world.outline, kind, object, now());
@@ -156,9 +162,10 @@ impl Run {
 
     async fn pods(self) {
         let config = watcher::Config::default().labels(GATEWAY_LABEL);
-        let stream = watcher(self.api::<Pod>(), config);
+        let api = self.api::<Pod>();
+        let streams = || watcher(api.clone(), config.clone());
         self.follow(
-            stream,
+            streams,
             |state, pod: Pod| {
                 let (gateway, facts) = pod_facts(&pod);
                 let pods = state.pods.entry(gateway.clone()).or_default();
@@ -201,9 +208,10 @@ impl Run {
             + Send
             + 'static,
     {
-        let stream = watcher(self.api::<PartialObjectMeta<K>>(), watcher::Config::default());
+        let api = self.api::<PartialObjectMeta<K>>();
+        let streams = || watcher(api.clone(), watcher::Config::default());
         self.follow(
-            stream,
+            streams,
             |state, object: PartialObjectMeta<K>| {
                 let version = version(&object.metadata);
                 let gateway = gateway_of(&object.metadata).filter(|_| !is_kept(&object.metadata));
@@ -242,9 +250,10 @@ impl Run {
             + 'static,
     {
         let config = watcher::Config::default().labels(GATEWAY_LABEL);
-        let stream = watcher(self.api::<PartialObjectMeta<K>>(), config);
+        let api = self.api::<PartialObjectMeta<K>>();
+        let streams = || watcher(api.clone(), config.clone());
         self.follow(
-            stream,
+            streams,
             |state, object: PartialObjectMeta<K>| {
                 let child = child(&object.metadata);
                 let last = state.children.insert((kind, key(&object)), child.clone());
@@ -274,17 +283,40 @@ impl Run {
         }
     }
 
-    async fn follow<K: Resource>(
+    async fn follow<K: Resource, S: futures::Stream<Item = watcher::Result<Event<K>>>>(
         self,
-        stream: impl futures::Stream<Item = watcher::Result<Event<K>>>,
+        streams: impl Fn() -> S,
         apply: impl Fn(&mut State, K),
         delete: impl Fn(&mut State, K),
         keep: impl Fn(&mut State, &Listed),
     ) {
-        let mut stream = pin!(stream.default_backoff());
         let namespace = self.scope.namespace.clone();
         let mut listed = Listed { namespace, keys: HashSet::new() };
-        while let Some(event) = stream.next().await {
+        let mut stream = Box::pin(streams().default_backoff());
+        let (mut listing, mut failed) = (true, false);
+        loop {
+            let limit = if failed { PAUSED } else { UNANSWERED };
+            let next = match listing {
+                true => timeout(limit, stream.next()).await,
+                false => Ok(stream.next().await),
+            };
+            let event = match next {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(_) => {
+                    self.metrics.watch_failed(self.scope.watch);
+                    warn!(watch = self.scope.watch, "a list is not answered; asked for again");
+                    stream = Box::pin(streams().default_backoff());
+                    failed = false;
+                    continue;
+                }
+            };
+            failed = event.is_err();
+            listing = match &event {
+                Ok(Event::Init | Event::InitApply(_)) => true,
+                Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => false,
+                Err(_) => listing,
+            };
             let mut state = self.world.state();
             match event {
                 Ok(Event::Init) => listed.keys.clear(),

@@ -238,7 +238,7 @@ async fn kubelet(sim: Arc<Sim>, key: Key, uid: String, kept: bool) {
             shown = (ready, address.to_string());
             let _ = sim.change(|store| store.change(&key, &sim.cluster(), |pod| show(pod, address, ready)));
         }
-        let next = Instant::now() + LOOK;
+        let next = Instant::now() + if ready { LOOK * 4 } else { LOOK };
         tokio::select! {
             biased;
             _ = changed.changed() => {}
@@ -273,4 +273,5 @@ fn refresh(sim: &Sim, pod: &Pod) {
     let store = sim.store.lock().unwrap();
     let lag = || sim.chaos.lag().map(|seconds| store.version_before(seconds));
     *pod.mount.lock().unwrap() = mounted(&store, &pod.namespace, &pod.gateway, lag);
+    pod.news.store(true, Ordering::Relaxed);
 }

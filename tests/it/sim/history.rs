@@ -147,7 +147,7 @@ impl History {
         let began = Instant::now();
         let mut wrong = Vec::new();
         match &wanted {
-            None => sleep(Duration::from_secs(60)).await,
+            None => sleep(Duration::from_secs(15)).await,
             Some(wanted) => {
                 while end(&self.sim) != *wanted && began.elapsed() < BOUND {
                     sleep(Duration::from_secs(2)).await;

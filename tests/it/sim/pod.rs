@@ -48,6 +48,8 @@ pub struct Pod {
     /// Refuses what is new until then: a port is taken, say.
     pub refuses: Mutex<Option<Instant>>,
     starts: AtomicU32,
+    /// Something may have come since the last look.
+    pub news: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -133,10 +135,12 @@ impl Pod {
             memory,
             refuses: Mutex::default(),
             starts: AtomicU32::new(0),
+            news: AtomicBool::new(true),
         }
     }
 
     pub fn start(&self) {
+        self.news.store(true, Ordering::Relaxed);
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         *self.process.lock().unwrap() = Some(Arc::new(Process {
             instance: format!("{}-{start}", self.uid),
@@ -175,6 +179,10 @@ impl Pod {
     pub fn look(&self, shelf: &Shelf) {
         let Some(process) = self.process() else { return };
         if self.paused.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits = process.incomplete.lock().unwrap().is_some() || process.refused.lock().unwrap().is_some();
+        if !self.news.swap(false, Ordering::Relaxed) && !waits {
             return;
         }
         let refuses = self.refuses.lock().unwrap().is_some_and(|until| until > Instant::now());
@@ -237,6 +245,7 @@ async fn push(State((pod, process, shelf)): State<Served>, body: Bytes) -> Statu
     clock::tick();
     let Some(push) = Push::decode(&body) else { return StatusCode::BAD_REQUEST };
     if process.push(push) {
+        pod.news.store(true, Ordering::Relaxed);
         pod.look(&shelf);
         StatusCode::NO_CONTENT
     } else {
@@ -343,7 +352,7 @@ impl Process {
         let leaving = manifest.leaving.contains(&self.pod);
         *self.running.lock().unwrap() = Some(Running { sequence, bundle, facts, leaving });
         *self.refused.lock().unwrap() = None;
-        self.seen.send_modify(|(running, _)| *running = sequence);
+        self.seen.send_replace((sequence, 0));
     }
 
     fn refuse(&self, manifest: &Manifest, reason: NackReason, message: String) {

@@ -79,8 +79,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "ports of the Service edited",
         does: |g| {
-            let patch = r#"{"spec":{"ports":[{"name":"other","port":26}]}}"#;
-            edited(g, "service/default", patch, "/spec/ports");
+            let patch = r#"{"spec":{"ports":[{"name":"smtp","port":25,"protocol":"TCP","targetPort":1}]}}"#;
+            edited(g, "service/default", patch, "/spec/ports/0/targetPort");
         },
     },
     Scenario {
