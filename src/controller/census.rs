@@ -29,7 +29,9 @@ const KINDS: [ObjectKind; 7] = [
 ];
 
 /// Conditions that somebody should hear of, and the state in which they are bad news.
-const WARNINGS: [(ConditionType, State); 14] = [
+const WARNINGS: [(ConditionType, State); 16] = [
+    (ConditionType::RolloutHalted, State::True),
+    (ConditionType::Pinned, State::True),
     (ConditionType::MailDeferred, State::True),
     (ConditionType::AcceptsMail, State::False),
     (ConditionType::TLSVerified, State::False),
