@@ -358,12 +358,12 @@ impl Spool {
         }
         let fates = fates.map(|(id, fates)| Fates::new(id, fates));
         let (reply, answer) = Reply::new();
-        let batch = Batch { messages, fates, bodies, durable, reply };
+        let batch = Box::new(Batch { messages, fates, bodies, durable, reply });
         let shared = &self.inner.shared;
         let left =
             if durable { Committer::commit_alone(&self.inner.committer, shared, batch) } else { Err(batch) };
         if let Err(batch) = left {
-            shared.queue.push(batch);
+            shared.queue.push(*batch);
         }
         match answer.await {
             Ok(result) => result.map(|()| queued),

@@ -111,7 +111,7 @@ pub fn plan(wish: Wish<'_>, scene: Scene<'_>) -> Life {
     Life { set: Some(Set { replicas, deletes_claims }), leaving: leaving.into_iter().collect(), verdict }
 }
 
-fn named<'a>(manifest: Option<&'a Manifest>) -> impl Iterator<Item = &'a String> {
+fn named(manifest: Option<&Manifest>) -> impl Iterator<Item = &String> {
     manifest.into_iter().flat_map(|manifest| &manifest.leaving)
 }
 

@@ -206,7 +206,7 @@ impl Driver {
             acks,
             touches,
             journeys: Journeys::default(),
-            desk: Desk::new(),
+            desk: Desk::new(key.to_string()),
             memory: Memory::default(),
             cutter: None,
             outcomes: Vec::new(),
@@ -271,7 +271,7 @@ impl Driver {
                 false => None,
             };
             let overdue = now.duration_since(decided) >= ROUND;
-            let result = self.pass((decide || overdue) && paced).await;
+            let result = Box::pin(self.pass((decide || overdue) && paced)).await;
             drop(turn);
             let outcome = match &result {
                 Ok(_) => "ok",
@@ -318,7 +318,7 @@ impl Driver {
         self.live_on(&subject).await?;
         let due = self.stage_is_due(&subject);
         if decide || reread || due || self.is_behind() || self.is_leaving_unsaid() {
-            self.decide(&subject).await?;
+            Box::pin(self.decide(&subject)).await?;
         }
         self.uphold(&subject).await;
         let mut wake = self.follow(&subject).await?.min(self.report());
@@ -400,7 +400,7 @@ impl Driver {
                     self.set_out();
                     return Ok(());
                 }
-                self.take_turn(subject, newest).await
+                Box::pin(self.take_turn(subject, newest)).await
             }
         }
     }
@@ -613,9 +613,9 @@ impl Driver {
         self.life.shape(&mut objects.stateful_set);
         let applied = self.applier.apply(objects, &self.key.namespace, &subject.uid).await;
         if applied.is_ok() {
-            self.life.written()
+            self.life.written();
         } else {
-            self.life.distrust()
+            self.life.distrust();
         }
         Ok(applied?)
     }

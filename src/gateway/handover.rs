@@ -148,7 +148,7 @@ impl Lamp {
     /// Waits until delivery is wanted, or wanted no more.
     pub async fn until(&mut self, wanted: bool) {
         if self.wanted.wait_for(|wish| *wish == wanted).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

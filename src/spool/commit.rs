@@ -184,14 +184,14 @@ impl Queue {
 
     /// Everything that waits to be written, and `batch` behind it, if the thread sleeps and nobody waits for it
     /// either; else `batch` back.
-    fn take_alone(&self, batch: Batch) -> Result<Vec<Batch>, Batch> {
+    fn take_alone(&self, batch: Box<Batch>) -> Result<Vec<Batch>, Box<Batch>> {
         let mut jobs = lock(&self.jobs);
         let busy = jobs.sleep == Sleep::Awake || jobs.is_urgent() || jobs.ended;
         if busy {
             return Err(batch);
         }
         let mut batches = std::mem::take(&mut jobs.batches);
-        batches.push(batch);
+        batches.push(*batch);
         Ok(batches)
     }
 
@@ -307,7 +307,11 @@ impl Committer {
 
     /// Commits in the caller's thread, if that is the faster way: nobody else is about to commit, nothing is at
     /// work, and syncs are short. Else gives the batch back.
-    pub fn commit_alone(committer: &Mutex<Committer>, shared: &Shared, batch: Batch) -> Result<(), Batch> {
+    pub fn commit_alone(
+        committer: &Mutex<Committer>,
+        shared: &Shared,
+        batch: Box<Batch>,
+    ) -> Result<(), Box<Batch>> {
         // Taken before the queue is looked at; the thread takes the two one after the other.
         let Ok(mut committer) = committer.try_lock() else { return Err(batch) };
         let small = batch.len() <= SMALL && batch.bodies.is_empty();

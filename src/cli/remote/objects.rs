@@ -16,7 +16,7 @@ use super::bundle::judged;
 use crate::cli;
 use crate::cli::folder::{Configured, Folder};
 use crate::manifest::Loaded;
-use crate::translate::resources::key;
+use crate::translate::resources::{Kind, key};
 use crate::translate::{ConfigMapFacts, LastGood, ObjectKey, Resources, SecretFacts, references};
 
 /// The folder over the cluster, translated for the gateway. `now`: what is in force.
@@ -110,10 +110,7 @@ fn at_home(resources: &mut Resources, namespace: &str) {
     *secrets = std::mem::take(secrets).into_iter().map(|(key, facts)| (move_key(key), facts)).collect();
 }
 
-fn over<K: Resource>(there: &mut Vec<Arc<K>>, wished: Vec<Arc<K>>)
-where
-    K: crate::translate::resources::Kind,
-{
+fn over<K: Resource + Kind>(there: &mut Vec<Arc<K>>, wished: Vec<Arc<K>>) {
     there.retain(|object| !wished.iter().any(|wish| key(&**wish) == key(&**object)));
     there.extend(wished);
 }

@@ -113,7 +113,7 @@ fn word(state: PodState) -> &'static str {
 }
 
 fn bar(done: u32, total: u32) -> String {
-    let filled = if total == 0 { 0 } else { done.min(total) * BAR / total };
+    let filled = (done.min(total) * BAR).checked_div(total).unwrap_or(0);
     let (filled, empty) = ("#".repeat(filled as usize), "-".repeat((BAR - filled) as usize));
     format!("[{filled}{empty}]")
 }

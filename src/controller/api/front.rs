@@ -73,6 +73,7 @@ pub async fn run(
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             accepted = listener.accept(), if connections.len() < MOST => match accepted {
                 Ok((stream, _)) => stream,

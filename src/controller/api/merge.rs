@@ -88,8 +88,11 @@ pub fn merge(how: Merge, query: &str, answers: Vec<Answer>) -> Merged {
     }
 }
 
+/// The pod, its status, and why.
+type Failed = (String, StatusCode, String);
+
 /// Apart: what was done, and what was not, each with its pod.
-fn apart(answers: Vec<Answer>) -> (Vec<(String, Value)>, Vec<(String, StatusCode, String)>) {
+fn apart(answers: Vec<Answer>) -> (Vec<(String, Value)>, Vec<Failed>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for Answer { pod, said } in answers {
         match said {

@@ -79,7 +79,7 @@ pub fn owners(managers: &[Manager], path: &[Step<'_>]) -> Vec<String> {
         // One that owns a brother only is no owner of this.
         let named = path.iter().take_while(|step| matches!(step, Step::Field(_))).count();
         let is_leaf = fields.as_object().is_none_or(|inner| inner.is_empty() || inner.contains_key("."));
-        (depth == named || (depth > 0 && is_leaf)).then_some(depth).unwrap_or(0)
+        if depth == named || (depth > 0 && is_leaf) { depth } else { 0 }
     };
     let deepest = managers.iter().map(depth).max().filter(|depth| *depth > 0);
     let Some(deepest) = deepest else { return Vec::new() };

@@ -80,6 +80,7 @@ async fn work(ledger: &Ledger, world: &Arc<World>, metrics: &Metrics, store: &St
             }
             let look = if complete { DAY } else { LOOK };
             tokio::select! {
+                biased;
                 () = world.observer.news() => {}
                 () = sleep(look) => {}
             }

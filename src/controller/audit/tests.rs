@@ -90,7 +90,7 @@ fn r145_a_change_by_two_managers_says_who_what_and_why_field_by_field() {
     assert_eq!((update.object.as_deref(), update.generation), (Some("RoutingRule/mail/all"), Some(2)));
     assert_eq!((&update.managers, update.unit.as_deref()), (&vec!["alice".to_owned()], Some("/sales/west")));
     assert_eq!(update.reason.as_deref(), Some("CHG-17"));
-    let fields: Vec<(&str, Option<&Value>, Option<&Value>, &[String])> =
+    let fields: Vec<_> =
         update.fields.iter().map(|f| (f.path.as_str(), f.old.as_ref(), f.new.as_ref(), &f.by[..])).collect();
     let alice = ["alice".to_owned()];
     assert_eq!(
@@ -147,7 +147,11 @@ fn r146_a_refusal_by_a_pod_is_recorded_with_what_it_says() {
 }
 
 fn folder() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("postern-forms-{:016x}", rand::random::<u64>()))
+    std::env::temp_dir().join(format!(
+        "postern-forms-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ))
 }
 
 #[test]

@@ -58,6 +58,9 @@ struct Given {
     blank: BTreeSet<String>,
 }
 
+/// A pod's number, the sequence it runs, and if it leaves, what is left and whether it is empty.
+type Told = (i32, u64, Option<(u64, bool)>);
+
 impl Given {
     /// Three pods, so many wished for, nobody told anything yet.
     fn wished(wished: i32) -> Self {
@@ -72,7 +75,7 @@ impl Given {
         }
     }
 
-    fn told(mut self, acks: &[(i32, u64, Option<(u64, bool)>)]) -> Self {
+    fn told(mut self, acks: &[Told]) -> Self {
         self.manifest = manifest(5, &["gw-1", "gw-2"]);
         self.acks.extend(acks.iter().map(|&(number, sequence, leaving)| ack(number, sequence, leaving)));
         self

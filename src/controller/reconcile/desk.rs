@@ -12,6 +12,7 @@ use crate::bundle::Sequence;
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::controller::probes::Collected;
 use crate::controller::rollout::{Journeys, Pod, Progress};
+use crate::controller::spread::spread;
 use crate::controller::status::Failure;
 use crate::translate::{LastGood, Outcome};
 
@@ -22,6 +23,9 @@ pub struct Desk {
     unsaid: BTreeSet<ObjectId>,
     /// When everything is looked at again; each driver at a time of its own.
     round: Instant,
+    turn: u64,
+    /// Whose desk it is, so that each has times of its own.
+    who: String,
     /// What objects on their way were told of.
     told: HashMap<Sequence, Progress>,
     failure: Option<Failure>,
@@ -31,11 +35,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new() -> Self {
+    pub fn new(who: String) -> Self {
         Self {
             undecided: BTreeSet::new(),
             unsaid: BTreeSet::new(),
             round: Instant::now(),
+            turn: 0,
+            who,
             told: HashMap::new(),
             failure: None,
             pods: Vec::new(),
@@ -112,7 +118,8 @@ impl Desk {
         let now = Instant::now();
         let mut unsaid = std::mem::take(&mut self.unsaid);
         if self.round <= now {
-            self.round = now + ROUND.mul_f64(rand::random_range(0.8..1.2));
+            self.turn += 1;
+            self.round = now + spread(ROUND, 0.2, &self.who, self.turn);
             unsaid.extend(outcomes.iter().map(|outcome| outcome.origin.object.clone()));
         }
         // The picture of the gateway itself is a live one.

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::{State, Version, World};
 use crate::bundle::MaterialKind;
+use crate::controller::spread::spread;
 use crate::mail::dkim::PublicKey;
 use crate::translate::{ConfigMapFacts, ObjectKey, References, Resources, SecretFacts};
 
@@ -139,7 +140,7 @@ impl World {
         };
         let again = match (&found, last) {
             // Not all at the same moment for ever because all were named at the same moment.
-            (Some(_), _) => REREAD.mul_f64(rand::random_range(0.8..1.1)),
+            (Some(_), _) => spread(REREAD, 0.15, &key.to_string(), 0),
             (None, Some(held)) if held.found.is_none() => (held.again * 2).min(REREAD),
             (None, _) => FIRST_RETRY,
         };

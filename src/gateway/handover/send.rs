@@ -251,7 +251,7 @@ impl Sender {
             match claim.queued().content() {
                 Ok(content) if shipment.add(claim.queued(), &content) => sent.push(claim),
                 Ok(_) => {
-                    tracing::error!(id = %claim.queued().id(), "a message is too large to be handed over")
+                    tracing::error!(id = %claim.queued().id(), "a message is too large to be handed over");
                 }
                 Err(error) => tracing::error!(id = %claim.queued().id(), %error, "a message cannot be read"),
             }

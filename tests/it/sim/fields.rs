@@ -1,5 +1,5 @@
 //! Who owns which field of an object: enough of server-side apply that drift comes back and fields of others stay.
-//! Lists are atomic, except owner references, which have their uid as key.
+//! Lists are atomic, except owner references, which have their uid as key; so are selectors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,11 +17,16 @@ pub struct Manager {
 pub type Fields = BTreeMap<Manager, BTreeSet<Path>>;
 pub type Path = Vec<String>;
 
+/// The API marks these as atomic: whoever applies one owns it as a whole.
+fn is_selector(path: &Path) -> bool {
+    path.last().is_some_and(|key| matches!(key.as_str(), "selector" | "podSelector" | "namespaceSelector"))
+}
+
 /// What an object holds, field by field.
 pub fn leaves(value: &Value) -> BTreeMap<Path, Value> {
     fn walk(value: &Value, path: &mut Path, found: &mut BTreeMap<Path, Value>) {
         match value {
-            Value::Object(map) if !map.is_empty() => {
+            Value::Object(map) if !map.is_empty() && !is_selector(path) => {
                 for (key, value) in map {
                     path.push(key.clone());
                     walk(value, path, found);

@@ -160,8 +160,9 @@ impl History {
             }
         }
         let settled = began.elapsed().as_secs_f64();
-        // Requests that were sent long ago may still arrive.
-        sleep(Duration::from_secs(45)).await;
+        // Requests that were sent long ago may still arrive, and Secrets, which are not watched, are read again now
+        // and then.
+        sleep(Duration::from_secs(130)).await;
         let writes = self.sim.chaos.writes();
         self.sim.say("silence");
         sleep(SILENCE).await;

@@ -10,6 +10,7 @@ use postern::bundle::Manifest;
 use postern::bundle::document::{Bundle, ObjectId, ObjectKind, Origin};
 use postern::bundle::material::MaterialVersion;
 use postern::bundle::segment::read_manifest;
+use postern::controller::build::REVISION_LABEL;
 use serde_json::{Map, Value, json};
 
 use super::fleet;
@@ -248,6 +249,8 @@ pub fn end(sim: &Sim) -> BTreeMap<String, Value> {
                 let obeys = running.is_some() && running == published;
                 json!({"ready": fleet::is_ready(&object), "obeys what is published": obeys})
             }
+            // Which of those on the way were kept depends on the way.
+            "configmaps" if object["metadata"]["labels"][REVISION_LABEL].is_string() => continue,
             "configmaps" if bundle_of(key).is_some() => {
                 let gateway = bundle_of(key).unwrap_or_default();
                 if name != &format!("{gateway}-bundle-0") {

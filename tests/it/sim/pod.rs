@@ -18,7 +18,7 @@ use postern::bundle::ack::{Leaving, Running as RunningFacts};
 use postern::bundle::document::FORMAT;
 use postern::bundle::manifest::{MANIFEST, Manifest, SegmentRef};
 use postern::bundle::segment::{self, LoadError};
-use postern::bundle::{Ack, Bundle, Nack, NackReason, Push};
+use postern::bundle::{Ack, Bundle, Nack, NackReason, Push, Sequence};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,8 @@ pub struct Process {
     refused: Mutex<Option<Nack>>,
     /// Counts what a poll waits for.
     seen: watch::Sender<(u64, u64)>,
+    /// The highest sequence that ran on its volume.
+    highest: AtomicU64,
     published: AtomicU64,
     was_ready: AtomicBool,
     started: Instant,
@@ -148,6 +150,7 @@ impl Pod {
             running: Mutex::default(),
             refused: Mutex::default(),
             seen: watch::Sender::new((0, 0)),
+            highest: AtomicU64::default(),
             published: AtomicU64::new(0),
             was_ready: AtomicBool::new(false),
             started: Instant::now(),
@@ -207,7 +210,7 @@ impl Pod {
                 }
             }
             Err(Trouble::Damaged(manifest, what)) => {
-                process.refuse(&manifest, NackReason::CompileFailed, what)
+                process.refuse(&manifest, NackReason::CompileFailed, what);
             }
         }
     }
@@ -269,7 +272,7 @@ impl Process {
     fn ack(&self) -> Ack {
         let running = self.running.lock().unwrap().clone();
         let leaves = running.as_ref().is_some_and(|running| running.leaving);
-        let highest = running.as_ref().map(|running| running.facts.sequence).unwrap_or_default();
+        let highest = Sequence(self.highest.load(Ordering::Relaxed));
         Ack {
             pod: self.pod.clone(),
             instance: self.instance.clone(),
@@ -339,6 +342,7 @@ impl Process {
         let kept =
             memory.lock().unwrap().clone().filter(|(of, _)| *of == uid).map_or(0, |(_, sequence)| sequence);
         let sequence = manifest.sequence.0;
+        self.highest.fetch_max(running.max(kept), Ordering::Relaxed);
         if sequence < running.max(kept) {
             return;
         }
@@ -346,6 +350,7 @@ impl Process {
             return self.refuse(manifest, NackReason::ListenerFailed, "port 10025 is taken".to_owned());
         }
         *memory.lock().unwrap() = Some((uid, sequence));
+        self.highest.fetch_max(sequence, Ordering::Relaxed);
         let loaded_at = Timestamp::now();
         let facts =
             RunningFacts { sequence: manifest.sequence, revision: manifest.revision.clone(), loaded_at };

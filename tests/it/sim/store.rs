@@ -290,7 +290,7 @@ impl Store {
             // Its kubelet ends it.
             let who = Manager { name: "kubectl".to_owned(), apply: false, status: false };
             return self.change(key, &who, |pod| {
-                pod["metadata"]["deletionTimestamp"] = json!("2026-11-22T08:00:00Z")
+                pod["metadata"]["deletionTimestamp"] = json!("2026-11-22T08:00:00Z");
             });
         }
         self.remove(key).ok_or_else(|| not_found(key))

@@ -161,6 +161,14 @@ pub fn plan(scenario: u64) -> Plan {
     for name in broken.into_keys() {
         plan.push((at + 1.0, put("compliancerules", &name, rule("repaired", true))));
     }
+    let via_other = plan.iter().rev().find_map(|(_, act)| match act {
+        Act::Put("routingrules", _, _, spec) => Some(spec["action"]["modify"]["route"]["name"] == "other"),
+        _ => None,
+    });
+    if via_other == Some(true) {
+        // A rule whose route is not there does as it did before, if it did anything: that depends on the way.
+        plan.push((at + 1.5, put("outboundroutes", "other", route(587, false))));
+    }
     if !exists {
         plan.push((at + 2.0, put("outboundgateways", "gw", wish.spec())));
     }
@@ -312,7 +320,7 @@ pub fn edit_by_hand(sim: &Sim, dice: &Dice) -> Option<Mark> {
         (_, 2) => (
             None,
             Box::new(|object| {
-                drop(object["metadata"].as_object_mut().map(|meta| meta.remove("ownerReferences")))
+                drop(object["metadata"].as_object_mut().map(|meta| meta.remove("ownerReferences")));
             }),
         ),
         (_, _) => {

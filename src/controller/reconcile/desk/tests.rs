@@ -32,7 +32,7 @@ fn manifest(sequence: u64) -> Manifest {
 
 /// A desk where everything was looked at.
 fn settled(outcomes: &[Outcome]) -> Desk {
-    let mut desk = Desk::new();
+    let mut desk = Desk::new("mail/default".to_owned());
     desk.decided(&[], outcomes);
     assert_eq!(desk.take_undecided().len(), outcomes.len());
     assert_eq!(desk.take_unsaid(outcomes).len(), outcomes.len(), "a new driver looks at everything");

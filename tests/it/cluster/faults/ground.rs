@@ -180,7 +180,9 @@ spec:
     /// Our objects as written by us, without what the cluster or others add.
     pub fn children(&self) -> BTreeMap<String, Value> {
         let kinds = "statefulsets,services,networkpolicies,pdb,configmaps,secrets";
-        let list = self.namespace.kubectl(&["get", kinds, "-l", "postern.dev/gateway=default", "-o", "json"]);
+        // Revisions that are kept are more with each change.
+        let ours = "postern.dev/gateway=default,!postern.dev/revision";
+        let list = self.namespace.kubectl(&["get", kinds, "-l", ours, "-o", "json"]);
         let list: Value = serde_json::from_str(&list).expect("kubectl prints JSON");
         let items = list["items"].as_array().cloned().unwrap_or_default();
         let shown = items.into_iter().map(|object| {

@@ -91,7 +91,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 "service/default",
                 r#"{"spec":{"selector":{"app":"x"}}}"#,
                 "/spec/selector/postern.dev~1gateway",
-            )
+            );
         },
     },
     Scenario {
@@ -117,7 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 "service/default",
                 r#"{"metadata":{"ownerReferences":null}}"#,
                 "/metadata/ownerReferences/0/name",
-            )
+            );
         },
     },
     Scenario {
@@ -184,7 +184,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "foreign field of the StatefulSet stays",
         does: |g| {
-            marked(g, "statefulset/default", r#"{"spec":{"minReadySeconds":1}}"#, "/spec/minReadySeconds")
+            marked(g, "statefulset/default", r#"{"spec":{"minReadySeconds":1}}"#, "/spec/minReadySeconds");
         },
     },
     Scenario {
@@ -202,7 +202,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 "service/default",
                 r#"{"spec":{"sessionAffinity":"ClientIP"}}"#,
                 "/spec/sessionAffinity",
-            )
+            );
         },
     },
     Scenario {
