@@ -227,10 +227,15 @@ impl Pod {
 type Served = (Arc<Pod>, Arc<Process>, Arc<Shelf>);
 
 async fn ack(
-    State((_, process, _)): State<Served>,
+    State((pod, process, _)): State<Served>,
     Query(known): Query<HashMap<String, String>>,
-) -> Json<Ack> {
+) -> Result<Json<Ack>, StatusCode> {
     clock::tick();
+    // Nobody answers for a process that is gone, whoever was let in while it ended.
+    let lives = || pod.process().is_some_and(|now| Arc::ptr_eq(&now, &process));
+    if !lives() {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let number = |name: &str| known.get(name).and_then(|text| text.parse::<u64>().ok());
     if let Some(published) = number("published") {
         process.published.fetch_max(published, Ordering::Relaxed);
@@ -241,7 +246,7 @@ async fn ack(
         let news = seen.wait_for(|(running, nack)| *running > after || *nack > refused);
         let _ = timeout(LONGEST_POLL, news).await.map(drop);
     }
-    Json(process.ack())
+    if lives() { Ok(Json(process.ack())) } else { Err(StatusCode::SERVICE_UNAVAILABLE) }
 }
 
 async fn push(State((pod, process, shelf)): State<Served>, body: Bytes) -> StatusCode {
