@@ -30,8 +30,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::{Client, Config};
 use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

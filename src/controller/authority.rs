@@ -123,7 +123,8 @@ impl Authority {
 
     /// The controller's side of the control port, with a client certificate made for this process.
     pub fn client(&self, today: Date) -> Result<Arc<ClientConfig>, AuthorityError> {
-        let pair = self.issue(&[CONTROLLER_NAME.to_owned()], &[ExtendedKeyUsagePurpose::ClientAuth], today)?;
+        let pair =
+            self.issue(&[CONTROLLER_NAME.to_owned()], &[ExtendedKeyUsagePurpose::ClientAuth], today)?;
         let (certificate, key) = pair.identity()?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -140,7 +141,8 @@ impl Authority {
         clients: Option<RootCertStore>,
         today: Date,
     ) -> Result<Arc<ServerConfig>, AuthorityError> {
-        let (certificate, key) = self.issue(names, &[ExtendedKeyUsagePurpose::ServerAuth], today)?.identity()?;
+        let (certificate, key) =
+            self.issue(names, &[ExtendedKeyUsagePurpose::ServerAuth], today)?.identity()?;
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let config = match clients {

@@ -209,19 +209,18 @@ fn r162_a_node_drain_under_load_respects_the_disruption_budget() {
     };
     let before = uids();
     let node = pods(&namespace)[0]["spec"]["nodeName"].as_str().expect("it runs").to_owned();
-    let kubeconfig = &cluster.kubeconfig;
-    let drain = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/cluster"))
+    let mut drain = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/cluster"));
+    drain
         .args(["kubectl", "drain", &node, "--pod-selector=postern.dev/gateway=default", "--timeout=240s"])
         .args(["--ignore-daemonsets", "--delete-emptydir-data", "--force"])
-        .env("KUBECONFIG", kubeconfig)
+        .env("KUBECONFIG", &cluster.kubeconfig)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut drain = drain.expect("kubectl starts");
+        .stderr(Stdio::null());
+    let drain = std::thread::spawn(move || drain.status());
     // There is one node: a pod that went comes back when the node is open again, as it would on another one.
     let began = Instant::now();
-    let (mut fewest, mut ended) = (3, None);
-    while ended.is_none() {
+    let mut fewest = 3;
+    while !drain.is_finished() {
         assert!(began.elapsed() < Duration::from_secs(260), "the drain does not end");
         cluster.attempt("kubectl", &["uncordon", &node], None);
         let ready = pods(&namespace)
@@ -230,11 +229,11 @@ fn r162_a_node_drain_under_load_respects_the_disruption_budget() {
             .filter(|pod| condition(&pod["status"], "Ready").is_some_and(|ready| ready["status"] == "True"))
             .count();
         fewest = fewest.min(ready);
-        ended = drain.try_wait().expect("it can be asked");
         std::thread::sleep(Duration::from_millis(300));
     }
     cluster.attempt("kubectl", &["uncordon", &node], None);
-    assert!(ended.is_some_and(|status| status.success()), "the drain failed");
+    let ended = drain.join().expect("it is only waited for").expect("kubectl starts");
+    assert!(ended.success(), "the drain failed");
     wait_for("every pod is a new one", Duration::from_secs(120), || {
         let now = uids();
         (now.len() == 3 && now.iter().all(|uid| !before.contains(uid))).then_some(())

@@ -14,7 +14,7 @@ use postern::controller::build::REVISION_LABEL;
 use serde_json::{Map, Value, json};
 
 use super::fleet;
-use super::server::{Instance, Sim};
+use super::server::{Call, Instance, Sim};
 use super::store::{Key, Store};
 
 /// Marks what is none of the controllers' business: whole objects, and fields of theirs.
@@ -53,16 +53,8 @@ impl Laws {
         self.highest.lock().unwrap().clear();
     }
 
-    pub fn before(
-        &self,
-        sim: &Sim,
-        who: &Instance,
-        store: &Store,
-        key: &Key,
-        method: &Method,
-        body: &Value,
-        status: bool,
-    ) {
+    pub fn before(&self, sim: &Sim, who: &Instance, store: &Store, key: &Key, call: &Call) {
+        let Call { method, body, status, .. } = call;
         let foreign = store.get(key).is_ok_and(|found| found["metadata"]["annotations"][FOREIGN] == "object");
         if foreign {
             self.breaks(sim, format!("{} writes {key:?}, which belongs to somebody else", who.name));

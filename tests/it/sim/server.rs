@@ -88,16 +88,16 @@ impl Instance {
 }
 
 /// A request, taken apart.
-struct Call {
-    method: Method,
+pub struct Call {
+    pub method: Method,
     resource: &'static str,
     namespace: Option<String>,
     name: Option<String>,
-    status: bool,
+    pub status: bool,
     query: HashMap<String, String>,
     kind: String,
     metadata_only: bool,
-    body: Value,
+    pub body: Value,
 }
 
 impl Call {
@@ -352,7 +352,7 @@ impl Sim {
         if call.resource == "events" {
             return Ok(Arc::new(call.body.clone()));
         }
-        self.laws.before(self, who, &store, &key, &call.method, &call.body, call.status);
+        self.laws.before(self, who, &store, &key, call);
         let version = store.version;
         let force = call.query.get("force").is_some_and(|force| force == "true");
         let answer = match (&call.method, manager.apply) {

@@ -300,7 +300,8 @@ pub fn edit_by_hand(sim: &Sim, dice: &Dice) -> Option<Mark> {
         let uid = sim.store.lock().unwrap().get(&key).ok()?["metadata"]["uid"].clone();
         Some(Mark { key: key.clone(), uid, at, value })
     };
-    let (mark, edit): (Option<Mark>, Box<dyn Fn(&mut Value)>) = match (key.0, dice.below(4)) {
+    type Edit = Box<dyn Fn(&mut Value)>;
+    let (mark, edit): (Option<Mark>, Edit) = match (key.0, dice.below(4)) {
         ("statefulsets", 0) => (None, Box::new(|set| set["spec"]["replicas"] = json!(7))),
         ("statefulsets", 1) => (
             mark("/spec/minReadySeconds", json!(1)),
