@@ -11,6 +11,7 @@ mod diff;
 mod explain;
 mod folder;
 mod gateway;
+mod kubeconfig;
 mod probe;
 mod quarantine;
 mod queue;

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::NamespaceResourceScope;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Resource};
 
 use crate::api::{DEFAULT_GATEWAY, OutboundGateway};
+use crate::cli::kubeconfig;
 
 /// Which cluster, namespace and gateway.
 #[derive(clap::Args)]
@@ -37,18 +37,7 @@ pub struct Cluster {
 impl Target {
     pub async fn open(self) -> anyhow::Result<Cluster> {
         let Self { gateway, namespace, kubeconfig, context } = self;
-        let config = match (&kubeconfig, &context) {
-            (None, None) => Config::infer().await.context("no cluster to talk to")?,
-            _ => {
-                let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-                let read = match &kubeconfig {
-                    Some(file) => Kubeconfig::read_from(file),
-                    None => Kubeconfig::read(),
-                };
-                let read = read.context("cannot read the kubeconfig")?;
-                Config::from_custom_kubeconfig(read, &options).await.context("cannot use the kubeconfig")?
-            }
-        };
+        let config = kubeconfig::read(kubeconfig.as_deref(), context.as_deref()).await?;
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("cannot use the kubeconfig")?;
         Ok(Cluster { client, namespace, gateway })

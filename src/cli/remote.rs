@@ -14,11 +14,11 @@ use axum::body::Body;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, StatusCode};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::Mutex;
 
 use crate::api::DEFAULT_GATEWAY;
+use crate::cli::kubeconfig;
 
 pub use forward::Proof;
 
@@ -87,25 +87,7 @@ impl Cluster {
     }
 
     pub async fn connect(&self) -> anyhow::Result<Remote> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = match &self.kubeconfig {
-            Some(file) => {
-                let kubeconfig = Kubeconfig::read_from(file)
-                    .with_context(|| format!("cannot read the kubeconfig {}", file.display()))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await
-            }
-            None if self.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
-                // In a pod there may be no kubeconfig.
-                return self.within(Config::infer().await.context("no way to the cluster")?);
-            }
-            None => Config::from_kubeconfig(&options).await,
-        };
-        self.within(
-            config.context("no way to the cluster: give --kubeconfig and --context, or set KUBECONFIG")?,
-        )
-    }
-
-    fn within(&self, config: Config) -> anyhow::Result<Remote> {
+        let config = kubeconfig::read(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
         let Some((operator, release)) = self.operator.split_once('/') else {
             bail!("--operator {}: expected NAMESPACE/NAME", self.operator);
         };
