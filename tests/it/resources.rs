@@ -590,17 +590,22 @@ fn small_mail_is_accepted_promptly_beside_large_files() {
     gateway.wait_empty();
 }
 
-/// strace holds up the very first thing a start does with the spool.
+/// strace holds up the very first thing a start does with the spool: its lock.
 #[test]
 fn r158_probes_are_answered_while_a_spool_is_being_recovered() {
     let sink = Inbox::start();
     let site = Site::new("slow-start", sink.address);
     let (config, state) = (site.folder.0.join("config"), site.folder.0.join("state"));
+    let lock = state.join("spool/lock");
+    fs::create_dir_all(state.join("spool")).unwrap();
+    fs::write(&lock, "").unwrap();
     let slow = [
         "strace",
         "-D",
         "-f",
         "-qq",
+        "-P",
+        lock.to_str().unwrap(),
         "-e",
         "trace=flock",
         "-e",

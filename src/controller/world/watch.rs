@@ -13,12 +13,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -31,6 +30,7 @@ use crate::bundle::{MaterialKind, Sequence};
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION, REVISION_LABEL};
 use crate::controller::metrics::Metrics;
 use crate::controller::rollout;
+use crate::controller::spread::spread;
 use crate::translate::ObjectKey;
 
 const OUR_KINDS: [&str; 7] = [
@@ -49,8 +49,18 @@ const SECRETS: &str = "secrets";
 
 /// A list that is not answered by then is asked for again: nothing else would ever end it.
 const UNANSWERED: Duration = Duration::from_secs(20);
-/// The same after a failure, which is followed by a pause.
-const PAUSED: Duration = Duration::from_secs(90);
+/// Between attempts. The longest bounds how late the controller sees what changed while the API server was away;
+/// one request a resource every two seconds is nothing to a server that refuses them.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A failure that goes on is said again this often.
+const REMIND: Duration = Duration::from_secs(30);
+
+/// Before the next attempt, after this many that failed.
+fn pause(watch: &str, failed: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << failed.min(8)).min(LONGEST_PAUSE);
+    spread(pause, 0.2, watch, failed.into())
+}
 
 /// One watch: a resource, in one namespace or in all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -292,12 +302,12 @@ impl Run {
     ) {
         let namespace = self.scope.namespace.clone();
         let mut listed = Listed { namespace, keys: HashSet::new() };
-        let mut stream = Box::pin(streams().default_backoff());
-        let (mut listing, mut failed) = (true, false);
+        let mut stream = Box::pin(streams());
+        let mut said: Option<(String, Instant)> = None;
+        let (mut listing, mut failures) = (true, 0);
         loop {
-            let limit = if failed { PAUSED } else { UNANSWERED };
             let next = match listing {
-                true => timeout(limit, stream.next()).await,
+                true => timeout(UNANSWERED, stream.next()).await,
                 false => Ok(stream.next().await),
             };
             let event = match next {
@@ -306,17 +316,15 @@ impl Run {
                 Err(_) => {
                     self.metrics.watch_failed(self.scope.watch);
                     warn!(watch = self.scope.watch, "a list is not answered; asked for again");
-                    stream = Box::pin(streams().default_backoff());
-                    failed = false;
+                    stream = Box::pin(streams());
                     continue;
                 }
             };
-            failed = event.is_err();
-            listing = match &event {
-                Ok(Event::Init | Event::InitApply(_)) => true,
-                Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => false,
-                Err(_) => listing,
-            };
+            match &event {
+                Ok(Event::Init | Event::InitApply(_)) => listing = true,
+                Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => (listing, failures) = (false, 0),
+                Err(_) => {}
+            }
             let mut state = self.world.state();
             match event {
                 Ok(Event::Init) => listed.keys.clear(),
@@ -325,6 +333,7 @@ impl Run {
                     apply(&mut state, object);
                 }
                 Ok(Event::InitDone) => {
+                    said = None;
                     keep(&mut state, &listed);
                     listed.keys = HashSet::new();
                     if state.waiting.remove(&self.scope) {
@@ -337,7 +346,14 @@ impl Run {
                 Err(error) => {
                     drop(state);
                     self.metrics.watch_failed(self.scope.watch);
-                    warn!(watch = self.scope.watch, %error, "the watch is interrupted");
+                    let error = error.to_string();
+                    let known = |(last, at): &(String, Instant)| *last == error && at.elapsed() < REMIND;
+                    if !said.as_ref().is_some_and(known) {
+                        warn!(watch = self.scope.watch, error, "the watch is interrupted");
+                        said = Some((error, Instant::now()));
+                    }
+                    sleep(pause(self.scope.watch, failures)).await;
+                    failures = failures.saturating_add(1);
                 }
             }
         }

@@ -104,12 +104,17 @@ spec:
         mail(ip, word)
     }
 
-    /// Every ready pod decides by this word, and by no other.
+    /// Every ready pod decides by this word, and by no other. A pod may be dead for a second before the kubelet says
+    /// so: one that does not answer is asked again, one that answers is held to it.
     pub fn obeys(&self, word: &str) {
         let pods = self.pods();
         assert!(!pods.is_empty(), "no pod serves");
         for (pod, ip) in pods {
-            let (held, harmless) = (self.mail(&ip, word), self.mail(&ip, "harmless"));
+            let answer = |word: &str| {
+                let answered = || Some(self.mail(&ip, word)).filter(|reply| !reply.is_empty());
+                wait_for(&format!("{pod} answers"), Duration::from_secs(30), answered)
+            };
+            let (held, harmless) = (answer(word), answer("harmless"));
             assert!(held.starts_with("550"), "{pod} lets {word} pass: {held:?}");
             assert!(harmless.starts_with("250"), "{pod} does not take harmless mail: {harmless:?}");
         }
@@ -209,8 +214,10 @@ spec:
             let mut spec = object["spec"].clone();
             if let Some(spec) = spec.as_object_mut() {
                 // Given by the cluster, or set by others in a scenario.
-                let _ = ["clusterIP", "clusterIPs", "minReadySeconds", "sessionAffinity"]
-                    .map(|name| spec.remove(name));
+                let foreign = ["minReadySeconds", "sessionAffinity", "sessionAffinityConfig"];
+                for name in ["clusterIP", "clusterIPs"].into_iter().chain(foreign) {
+                    spec.remove(name);
+                }
             }
             let content = match object["kind"].as_str() {
                 Some("Secret") => object["data"].as_object().map(|data| json!(data.len())),
@@ -286,6 +293,8 @@ spec:
         ] {
             self.attempt(&["delete", kind, "-l", "someone.example/fault=true"], None);
         }
+        // Paused and cut off pods stay so; new ones have processes and a network of their own.
+        self.attempt(&["delete", "pods", "--all", "--force", "--grace-period=0"], None);
         self.scale_operator(1);
         self.namespace.apply(&self.gateway());
     }

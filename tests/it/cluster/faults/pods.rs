@@ -80,7 +80,9 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "control port of a pod cut off during a change",
         does: |g| {
             script(g, "cut-pod", "default-0", &["8026"]);
-            sleep(Duration::from_secs(1));
+            // Its answer to the question that was asked before still gets out; the next question does not get in.
+            g.next_word();
+            sleep(Duration::from_secs(3));
             waits_for(g, "default-0");
             script(g, "join-pod", "default-0", &["8026"]);
         },
