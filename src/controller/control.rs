@@ -20,8 +20,9 @@ use super::build::{control_secret, control_secret_name, is_dressed};
 use super::reconcile::Context;
 use crate::api::OutboundGateway;
 
-/// A gateway's pair is looked at this often: it runs out, and somebody may delete it.
-const EVERY: Duration = Duration::from_secs(60);
+/// A gateway's pair is looked at this often: it runs out, and somebody may delete it. Less than a round, or every
+/// second round would come a moment too early.
+const EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {

@@ -61,7 +61,8 @@ const PACE: Duration = Duration::from_millis(100);
 const HOLD: Duration = Duration::from_millis(300);
 /// How long a new driver waits to hear from the pods before it says that they lag.
 const FIRST_WORD: Duration = Duration::from_secs(3);
-/// Everything is looked at again after this, whatever the watches said.
+/// Everything is looked at again after this, whatever the watches said: so long may a Secret of ours, which nobody
+/// may watch, stay deleted or edited.
 const ROUND: Duration = Duration::from_secs(60);
 const STARTS: usize = 8;
 const DIALS: usize = 64;
@@ -251,15 +252,15 @@ impl Driver {
         let mut failures = Failures::default();
         loop {
             let paced_until = self.published_at.map_or(self.born, |at| at + PACE);
-            let due = if decide { paced_until.min(look_again) } else { look_again };
+            let due = look_again.min(if decide { paced_until } else { decided + ROUND });
             let changed = tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.ctx.published.forget(&self.key),
                 changed = self.bell.wait() => changed,
                 () = sleep_until(due.max(failures.not_before)) => Changed::default(),
             };
-            decide |= changed.spec;
             let now = Instant::now();
+            decide |= changed.spec || now.duration_since(decided) >= ROUND;
             if now < failures.not_before {
                 // What fails is not tried faster because something rings.
                 continue;
@@ -270,8 +271,7 @@ impl Driver {
                 true => Some(self.ctx.bounds.starts.clone().acquire_owned().await),
                 false => None,
             };
-            let overdue = now.duration_since(decided) >= ROUND;
-            let result = Box::pin(self.pass((decide || overdue) && paced)).await;
+            let result = Box::pin(self.pass(decide && paced)).await;
             drop(turn);
             let outcome = match &result {
                 Ok(_) => "ok",
@@ -282,7 +282,7 @@ impl Driver {
             match result {
                 Ok(wake) => {
                     first = false;
-                    if decide && paced || overdue {
+                    if decide && paced {
                         decided = now;
                     }
                     decide &= !paced;

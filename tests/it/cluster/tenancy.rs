@@ -383,13 +383,15 @@ fn r102_the_api_server_warns_of_copies_that_leave_and_the_operator_takes_none_th
     let sink = sink_for_pods();
     namespace.apply(&gateway(1, &sink, ""));
     namespace.wait_ready(&["obg/default"]);
-    let apply = |yaml: &str| {
-        let output = cluster.attempt("kubectl", &["-n", "copies", "apply", "-f", "-"], Some(yaml));
+    let tell = |yaml: &str, dry: &str| {
+        let output = cluster.attempt("kubectl", &["-n", "copies", "apply", dry, "-f", "-"], Some(yaml));
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    let apply = |yaml: &str| tell(yaml, "--dry-run=none");
+    // Until a policy is in force nothing must be written that it would have refused.
+    let attempt = |yaml: &str| tell(yaml, "--dry-run=server");
     let (done, said) = wait_for("the policy is in force", Duration::from_secs(30), || {
-        let (done, said) = apply(&copy_to("thief@evil.example"));
-        cluster.attempt("kubectl", &["-n", "copies", "delete", "rtr/copy"], None);
+        let (done, said) = attempt(&copy_to("thief@evil.example"));
         said.contains("Warning").then_some((done, said))
     });
     assert!(done && said.contains("mail of others leaves to evil.example"), "{said}");
@@ -418,7 +420,7 @@ fn r102_the_api_server_warns_of_copies_that_leave_and_the_operator_takes_none_th
     let policies = policies.join("\n---\n");
     cluster.run("kubectl", &["apply", "-f", "-"], Some(&policies));
     let said = wait_for("it is refused", Duration::from_secs(30), || {
-        let (done, said) = apply(&copy_to("thief@evil.example"));
+        let (done, said) = attempt(&copy_to("thief@evil.example"));
         (!done).then_some(said)
     });
     cluster.run("kubectl", &["delete", "-f", "-"], Some(&policies));

@@ -151,7 +151,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let _ = ["resourceVersion", "uid", "managedFields", "creationTimestamp"]
                 .map(|name| meta.remove(name));
             let text = old.to_string();
-            assert!(g.attempt(&["replace", "--force", "-f", "-"], Some(&text)), "the old map is back");
+            assert!(g.attempt(&["replace", "-f", "-"], Some(&text)), "the old map is back");
         },
     },
     Scenario {
