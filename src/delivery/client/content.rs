@@ -38,10 +38,18 @@ impl<'a> Encoder<'a> {
         wire.clear();
         let mut left = BLOCK;
         for piece in &mut self.pieces {
-            let (block, later) = piece.split_at(piece.len().min(left));
+            let mut len = piece.len().min(left);
+            if len < piece.len() {
+                // What follows begins with a line, so that it may leave as it lies there.
+                len = Some(whole_lines(&piece[..len])).filter(|lines| *lines > 0).unwrap_or(len);
+            }
+            let (block, later) = piece.split_at(len);
             *piece = later;
             left -= block.len();
             self.state = encode(block, self.state, wire);
+            if !piece.is_empty() {
+                break;
+            }
         }
         if self.pieces.iter().any(|piece| !piece.is_empty()) {
             return Some(wire);
@@ -185,8 +193,26 @@ mod tests {
             let sent = wire(b"", &[before, what, after].concat());
             assert!(sent == [before, becomes, after, b".\r\n"].concat(), "{what:?} at {at}");
         }
+        for cut in [0, 1, 38, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7, clean.len()] {
+            let (head, rest) = clean.split_at(cut);
+            assert!(wire(head, rest) == [&clean[..], b".\r\n"].concat(), "a header of {cut} octets");
+        }
         let endless = vec![b'x'; 3 * BLOCK];
         assert_eq!(wire(b"", &endless), [&endless[..], b"\r\n.\r\n"].concat());
+    }
+
+    #[test]
+    fn of_a_large_message_after_its_header_only_the_first_block_is_copied() {
+        let head = b"Received: by a gateway\r\nFrom: a@b.example\r\n";
+        let body = b"0123456789 abcdefghijklmnopqrstuvwxyz\r\n".repeat(20 * BLOCK / 39);
+        let (mut encoder, mut wire, mut copied) = (Encoder::new(head, &body), Vec::new(), 0);
+        let lies = body.as_ptr_range();
+        while let Some(block) = encoder.next_block(&mut wire) {
+            if !lies.contains(&block.as_ptr()) {
+                copied += block.len();
+            }
+        }
+        assert!(copied <= 2 * BLOCK, "{copied} of {} octets were copied", body.len());
     }
 
     proptest! {
