@@ -1,24 +1,22 @@
 //! `postern gateway` on folders as kubelet mounts them: complete sets only, refusals, pauses, restarts.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use postern::bundle::document::{
     self, AuthMechanism, DefaultRoute, HostPort, Listener, ListenerTls, Route, RouteAuth, RouteTarget,
     RouteTls, WeightedHost,
 };
-use postern::bundle::manifest::{MANIFEST, SegmentRef};
+use postern::bundle::manifest::MANIFEST;
 use postern::bundle::material::{Material, MaterialKind, MaterialVersion};
-use postern::bundle::{Bundle, Manifest, Revision, Sequence, segment};
+use postern::bundle::{Bundle, Manifest, Revision, Sequence};
 
 use crate::support::client::{Client, send};
 use crate::support::gateway::{Folder, POSTERN, free_address, http_get};
 use crate::support::inbox::Inbox;
+use crate::support::mount::{self, Edition};
 use crate::support::sink::{Authority, Behaviour, Sink, say};
 use crate::support::{wait, wait_for};
 
@@ -27,7 +25,7 @@ const MAIL: &str = "From: a@solarmora.com\r\nSubject: x\r\n\r\nthe word is here\
 /// A mount and what is published in it.
 struct Mount {
     folder: Folder,
-    version: u32,
+    version: u64,
 }
 
 impl Mount {
@@ -38,7 +36,6 @@ impl Mount {
         Self { folder, version: 0 }
     }
 
-    /// Writes a set as kubelet does: a new folder, then one rename of the `..data` link.
     fn publish(&mut self, sequence: u64, bundle: &Bundle) -> Revision {
         self.publish_with(sequence, bundle, &[])
     }
@@ -55,43 +52,8 @@ impl Mount {
         }
         let materials: Vec<_> = secrets.iter().map(|(version, _)| version.clone()).collect();
         self.version += 1;
-        let root = self.folder.0.join("bundle");
-        let data = root.join(format!("..v{}", self.version));
-        fs::create_dir_all(&data).unwrap();
-        let segments = segment::cut(bundle);
-        let revision = Revision::of(document::FORMAT, &segments, &materials);
-        let mut names = BTreeSet::from([MANIFEST.to_owned()]);
-        let mut refs = Vec::new();
-        for part in &segments {
-            for (piece, bytes) in part.pieces().iter().enumerate() {
-                let name = segment::piece_key(&part.hash, piece);
-                fs::write(data.join(&name), bytes).unwrap();
-                names.insert(name);
-            }
-            let (name, hash) = (part.name.clone(), part.hash.clone());
-            refs.push(SegmentRef { name, hash, places: vec![0; part.pieces().len()] });
-        }
-        let manifest = Manifest {
-            format: document::FORMAT,
-            sequence: Sequence(sequence),
-            revision: revision.clone(),
-            published_at: Timestamp::now(),
-            segments: refs,
-            materials,
-            leaving: Vec::new(),
-            course: Default::default(),
-        };
-        fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
-        let link = root.join("..data_tmp");
-        symlink(data.file_name().unwrap(), &link).unwrap();
-        fs::rename(&link, root.join("..data")).unwrap();
-        for name in names {
-            let file = root.join(&name);
-            if fs::symlink_metadata(&file).is_err() {
-                symlink(format!("..data/{name}"), file).unwrap();
-            }
-        }
-        revision
+        let edition = Edition { sequence, bundle, materials, leaving: Vec::new() };
+        mount::publish(&self.folder.0.join("bundle"), self.version, edition)
     }
 
     fn start(&self) -> Pod {

@@ -138,22 +138,16 @@ def build():
     if folder.exists():
         return folder
     say("building the Kubernetes binary; the first time takes some minutes")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        draft = Path(name) / "draft"
+
+    def make(draft):
         compile_go("./kube", draft / "kube", version_flags())
         compile_go("./pause", draft / "pause")
         for version in ("one", "two"):
             compile_go("./probe", draft / f"probe-{version}", f"-X main.version={version}")
         for link in ("kubectl", "helm"):
             (draft / link).symlink_to("kube")
-        try:
-            draft.rename(folder)
-        except OSError:  # somebody else has just built the same
-            if not folder.exists():
-                raise
-    say(f"built {folder}")
-    return folder
+
+    return kept(folder, make)
 
 
 def checks():
@@ -162,10 +156,15 @@ def checks():
     folder = CACHE / f"checks-{fingerprint(CHECKS)}"
     if folder.exists():
         return folder
+    return kept(folder, lambda draft: compile_go("./kstatus", draft / "kstatus", source=CHECKS))
+
+
+def kept(folder, make):
+    """The folder, whole or not there at all: it is made beside and renamed."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         draft = Path(name) / "draft"
-        compile_go("./kstatus", draft / "kstatus", source=CHECKS)
+        make(draft)
         try:
             draft.rename(folder)
         except OSError:  # somebody else has just built the same

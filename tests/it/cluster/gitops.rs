@@ -45,6 +45,14 @@ impl Drop for Restored<'_> {
     }
 }
 
+/// Takes the operator away. A garbage collector whose API server was just away (tests of faults run before these) may
+/// never hear that the Deployment went, and its pod would count as an operator for ever after.
+fn uninstall(cluster: &Cluster) {
+    cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
+    let ours = "app.kubernetes.io/instance=postern";
+    cluster.kubectl(&["-n", "postern-system", "delete", "replicasets,pods", "-l", ours, "--wait"]);
+}
+
 fn operators(cluster: &Cluster, count: u32) {
     let to = format!("--replicas={count}");
     cluster.kubectl(&["-n", "postern-system", "scale", "deployment/postern", &to]);
@@ -260,7 +268,7 @@ fn the_kustomize_bases_are_taken_by_a_real_api_server() {
 fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings_new_fields() {
     let (_turn, cluster) = cluster();
     let back = Restored(cluster);
-    cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
+    uninstall(cluster);
     let crds =
         "outboundgateways outboundroutes routingrules compliancerules addresslists directories quarantines";
     let crds: Vec<String> = crds.split(' ').map(|kind| format!("crd/{kind}.postern.dev")).collect();
@@ -372,7 +380,7 @@ fn uninstalling_keeps_objects_gateways_and_mail_unless_told() {
     let uid = |what: &str| namespace.get(what)["metadata"]["uid"].clone();
     let whats = ["obg/default", "cpr/word", "pvc/spool-default-0", "pod/default-0", "statefulset/default"];
     let before = whats.map(uid);
-    cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
+    uninstall(cluster);
     let left =
         cluster.kubectl(&["get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name"]);
     assert!(!left.contains("postern"), "{left}");
@@ -388,7 +396,7 @@ fn uninstalling_keeps_objects_gateways_and_mail_unless_told() {
 
     // Told otherwise, everything goes but the volumes: a 250 is a promise.
     helm(cluster, &["upgrade", "--set", "crds.keep=false"], CHART, IMAGE);
-    cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
+    uninstall(cluster);
     wait_for("the definitions are gone", Duration::from_secs(60), || {
         let crds = cluster.kubectl(&["get", "crd", "-o", "name"]);
         (!crds.contains("postern.dev")).then_some(())

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod inbox;
 pub mod judge;
 pub mod load;
+pub mod mount;
 pub mod named;
 pub mod netpol;
 pub mod network;

@@ -2,25 +2,22 @@
 //! of its own, and this test as their controller.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use postern::bundle::document;
-use postern::bundle::manifest::{MANIFEST, SegmentRef};
-use postern::bundle::{Ack, Bundle, Manifest, Revision, Sequence, names, segment};
+use postern::bundle::{Ack, Bundle, names};
 use postern::controller::authority::{Authority, Pair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::gateway::{Folder, POSTERN, free_address, http_get};
+use super::mount::{self, Edition};
 use super::wait_for;
 
 pub struct Pods {
@@ -94,41 +91,13 @@ impl Pods {
     /// Names the pods that are to leave, as a manifest of the same revision.
     pub fn publish(&mut self, leaving: &[&str]) {
         self.sequence += 1;
-        let root = self.folder.0.join("bundle");
-        let data = root.join(format!("..v{}", self.sequence));
-        fs::create_dir_all(&data).unwrap();
-        let segments = segment::cut(&self.bundle);
-        let mut names = BTreeSet::from([MANIFEST.to_owned()]);
-        let mut refs = Vec::new();
-        for part in &segments {
-            for (piece, bytes) in part.pieces().iter().enumerate() {
-                let name = segment::piece_key(&part.hash, piece);
-                fs::write(data.join(&name), bytes).unwrap();
-                names.insert(name);
-            }
-            let (name, hash) = (part.name.clone(), part.hash.clone());
-            refs.push(SegmentRef { name, hash, places: vec![0; part.pieces().len()] });
-        }
-        let manifest = Manifest {
-            format: document::FORMAT,
-            sequence: Sequence(self.sequence),
-            revision: Revision::of(document::FORMAT, &segments, &[]),
-            published_at: Timestamp::now(),
-            segments: refs,
+        let edition = Edition {
+            sequence: self.sequence,
+            bundle: &self.bundle,
             materials: Vec::new(),
             leaving: leaving.iter().map(|&name| name.to_owned()).collect(),
-            course: Default::default(),
         };
-        fs::write(data.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
-        let link = root.join("..data_tmp");
-        symlink(data.file_name().unwrap(), &link).unwrap();
-        fs::rename(&link, root.join("..data")).unwrap();
-        for name in names {
-            let file = root.join(&name);
-            if fs::symlink_metadata(&file).is_err() {
-                symlink(format!("..data/{name}"), file).unwrap();
-            }
-        }
+        mount::publish(&self.folder.0.join("bundle"), self.sequence, edition);
     }
 
     /// Asks a pod as the controller does; `None`: it does not answer.
