@@ -10,6 +10,7 @@ mod steer;
 mod storage;
 mod touch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ use crate::api::{OutboundGateway, OutboundGatewaySpec};
 use crate::bundle::document::{ObjectId, ObjectKind, WRITES};
 use crate::bundle::material::MaterialVersion;
 use crate::bundle::segment::{Cutter, Segment};
-use crate::bundle::{Bundle, Manifest, Revision};
+use crate::bundle::{Ack, Bundle, Manifest, Revision};
 use crate::directory;
 use crate::policy::compile::{CompileError, try_out};
 use crate::published;
@@ -129,6 +130,8 @@ pub struct Driver {
     press: Press,
     applier: Applier,
     acks: Acks,
+    /// What pods had said when this pass began.
+    heard: Arc<HashMap<String, Ack>>,
     touches: Touches,
     journeys: Journeys,
     desk: Desk,
@@ -205,6 +208,7 @@ impl Driver {
             press,
             applier,
             acks,
+            heard: Arc::default(),
             touches,
             journeys: Journeys::default(),
             desk: Desk::new(key.to_string()),
@@ -347,18 +351,23 @@ impl Driver {
         })
     }
 
-    /// Takes in what the API server has shown and pods have said.
+    /// Takes in what the API server has shown and pods have said. What they say later is for the next pass: a pod that
+    /// turns out to be further than the sequence just published has not taken that one.
     fn hear(&mut self) {
         self.desk.changed(self.ctx.world.take_changed(&self.key));
         let pods = self.pods();
         self.acks.follow(&pods);
-        let floor = rollout::floor(&pods, &self.acks.heard());
+        self.heard = self.acks.heard();
+        let floor = rollout::floor(&pods, &self.heard);
         let published = &mut self.press.published;
         published.floor = published.floor.max(floor);
         // A new pod must not take an old publication for confirmed, neither before the first decision nor when
         // somebody brought an old one back.
         if let Some(manifest) = &published.manifest {
             self.acks.publish(manifest.sequence.max(published.floor));
+        }
+        if self.is_behind() {
+            self.journeys.overtaken();
         }
     }
 
@@ -454,8 +463,7 @@ impl Driver {
     async fn prepare(&mut self, resources: Resources) -> Prepared {
         let (key, last_good) = (self.key.clone(), self.press.last_good.clone());
         let published = self.press.published.manifest.as_ref();
-        let format =
-            format(WRITES, published.map(|manifest| manifest.format), &self.pods(), &self.acks.heard());
+        let format = format(WRITES, published.map(|manifest| manifest.format), &self.pods(), &self.heard);
         let staged = published.and_then(Manifest::staged).map(|staged| staged.revision.clone());
         let known: Vec<Revision> = published.map(|m| m.revision.clone()).into_iter().chain(staged).collect();
         let mut cutter = self.cutter.take().unwrap_or_default();
@@ -632,7 +640,7 @@ impl Driver {
     async fn follow(&mut self, subject: &Subject) -> Result<Instant, PassError> {
         let mut wake = Instant::now() + ROUND;
         let Some(manifest) = self.press.published.manifest.clone() else { return Ok(wake) };
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let now = now();
         // Of what somebody else published, only he knows what is in it.
         let ours = !self.is_behind();

@@ -257,6 +257,18 @@ impl Journeys {
         }
     }
 
+    /// What was published turned out to be behind what a pod runs already: nobody will take it, and its sequence says
+    /// nothing of what pods run. Who waited for it waits for the next one.
+    pub fn overtaken(&mut self) {
+        let Self { all, open, touched } = self;
+        for object in open.iter() {
+            let Some(journey) = all.get_mut(object) else { continue };
+            if journey.published.take().is_some() {
+                touched.insert(object.clone());
+            }
+        }
+    }
+
     /// Pods or their acknowledgements changed.
     pub fn advance(&mut self, pods: &[Pod], acks: &HashMap<String, Ack>, now: Timestamp) {
         // Nearly all journeys wait for the same few sequences.

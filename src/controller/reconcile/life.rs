@@ -71,7 +71,7 @@ impl Driver {
             self.life.next = Life { set, ..self.life.next.clone() };
             return Ok(());
         }
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let wish =
             Wish { gateway: &self.key.name, replicas: spec.replicas, ephemeral: spec.storage.ephemeral };
         let manifest = self.press.published.manifest.as_ref();

@@ -17,7 +17,7 @@ use crate::translate::Outcome;
 impl Driver {
     /// Has statuses written that say something new. Returns when those that were held back are due.
     pub(super) fn report(&mut self) -> Instant {
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let now = now();
         let progress = |sequence: Sequence| rollout::progress(sequence, &pods, &heard);
         let progress = remember(&progress);

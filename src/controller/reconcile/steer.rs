@@ -139,7 +139,7 @@ impl Driver {
         if subject.malformed && manifest.is_some_and(|manifest| manifest.course != Course::Whole) {
             return Turn::Stay;
         }
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let spec = &subject.gateway.spec;
         let scene = Scene {
             rollout: spec.rollout.as_ref(),
@@ -156,7 +156,7 @@ impl Driver {
 
     /// Whether the published step has come to its end, one way or the other.
     pub(super) fn stage_is_due(&mut self, subject: &Subject) -> bool {
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let manifest = self.press.published.manifest.as_ref();
         self.steering.others.note(manifest, &pods, &heard);
         self.acks.compare(manifest.is_some_and(|manifest| manifest.staged().is_some()));
@@ -174,7 +174,7 @@ impl Driver {
 
     /// What statuses say of a step. Returns when to look at it again.
     pub(super) fn look_at_stage(&mut self, subject: &Subject, manifest: &Manifest) -> Option<Instant> {
-        let (pods, heard) = (self.pods(), self.acks.heard());
+        let (pods, heard) = (self.pods(), self.heard.clone());
         let now = now();
         let rollout = subject.gateway.spec.rollout.as_ref();
         let scene = Scene {
