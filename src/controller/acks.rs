@@ -47,7 +47,7 @@ pub struct Acks {
     within: watch::Sender<u64>,
     /// The newest publication, for pods that can take it at once.
     pushes: watch::Sender<Bytes>,
-    heard: Arc<Mutex<Arc<HashMap<String, Ack>>>>,
+    heard: Arc<Mutex<HashMap<String, Ack>>>,
     /// What tests of routes found there.
     tests: Arc<Mutex<Collected>>,
     polls: HashMap<String, (String, AbortHandle)>,
@@ -86,11 +86,7 @@ impl Acks {
             }
             stays
         });
-        let mut heard = self.lock();
-        if heard.keys().any(|uid| pods.iter().all(|pod| pod.uid != *uid)) {
-            Arc::make_mut(&mut heard).retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
-        }
-        drop(heard);
+        self.lock().retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         self.tests().retain(|uid| pods.iter().any(|pod| pod.uid == uid));
         for (uid, address) in wanted {
             if !self.polls.contains_key(uid) {
@@ -137,8 +133,8 @@ impl Acks {
         self.pushes.send_replace(push.encode().into());
     }
 
-    /// The newest answer of each pod, by its uid. Shared: a pass asks several times, of hundreds of pods.
-    pub fn heard(&self) -> Arc<HashMap<String, Ack>> {
+    /// The newest answer of each pod, by its uid.
+    pub fn heard(&self) -> HashMap<String, Ack> {
         self.lock().clone()
     }
 
@@ -147,7 +143,7 @@ impl Acks {
         self.tests.lock().expect("no code panics while it holds this lock")
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<HashMap<String, Ack>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Ack>> {
         self.heard.lock().expect("no code panics while it holds this lock")
     }
 }
@@ -181,7 +177,7 @@ struct Poll {
     published: watch::Receiver<Sequence>,
     ready: watch::Receiver<u32>,
     within: watch::Receiver<u64>,
-    heard: Arc<Mutex<Arc<HashMap<String, Ack>>>>,
+    heard: Arc<Mutex<HashMap<String, Ack>>>,
     tests: Arc<Mutex<Collected>>,
     bell: Arc<Bell>,
 }
@@ -228,10 +224,11 @@ impl Poll {
             if let Some(leaving) = &ack.leaving {
                 known = format!("{known}&left={}", leaving.key());
             }
-            let last = {
-                let mut heard = self.heard.lock().expect("no code panics while it holds this lock");
-                Arc::make_mut(&mut heard).insert(self.uid.clone(), ack.clone())
-            };
+            let last = self
+                .heard
+                .lock()
+                .expect("no code panics while it holds this lock")
+                .insert(self.uid.clone(), ack.clone());
             let facts =
                 |ack: &Ack| (ack.running.clone(), ack.refused.clone(), ack.highest, ack.leaving.clone());
             let counts = |ack: &Ack| (!within.is_empty()).then_some(ack.counts);

@@ -357,7 +357,7 @@ impl Driver {
         self.desk.changed(self.ctx.world.take_changed(&self.key));
         let pods = self.pods();
         self.acks.follow(&pods);
-        self.heard = self.acks.heard();
+        self.heard = Arc::new(self.acks.heard());
         let floor = rollout::floor(&pods, &self.heard);
         let published = &mut self.press.published;
         published.floor = published.floor.max(floor);

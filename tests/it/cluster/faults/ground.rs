@@ -214,8 +214,14 @@ spec:
             let mut spec = object["spec"].clone();
             if let Some(spec) = spec.as_object_mut() {
                 // Given by the cluster, or set by others in a scenario.
-                let foreign = ["minReadySeconds", "sessionAffinity", "sessionAffinityConfig"];
-                for name in ["clusterIP", "clusterIPs"].into_iter().chain(foreign) {
+                let others = [
+                    "clusterIP",
+                    "clusterIPs",
+                    "minReadySeconds",
+                    "sessionAffinity",
+                    "sessionAffinityConfig",
+                ];
+                for name in others {
                     spec.remove(name);
                 }
             }
