@@ -362,6 +362,7 @@ impl Press {
         }
         self.published.floor = self.published.floor.max(manifest.sequence);
         self.published.manifest = Some(manifest);
+        self.published.contested = false;
         self.published.settled = false;
         Ok(push)
     }

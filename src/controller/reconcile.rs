@@ -361,6 +361,8 @@ impl Driver {
         let floor = rollout::floor(&pods, &self.heard);
         let published = &mut self.press.published;
         published.floor = published.floor.max(floor);
+        published.contested =
+            published.manifest.as_ref().is_some_and(|manifest| rollout::contested(manifest, &self.heard));
         // A new pod must not take an old publication for confirmed, neither before the first decision nor when
         // somebody brought an old one back.
         if let Some(manifest) = &published.manifest {
@@ -375,10 +377,11 @@ impl Driver {
         self.ctx.world.pods(&self.key)
     }
 
-    /// A pod is further than the manifest: somebody brought an old one back.
+    /// A pod is further than the manifest, or runs something else under its number: somebody brought an old one back,
+    /// or deleted it.
     fn is_behind(&self) -> bool {
         let published = &self.press.published;
-        published.manifest.as_ref().is_some_and(|manifest| manifest.sequence < published.floor)
+        published.manifest.is_some() && !published.is_newest()
     }
 
     async fn decide(&mut self, subject: &Subject) -> Result<(), PassError> {

@@ -129,6 +129,15 @@ pub fn floor(pods: &[Pod], acks: &HashMap<String, Ack>) -> Sequence {
     told.chain(running).chain(ran).filter(|sequence| *sequence < LAST).max().unwrap_or_default()
 }
 
+/// Whether a pod runs something else under the number of this manifest. Where the manifest was deleted, a controller
+/// that has not heard the pods yet can give a number twice; a pod stays with what it ran first.
+pub fn contested(manifest: &Manifest, acks: &HashMap<String, Ack>) -> bool {
+    acks.values().any(|ack| {
+        let same = ack.running.as_ref().filter(|running| running.sequence == manifest.sequence);
+        same.is_some_and(|running| running.revision != *manifest.share(&ack.pod).revision)
+    })
+}
+
 /// What the author of an object waits for: that this generation, as it stands, is obeyed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {

@@ -28,6 +28,8 @@ pub struct Published {
     pub shelves: Shelves,
     /// No sequence up to this one may be used again, whatever the manifest says.
     pub floor: Sequence,
+    /// A pod runs another revision under the manifest's sequence ([`rollout::contested`](super::super::rollout)).
+    pub contested: bool,
     /// Every pod has acknowledged the published manifest, so nothing else needs to stay.
     pub settled: bool,
     /// Pods that are to leave: the next manifest names them.
@@ -208,6 +210,11 @@ fn pieces(published: &Published, segments: Vec<Segment>) -> Pieces {
 }
 
 impl Published {
+    /// Whether what pods say of their sequences can be about the published manifest.
+    pub fn is_newest(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.sequence >= self.floor) && !self.contested
+    }
+
     fn size(&self, place: u8, key: &str) -> Option<usize> {
         self.shelves.0.get(&place)?.get(key).copied()
     }
@@ -215,8 +222,7 @@ impl Published {
 
 /// Whether what is published is whole and the newest that there was.
 pub fn stands(published: &Published) -> bool {
-    let in_order = |manifest: &Manifest| manifest.sequence >= published.floor;
-    published.manifest.as_ref().is_some_and(in_order) && is_complete(published)
+    published.is_newest() && is_complete(published)
 }
 
 /// Everything the manifest names is where it says; somebody may have edited or deleted a ConfigMap.
@@ -346,6 +352,16 @@ mod tests {
             publish(&mut published, vec![segment("gateway", "b", 10)]).manifest.sequence.0,
             first.0 + 101
         );
+    }
+
+    #[test]
+    fn a_sequence_that_a_pod_knows_for_something_else_is_given_up() {
+        let mut published = Published::default();
+        let first = publish(&mut published, vec![segment("gateway", "a", 10)]);
+        published.contested = true;
+        let again = publish(&mut published, vec![segment("gateway", "a", 10)]);
+        assert_eq!(again.manifest.revision, first.manifest.revision);
+        assert_eq!(again.manifest.sequence, first.manifest.sequence.next());
     }
 
     #[test]

@@ -1,10 +1,9 @@
 mod truth;
 
 use super::*;
-use crate::bundle::NackReason;
-use crate::bundle::Revision;
 use crate::bundle::ack::Running;
 use crate::bundle::document::ObjectKind;
+use crate::bundle::{Course, NackReason, Revision, Staged};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_795_000_000_000 + millis).unwrap()
@@ -230,4 +229,30 @@ fn r154_a_pod_that_ran_further_once_is_heard_although_nothing_runs_there() {
     let (uid, mut said) = ack(&here, None, None);
     said.highest = Sequence(41);
     assert_eq!(floor(&[here], &HashMap::from([(uid, said)])), Sequence(41));
+}
+
+#[test]
+fn a_number_that_was_given_twice_says_nothing_of_what_a_pod_runs() {
+    let here = pod("a", Some(true));
+    let (uid, mut said) = ack(&here, Some(5), None);
+    let other = Revision::of(2, &[], &[]);
+    let acks = |ack: &Ack| HashMap::from([(uid.clone(), ack.clone())]);
+    assert!(!contested(&manifest(5), &acks(&said)));
+    said.running.as_mut().unwrap().revision = other.clone();
+    assert!(contested(&manifest(5), &acks(&said)), "another publication had this number before");
+    assert!(!contested(&manifest(6), &acks(&said)), "it has not taken this one yet");
+    // Unless it is what this pod is to try.
+    let trial = Staged {
+        format: 2,
+        revision: other,
+        segments: Vec::new(),
+        materials: Vec::new(),
+        pods: vec!["a".to_owned()],
+        step: 0,
+        since: at(0),
+        started: at(0),
+        wish: String::new(),
+    };
+    let staged = Manifest { course: Course::Staged(Box::new(trial)), ..manifest(5) };
+    assert!(!contested(&staged, &acks(&said)));
 }

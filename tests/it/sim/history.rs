@@ -73,9 +73,10 @@ enum Blow {
     ByHandEdit,
     ApiDown,
     StorageDown,
+    Oblivion,
 }
 
-const BLOWS: [Blow; 14] = [
+const BLOWS: [Blow; 15] = [
     Blow::Kill,
     Blow::Resign,
     Blow::Freeze,
@@ -90,6 +91,7 @@ const BLOWS: [Blow; 14] = [
     Blow::ByHandEdit,
     Blow::ApiDown,
     Blow::StorageDown,
+    Blow::Oblivion,
 ];
 
 /// Runs it on a thread of its own, which nothing from outside can make differ. `wanted`: the end to come to.
@@ -279,6 +281,10 @@ impl History {
             (Blow::ByHandEdit, _) => self.marks.extend(users::edit_by_hand(&sim, &self.dice)),
             (Blow::ApiDown, _) => ill(sim, Health::Down, pause),
             (Blow::StorageDown, _) => ill(sim, Health::ReadOnly, pause),
+            (Blow::Oblivion, _) => {
+                self.candidates.iter().for_each(|candidate| candidate.now.borrow().dead.cancel());
+                users::delete_manifests(&sim);
+            }
             (_, None) => {}
         }
     }

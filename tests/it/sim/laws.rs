@@ -235,9 +235,10 @@ pub fn end(sim: &Sim) -> BTreeMap<String, Value> {
                 let pod = sim.fleet.by_uid(object["metadata"]["uid"].as_str().unwrap_or_default());
                 let gateway =
                     object["metadata"]["labels"]["postern.dev/gateway"].as_str().unwrap_or_default();
-                let published =
-                    read_bundle(sim, &store, namespace, gateway).map(|(manifest, _)| manifest.sequence.0);
-                let running = pod.and_then(|pod| pod.running()).map(|running| running.sequence);
+                let published = read_bundle(sim, &store, namespace, gateway)
+                    .map(|(manifest, _)| (manifest.sequence.0, manifest.share(name).revision.clone()));
+                let running = pod.and_then(|pod| pod.running());
+                let running = running.map(|running| (running.sequence, running.revision().clone()));
                 let obeys = running.is_some() && running == published;
                 json!({"ready": fleet::is_ready(&object), "obeys what is published": obeys})
             }

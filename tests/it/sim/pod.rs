@@ -18,7 +18,7 @@ use postern::bundle::ack::{Leaving, Running as RunningFacts};
 use postern::bundle::document::FORMAT;
 use postern::bundle::manifest::{MANIFEST, Manifest, SegmentRef};
 use postern::bundle::segment::{self, LoadError};
-use postern::bundle::{Ack, Bundle, Nack, NackReason, Push, Sequence};
+use postern::bundle::{Ack, Bundle, Nack, NackReason, Push, Revision, Sequence};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,12 @@ pub struct Running {
     facts: RunningFacts,
     /// It has no mail, so it is empty as soon as it is to leave.
     leaving: bool,
+}
+
+impl Running {
+    pub fn revision(&self) -> &Revision {
+        &self.facts.revision
+    }
 }
 
 pub struct Process {

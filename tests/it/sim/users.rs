@@ -288,6 +288,15 @@ pub fn delete_by_hand(sim: &Sim, dice: &Dice) {
     sim.change(|store| drop(store.remove(key)));
 }
 
+/// Nothing says any more what was published last.
+pub fn delete_manifests(sim: &Sim) {
+    let mut keys = ours(&sim.store.lock().unwrap());
+    keys.retain(|key| key.2.ends_with("-bundle-0"));
+    sim.laws.forget_sequences();
+    sim.say(&format!("somebody deletes {keys:?}"));
+    sim.change(|store| keys.iter().for_each(|key| drop(store.remove(key))));
+}
+
 /// Something of ours becomes something else, or something of theirs is added.
 pub fn edit_by_hand(sim: &Sim, dice: &Dice) -> Option<Mark> {
     let keys = ours(&sim.store.lock().unwrap());
