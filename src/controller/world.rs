@@ -204,6 +204,13 @@ impl World {
         self.state().waiting.is_empty()
     }
 
+    /// Has what went while nobody looked observed; only once the world is complete. While it is locked, so that
+    /// nothing comes or goes between the two looks, and the locks are taken in their order.
+    pub fn observe_losses(&self) {
+        let state = self.state();
+        self.observer.lost(|object| state.objects.get(object).is_none());
+    }
+
     /// Watches that are still on their first list.
     pub fn waiting_for(&self) -> BTreeSet<&'static str> {
         self.state().waiting.iter().map(|scope| scope.watch).collect()
@@ -319,6 +326,18 @@ impl World {
     #[cfg(test)]
     pub fn show_config_map(&self, key: ObjectKey, version: Version) {
         self.state().config_maps.insert(key, version);
+    }
+
+    /// A watch has shown an object.
+    fn shows(&self, state: &mut State, kind: ObjectKind, object: kube::api::DynamicObject) {
+        self.observer.shows(kind, &object);
+        objects::apply(state, &self.outline, kind, object, now());
+    }
+
+    /// As if the watch had shown it.
+    #[cfg(test)]
+    pub fn show(&self, kind: ObjectKind, object: kube::api::DynamicObject) {
+        self.shows(&mut self.state(), kind, object);
     }
 
     /// Takes in an object we wrote ourselves, before the watch tells us.

@@ -63,7 +63,7 @@ async fn work(ledger: &Ledger, world: &Arc<World>, metrics: &Metrics, store: &St
     loop {
         if !complete && world.is_complete() {
             // Nothing was seen of what went while nobody looked.
-            world.observer.complete(|object| world.entry(object).is_some());
+            world.observe_losses();
             complete = true;
         }
         let sights = world.observer.take(BATCH);

@@ -1,5 +1,5 @@
 //! What the watches show, as far as it is worth a record. Called while the world is locked: it compares a hash,
-//! copies what differs, and returns.
+//! copies what differs, and returns. Of the two locks the world's is always the first: nothing here asks the world.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -139,22 +139,10 @@ impl Observer {
         }
     }
 
-    /// A complete list of a kind: what it lacks is gone.
-    pub fn listed(&self, kind: ObjectKind, lacks: impl Fn(&ObjectId) -> bool) {
-        let gone: Vec<ObjectId> = self
-            .state()
-            .known
-            .keys()
-            .filter(|object| object.kind == kind && lacks(object))
-            .cloned()
-            .collect();
-        gone.iter().for_each(|object| self.gone(object));
-    }
-
-    /// Everything has been listed: what is known and not there went while nobody looked.
-    pub fn complete(&self, is_there: impl Fn(&ObjectId) -> bool) {
+    /// What is known and, by a complete list, not there any more went while nobody looked.
+    pub fn lost(&self, is_gone: impl Fn(&ObjectId) -> bool) {
         let gone: Vec<ObjectId> =
-            self.state().known.keys().filter(|object| !is_there(object)).cloned().collect();
+            self.state().known.keys().filter(|object| is_gone(object)).cloned().collect();
         gone.iter().for_each(|object| self.gone(object));
     }
 

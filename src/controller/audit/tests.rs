@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -11,6 +13,7 @@ use super::{managers, source};
 use crate::audit::diff::Step;
 use crate::audit::{Entry, Event};
 use crate::bundle::document::{ObjectId, ObjectKind};
+use crate::controller::world::World;
 
 fn object(generation: i64, priority: u32, writers: &[(&str, &str, Value)]) -> DynamicObject {
     let managed: Vec<Value> = writers
@@ -175,7 +178,7 @@ fn r144_what_changed_came_or_went_while_nobody_looked_is_recorded_at_the_next_st
     observer.shows(ObjectKind::RoutingRule, &changed);
     observer.known(forms.known().unwrap());
     observer.shows(ObjectKind::RoutingRule, &named("new", 1));
-    observer.complete(|object| object.name != "gone");
+    observer.lost(|object| object.name == "gone");
     let sights = observer.take(9);
     let mut told = BTreeMap::new();
     for sight in &sights {
@@ -188,6 +191,30 @@ fn r144_what_changed_came_or_went_while_nobody_looked_is_recorded_at_the_next_st
     assert_eq!(told["changed"].detail["sinceGeneration"], 1);
     assert_eq!(told["gone"].fields.len(), 4, "what was deleted is told field by field");
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The leader's first list of a kind that comes while it looks for what went: each takes the locks of both.
+#[tokio::test]
+async fn watches_go_on_while_it_is_looked_for_what_went() {
+    const TURNS: i64 = 3000;
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    let world = World::new(kube::Client::try_from(config).unwrap(), Vec::new());
+    world.observer.begin();
+    let (done, over) = std::sync::mpsc::channel();
+    let aside = |work: fn(&World)| {
+        let (world, done) = (Arc::clone(&world), done.clone());
+        std::thread::spawn(move || {
+            work(&world);
+            done.send(()).unwrap();
+        });
+    };
+    aside(|world| {
+        (1..TURNS).for_each(|turn| world.show(ObjectKind::RoutingRule, object(turn, 5, &[])));
+    });
+    aside(|world| (1..TURNS).for_each(|_| world.observe_losses()));
+    for _ in 0..2 {
+        over.recv_timeout(Duration::from_secs(60)).expect("neither waits for the other");
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Child, ChildKind, State, Version, World, now, objects};
+use super::{Child, ChildKind, State, Version, World, objects};
 use crate::api::{
     AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,
 };
@@ -153,17 +153,14 @@ impl Run {
         let world = self.world.clone();
         self.follow(
             streams,
-            |state, object| {
-                world.observer.shows(kind, &object);
-                objects::apply(state, &world.outline, kind, object, now());
-            },
+            |state, object| world.shows(state, kind, object),
             |state, object| {
                 world.observer.gone(&objects::id(kind, &object));
                 objects::delete(state, &world.outline, kind, &object);
             },
             |state, listed| {
                 let lacks = |id: &ObjectId| listed.lacks(&ObjectKey::new(&id.namespace, &id.name));
-                world.observer.listed(kind, lacks);
+                world.observer.lost(|id| id.kind == kind && lacks(id));
                 objects::keep(state, &world.outline, kind, listed);
             },
         )
