@@ -80,8 +80,6 @@ def start_controllers(kube):
             # Half of the time to the first pod went into waiting for our own limits.
             "--kube-api-qps=300",
             "--kube-api-burst=500",
-            # A lost node is noticed after 20 s instead of 50.
-            "--node-monitor-grace-period=20s",
         ]),
         "kube-scheduler": processes.start("kube-scheduler", [
             kube, "kube-scheduler", f"--kubeconfig={KUBECONFIG}", "--leader-elect=false", "--secure-port=0",

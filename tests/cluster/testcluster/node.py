@@ -138,7 +138,6 @@ SystemdCgroup = false
             "imageGCHighThresholdPercent": 100,
             "serializeImagePulls": False,
             "podLogsDir": f"{self.folder}/logs",
-            "nodeLeaseDurationSeconds": 20,
         }))
 
 
