@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{gateway, letter, sink_for_pods, to_pod};
 use crate::support::client::send;
-use crate::support::cluster::{Cluster, Namespace, cluster};
+use crate::support::cluster::{Cluster, Namespace, SYSTEM, cluster};
 use crate::support::gateway::{Folder, POSTERN};
 use crate::support::wait_for;
 
@@ -59,18 +59,10 @@ fn account(namespace: &Namespace<'_>, folder: &Folder, name: &str) -> PathBuf {
     let subject = format!("--serviceaccount={}:{name}", namespace.name);
     cluster.attempt(
         "kubectl",
-        &["-n", "postern-system", "delete", "rolebinding", &binding, "--ignore-not-found"],
+        &["-n", SYSTEM, "delete", "rolebinding", &binding, "--ignore-not-found"],
         None,
     );
-    cluster.kubectl(&[
-        "-n",
-        "postern-system",
-        "create",
-        "rolebinding",
-        &binding,
-        "--role=postern-api-user",
-        &subject,
-    ]);
+    cluster.kubectl(&["-n", SYSTEM, "create", "rolebinding", &binding, "--role=postern-api-user", &subject]);
     let whole: Value =
         serde_json::from_str(&cluster.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"]))
             .expect("JSON");
@@ -142,22 +134,14 @@ fn r144_r145_r147_each_change_is_recorded_with_its_author_its_fields_and_the_mom
     )));
 
     // What changes while no operator runs is recorded when one does.
-    let scale = |replicas: &str| {
-        let to = format!("--replicas={replicas}");
-        cluster.kubectl(&["-n", "postern-system", "scale", "deployment", "--all", &to]);
-    };
     apply_as(&namespace, "alice", &word("short", "brief", "CHG-3"));
     wait_record(cluster, &folder, "audited", "its creation is recorded", |record| {
         record["object"] == "ComplianceRule/audited/short"
     });
-    scale("0");
-    wait_for("the operator is gone", Duration::from_secs(60), || {
-        cluster.kubectl(&["-n", "postern-system", "get", "pods", "-o", "name"]).is_empty().then_some(())
-    });
+    cluster.scale_operator(0);
     apply_as(&namespace, "carol", &word("word", "three", "CHG-4"));
     namespace.kubectl(&["delete", "cpr/short"]);
-    scale("1");
-    cluster.kubectl(&["-n", "postern-system", "rollout", "status", "deployment", "--timeout=120s"]);
+    cluster.scale_operator(1);
     let missed = wait_record(cluster, &folder, "audited", "the change is recorded", |record| {
         record["object"] == rule && record["generation"] == 3 && record["event"] == "update"
     });

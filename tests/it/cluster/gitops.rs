@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{gateway, letter, reject, sink_for_pods, to_pod};
 use crate::support::chart::{check, root};
 use crate::support::client::send;
-use crate::support::cluster::{Cluster, IMAGE, cluster};
+use crate::support::cluster::{Cluster, IMAGE, SYSTEM, cluster};
 use crate::support::gateway::{Folder, POSTERN, condition};
 use crate::support::{tell, wait_for};
 
@@ -26,7 +26,7 @@ fn helm(cluster: &Cluster, verb: &[&str], chart: &str, image: &str) -> String {
     let (repository, tag) = image.split_once(':').expect("a name and a tag");
     let sets = [format!("image.repository={repository}"), format!("image.tag={tag}")];
     let chart = chart.to_str().expect("UTF-8");
-    let place = ["postern", chart, "-n", "postern-system", "--create-namespace", "--wait", "--timeout", "3m"];
+    let place = ["postern", chart, "-n", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"];
     cluster.run("helm", &[verb, &place, &["--set", &sets[0], "--set", &sets[1]]].concat(), None)
 }
 
@@ -39,7 +39,7 @@ impl Drop for Restored<'_> {
         let (repository, tag) = IMAGE.split_once(':').expect("a name and a tag");
         let sets = [format!("image.repository={repository}"), format!("image.tag={tag}")];
         let chart = chart.to_str().expect("UTF-8");
-        let verb = ["upgrade", "--install", "postern", chart, "-n", "postern-system", "--create-namespace"];
+        let verb = ["upgrade", "--install", "postern", chart, "-n", SYSTEM, "--create-namespace"];
         let rest = ["--wait", "--timeout", "3m", "--set", &sets[0], "--set", &sets[1]];
         self.0.attempt("helm", &[&verb[..], &rest].concat(), None);
     }
@@ -48,57 +48,33 @@ impl Drop for Restored<'_> {
 /// Takes the operator away. A garbage collector whose API server was just away (tests of faults run before these) may
 /// never hear that the Deployment went, and its pod would count as an operator for ever after.
 fn uninstall(cluster: &Cluster) {
-    cluster.run("helm", &["uninstall", "postern", "-n", "postern-system", "--wait"], None);
+    cluster.run("helm", &["uninstall", "postern", "-n", SYSTEM, "--wait"], None);
     let ours = "app.kubernetes.io/instance=postern";
-    cluster.kubectl(&["-n", "postern-system", "delete", "replicasets,pods", "-l", ours, "--wait"]);
-}
-
-fn operators(cluster: &Cluster, count: u32) {
-    let to = format!("--replicas={count}");
-    cluster.kubectl(&["-n", "postern-system", "scale", "deployment/postern", &to]);
-    if count > 0 {
-        cluster.kubectl(&[
-            "-n",
-            "postern-system",
-            "rollout",
-            "status",
-            "deployment/postern",
-            "--timeout=120s",
-        ]);
-        return;
-    }
-    wait_for("the operator is gone", Duration::from_secs(60), || {
-        let selector = "app.kubernetes.io/component=controller";
-        let pods = cluster.kubectl(&["-n", "postern-system", "get", "pods", "-l", selector, "-o", "name"]);
-        pods.is_empty().then_some(())
-    });
+    cluster.kubectl(&["-n", SYSTEM, "delete", "replicasets,pods", "-l", ours, "--wait"]);
 }
 
 #[test]
 fn helm_test_finds_a_whole_installation_whole_and_says_what_is_missing() {
     let (_turn, cluster) = cluster();
     let test = || {
-        let output = cluster.attempt(
-            "helm",
-            &["test", "postern", "-n", "postern-system", "--logs", "--timeout", "2m"],
-            None,
-        );
+        let output =
+            cluster.attempt("helm", &["test", "postern", "-n", SYSTEM, "--logs", "--timeout", "2m"], None);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.success(), text + &String::from_utf8_lossy(&output.stderr))
     };
     let (passed, said) = test();
     assert!(passed && said.contains("Phase:") && said.contains("Succeeded"), "{said}");
     let back = Restored(cluster);
-    operators(cluster, 0);
+    cluster.scale_operator(0);
     let (passed, said) = test();
-    let log = cluster.kubectl(&["-n", "postern-system", "logs", "pod/postern-test"]);
+    let log = cluster.kubectl(&["-n", SYSTEM, "logs", "pod/postern-test"]);
     assert!(!passed, "{said}");
     assert!(log.contains("FAIL  an operator works: nobody holds its lease"), "{log}");
     assert!(log.contains("ok    the operator has its rights in the whole cluster"), "{log}");
     for kind in ["OutboundGateway", "OutboundRoute", "RoutingRule", "ComplianceRule", "Quarantine"] {
         assert!(log.contains(&format!("ok    {kind} is defined as this version knows it")), "{log}");
     }
-    operators(cluster, 1);
+    cluster.scale_operator(1);
     let (passed, said) = test();
     assert!(passed, "{said}");
     drop(back);
@@ -178,7 +154,7 @@ fn flux_and_argo_cd_never_call_an_object_current_before_it_is_ready() {
     let namespace = cluster.namespace("flux");
     let sink = sink_for_pods();
     let back = Restored(cluster);
-    operators(cluster, 0);
+    cluster.scale_operator(0);
     // Nobody has looked at them: silence is no consent.
     let route = "apiVersion: postern.dev/v1alpha1\nkind: OutboundRoute\nmetadata: {name: r}\nspec: {hosts: [{host: a.example}], probe: {mode: Disabled}}\n";
     let others = [
@@ -195,7 +171,7 @@ fn flux_and_argo_cd_never_call_an_object_current_before_it_is_ready() {
     for object in all {
         assert_eq!(verdict(&namespace.get(object)), "InProgress", "{object} without an operator");
     }
-    operators(cluster, 1);
+    cluster.scale_operator(1);
     // From here on looked at all the time: whatever state is met, nobody is told too early.
     let mut states = std::collections::BTreeSet::new();
     let mut follow = |limit: u64, done: &str, objects: &[&str]| {
@@ -339,7 +315,7 @@ fn an_upgrade_from_the_previous_chart_keeps_objects_gateways_and_mail_and_brings
     assert!(refused.starts_with("550"), "{refused}");
     namespace.apply(route);
     namespace.wait_ready(&["obr/r"]);
-    cluster.run("helm", &["test", "postern", "-n", "postern-system", "--timeout", "2m"], None);
+    cluster.run("helm", &["test", "postern", "-n", SYSTEM, "--timeout", "2m"], None);
     drop(back);
 }
 

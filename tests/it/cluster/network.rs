@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{gateway, letter, reject, sink_for_pods, to_pod};
 use crate::support::client::send;
-use crate::support::cluster::{Cluster, cluster};
+use crate::support::cluster::{Cluster, SYSTEM, cluster};
 use crate::support::netpol::{Someone, enters};
 use crate::support::wait_for;
 
@@ -161,7 +161,7 @@ fn with_the_policy_enforced_strangers_find_the_control_port_closed_and_everythin
     );
 
     let policies = vec![namespace.get("networkpolicy/default")];
-    let mut others = [pods(cluster, "postern-system"), ours.clone(), strangers.clone()].concat();
+    let mut others = [pods(cluster, SYSTEM), ours.clone(), strangers.clone()].concat();
     // The host, where the senders of this test are.
     for address in ["10.200.0.1", "10.200.0.11"] {
         others.push(Someone::outside(address));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{gateway, letter, reject, sink_for_pods, to_pod};
 use crate::support::client::send;
-use crate::support::cluster::{Namespace, cluster};
+use crate::support::cluster::{Namespace, SYSTEM, cluster};
 use crate::support::gateway::{POSTERN, condition};
 use crate::support::{tell, wait_for};
 
@@ -42,8 +42,8 @@ fn kept(namespace: &Namespace<'_>) -> Vec<Value> {
 
 fn restart_operator(namespace: &Namespace<'_>) {
     let cluster = namespace.cluster;
-    cluster.kubectl(&["-n", "postern-system", "rollout", "restart", "deployment"]);
-    cluster.kubectl(&["-n", "postern-system", "rollout", "status", "deployment", "--timeout=120s"]);
+    cluster.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment"]);
+    cluster.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=120s"]);
 }
 
 #[test]

@@ -104,20 +104,12 @@ fn e18_without_the_operator_a_restarted_pod_serves_the_last_revision() {
     namespace.apply(&gateway(1, &sink, ""));
     namespace.apply(&reject("word", "one"));
     namespace.wait_ready(&["obg,cpr", "--all"]);
-    let scale = |replicas: &str| {
-        let to = format!("--replicas={replicas}");
-        cluster.kubectl(&["-n", "postern-system", "scale", "deployment", "--all", &to]);
-    };
-    scale("0");
-    wait_for("the operator is gone", Duration::from_secs(60), || {
-        cluster.kubectl(&["-n", "postern-system", "get", "pods", "-o", "name"]).is_empty().then_some(())
-    });
+    cluster.scale_operator(0);
     namespace.kubectl(&["delete", "pod/default-0", "--wait"]);
     namespace.kubectl(&["wait", "--for=condition=Ready", "pod/default-0", "--timeout=90s"]);
     assert!(mail(&namespace.pod_ip("default-0"), "one").starts_with("550"));
     assert!(mail(&namespace.pod_ip("default-0"), "other").starts_with("250"));
-    scale("1");
-    cluster.kubectl(&["-n", "postern-system", "rollout", "status", "deployment", "--timeout=120s"]);
+    cluster.scale_operator(1);
     namespace.apply(&reject("word", "two"));
     namespace.wait_ready(&["cpr/word"]);
 }

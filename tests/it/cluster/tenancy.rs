@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{gateway, letter, sink_for_pods, to_pod};
 use crate::support::chart::{named, of_kind, rendered, texts};
 use crate::support::client::send;
-use crate::support::cluster::{Cluster, Namespace, RELAY, cluster};
+use crate::support::cluster::{Cluster, Namespace, RELAY, SYSTEM, cluster};
 use crate::support::gateway::condition;
 use crate::support::{tell, wait_for};
 
@@ -85,7 +85,7 @@ fn the_operators_account_has_the_rights_that_are_written_down_and_no_others() {
     };
     let own: Vec<&Value> =
         of_kind(&chart, "Role").filter(of_the_operator).chain(everywhere.iter().copied()).collect();
-    assert_eq!(may(cluster, OPERATOR, "postern-system"), written(&own));
+    assert_eq!(may(cluster, OPERATOR, SYSTEM), written(&own));
     for question in [
         &["list", "secrets", "-A"][..],
         &["watch", "secrets", "-A"],
@@ -353,7 +353,7 @@ fn all_pods_meet_the_restricted_standard_of_a_real_api_server() {
     let pod = namespace.get("pod/default-0");
     assert_eq!(pod["spec"]["automountServiceAccountToken"], false, "{pod}");
     // Asked about what runs already, the API server has nothing to say.
-    for name in ["postern-system", "restricted"] {
+    for name in [SYSTEM, "restricted"] {
         let arguments = ["label", "--dry-run=server", "--overwrite", "namespace", name];
         let label = "pod-security.kubernetes.io/enforce=restricted";
         let version = "pod-security.kubernetes.io/enforce-version=latest";

@@ -13,6 +13,8 @@ use super::wait_for;
 
 /// The host as pods see it.
 pub const HOST: &str = "10.200.0.1";
+/// Where the operator runs.
+pub const SYSTEM: &str = "postern-system";
 pub const IMAGE: &str = "postern:test";
 /// The name that the samples give their next hop; a Postfix of ours answers to it.
 pub const RELAY: &str = "mail.example.net";
@@ -28,8 +30,16 @@ static TURN: Mutex<()> = Mutex::new(());
 /// The cluster with the operator installed; started by whoever comes first. `make test` ends it.
 pub fn cluster() -> (MutexGuard<'static, ()>, &'static Cluster) {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    (turn, CLUSTER.get_or_init(Cluster::start))
+    let turn = TURN.lock();
+    let failed = turn.is_err();
+    let turn = turn.unwrap_or_else(PoisonError::into_inner);
+    let cluster = CLUSTER.get_or_init(Cluster::start);
+    if failed {
+        // The test before may have left none or two.
+        TURN.clear_poison();
+        cluster.scale_operator(1);
+    }
+    (turn, cluster)
 }
 
 fn root(path: &str) -> String {
@@ -57,7 +67,7 @@ impl Cluster {
         fs::write(zone, zone_file()).expect("the cluster's DNS folder is writable");
         let cluster = Self { kubeconfig, authority };
         let charts = root("charts/postern");
-        let installed = cluster.tool("helm", &["status", "postern", "-n", "postern-system"]).output();
+        let installed = cluster.tool("helm", &["status", "postern", "-n", SYSTEM]).output();
         let verb = if installed.is_ok_and(|output| output.status.success()) { "upgrade" } else { "install" };
         cluster.run(
             "helm",
@@ -66,7 +76,7 @@ impl Cluster {
                 "postern",
                 &charts,
                 "--namespace",
-                "postern-system",
+                SYSTEM,
                 "--create-namespace",
                 "--wait",
                 "--timeout",
@@ -80,8 +90,8 @@ impl Cluster {
         );
         if verb == "upgrade" {
             // The same tag with new content: new pods are needed.
-            cluster.kubectl(&["-n", "postern-system", "rollout", "restart", "deployment"]);
-            cluster.kubectl(&["-n", "postern-system", "rollout", "status", "deployment", "--timeout=120s"]);
+            cluster.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment"]);
+            cluster.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=120s"]);
         }
         cluster
     }
@@ -120,6 +130,21 @@ impl Cluster {
     pub fn script(&self, arguments: &[&str]) {
         let status = Command::new(root("tests/cluster/cluster")).args(arguments).status().expect("it starts");
         assert!(status.success(), "tests/cluster/cluster {arguments:?}");
+    }
+
+    /// Runs so many controllers, and waits until it is so.
+    pub fn scale_operator(&self, count: u32) {
+        let to = format!("--replicas={count}");
+        self.kubectl(&["-n", SYSTEM, "scale", "deployment", "--all", &to]);
+        if count == 0 {
+            wait_for("the operator is gone", Duration::from_secs(60), || {
+                let selector = "app.kubernetes.io/component=controller";
+                let pods = self.kubectl(&["-n", SYSTEM, "get", "pods", "-l", selector, "-o", "name"]);
+                pods.is_empty().then_some(())
+            });
+        } else {
+            self.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=120s"]);
+        }
     }
 
     /// A namespace for one test, restricted as strictly as Kubernetes can.

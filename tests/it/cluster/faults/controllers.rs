@@ -4,7 +4,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::Scenario;
-use super::ground::{Ground, SYSTEM};
+use super::ground::Ground;
+use crate::support::cluster::SYSTEM;
 use crate::support::wait_for;
 
 /// Kills the leader without a word, so that nothing is given back, and has it replaced without waiting for kubelet's
@@ -52,16 +53,16 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "killed while another waits",
         does: |g| {
-            g.scale_operator(2);
+            g.cluster.scale_operator(2);
             killed_after_a_change(g, Duration::from_millis(30));
             g.namespace.wait_ready(&["cpr/word"]);
-            g.scale_operator(1);
+            g.cluster.scale_operator(1);
         },
     },
     Scenario {
         name: "paused over a lease while another takes over, then goes on",
         does: |g| {
-            g.scale_operator(2);
+            g.cluster.scale_operator(2);
             let first = g.operators().remove(0);
             g.script(&["pause-pod", SYSTEM, &first]);
             let word = g.next_word();
@@ -76,7 +77,7 @@ pub const SCENARIOS: &[Scenario] = &[
             sleep(Duration::from_secs(4));
             assert_eq!(g.namespace.get("configmap/default-bundle-0")["data"], before, "the old leader wrote");
             assert!(!g.holder().starts_with(&first), "the old leader leads again");
-            g.scale_operator(1);
+            g.cluster.scale_operator(1);
         },
     },
     Scenario {
@@ -103,13 +104,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "away while rules come, change and go",
         does: |g| {
-            g.scale_operator(0);
+            g.cluster.scale_operator(0);
             let rule = crate::support::site::reject("extra", "extra");
             g.namespace.apply(&rule);
             g.next_word();
             g.kubectl(&["delete", "cpr/extra"]);
             g.kubectl(&["delete", "service/default", "configmap/default-bundle-0"]);
-            g.scale_operator(1);
+            g.cluster.scale_operator(1);
         },
     },
     Scenario {

@@ -9,12 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::super::{gateway, letter, reject, sink_for_pods, to_pod};
 use crate::support::client::Client;
-use crate::support::cluster::{Cluster, Namespace};
+use crate::support::cluster::{Cluster, Namespace, SYSTEM};
 use crate::support::gateway::condition;
 use crate::support::inbox::Inbox;
 use crate::support::wait_for;
 
-pub const SYSTEM: &str = "postern-system";
 /// Marks what others put onto objects of ours.
 pub const MARK: &str = "someone.example";
 
@@ -270,18 +269,6 @@ spec:
         self.cluster.kubectl(&["-n", SYSTEM, "get", "leases", "-o", path])
     }
 
-    pub fn scale_operator(&self, count: u32) {
-        let to = format!("--replicas={count}");
-        self.cluster.kubectl(&["-n", SYSTEM, "scale", "deployment", "--all", &to]);
-        if count == 0 {
-            wait_for("the operator is gone", Duration::from_secs(60), || {
-                self.cluster.kubectl(&["-n", SYSTEM, "get", "pods", "-o", "name"]).is_empty().then_some(())
-            });
-        } else {
-            self.cluster.kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", "--timeout=120s"]);
-        }
-    }
-
     pub fn script(&self, arguments: &[&str]) {
         self.cluster.script(arguments);
     }
@@ -301,7 +288,7 @@ spec:
         }
         // Paused and cut off pods stay so; new ones have processes and a network of their own.
         self.attempt(&["delete", "pods", "--all", "--force", "--grace-period=0"], None);
-        self.scale_operator(1);
+        self.cluster.scale_operator(1);
         self.namespace.apply(&self.gateway());
     }
 }

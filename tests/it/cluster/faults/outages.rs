@@ -5,7 +5,8 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use super::Scenario;
-use super::ground::{Ground, SYSTEM};
+use super::ground::Ground;
+use crate::support::cluster::SYSTEM;
 use crate::support::gateway::condition;
 use crate::support::tell;
 
@@ -109,7 +110,7 @@ fn next_change(ground: &Ground<'_>, what: &str) {
 pub fn operator_down(ground: &Ground<'_>) {
     let length = length(600, 20);
     let word = ground.word();
-    ground.scale_operator(0);
+    ground.cluster.scale_operator(0);
     let began = Instant::now();
     let addresses: Vec<String> = ground.pods().into_iter().map(|(_, ip)| ip).collect();
     // One pod stays; the other is restarted in every way.
@@ -129,7 +130,7 @@ pub fn operator_down(ground: &Ground<'_>) {
         let ready = condition(&rule["status"], "Ready").expect("there is one");
         assert_ne!(ready["observedGeneration"], rule["metadata"]["generation"], "{ready}");
     });
-    ground.scale_operator(1);
+    ground.cluster.scale_operator(1);
     let back = Instant::now();
     ground.all_ready(Duration::from_secs(30));
     let took = back.elapsed();
