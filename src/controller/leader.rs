@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::apply::told;
 use super::spread::spread;
 
 /// How long a lease binds others, how often it is renewed, and when a leader that cannot renew gives up.
@@ -112,7 +113,7 @@ impl Election {
                 result = attempt => match result {
                     Ok(Ok(Some(lease))) => return Some((lease, before)),
                     Ok(Ok(None)) => {}
-                    Ok(Err(error)) => warn!(%error, lease = self.name, "cannot read or take the lease"),
+                    Ok(Err(error)) => warn!(error = told(&error), lease = self.name, "cannot read or take the lease"),
                     Err(_) => warn!(lease = self.name, "the API server did not answer in time"),
                 },
             }
@@ -179,11 +180,11 @@ impl Election {
                                 warn!(lease = self.name, "another controller has taken the lease");
                                 return None;
                             }
-                            Ok(Err(error)) => warn!(%error, lease = self.name, "cannot read the lease"),
+                            Ok(Err(error)) => warn!(error = told(&error), lease = self.name, "cannot read the lease"),
                             Err(_) => {}
                         }
                     }
-                    Ok(Err(error)) => warn!(%error, lease = self.name, "cannot renew the lease"),
+                    Ok(Err(error)) => warn!(error = told(&error), lease = self.name, "cannot renew the lease"),
                     Err(_) => warn!(lease = self.name, "the API server did not answer in time"),
                 },
             }
@@ -203,7 +204,9 @@ impl Election {
         let params = PostParams::default();
         match timeout(self.terms.renew, self.leases.replace(&self.name, &params, &lease)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => warn!(%error, lease = self.name, "the lease was not released; it will run out"),
+            Ok(Err(error)) => {
+                warn!(error = told(&error), lease = self.name, "the lease was not released; it will run out");
+            }
             Err(_) => warn!(lease = self.name, "the lease was not released in time; it will run out"),
         }
     }

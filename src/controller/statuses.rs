@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::apply::{ApplyError, MANAGER, bounded};
+use super::apply::{ApplyError, MANAGER, bounded, told};
 use super::metrics::Metrics;
 use super::status::{MAX_NOTE, News, Status, Tone, news};
 use super::world::World;
@@ -161,7 +161,7 @@ impl Statuses {
                     kube::Error::Api(status) if status.is_not_found() => ("gone", true),
                     kube::Error::Api(status) if status.is_conflict() => ("conflict", true),
                     error => {
-                        warn!(object = what, %error, "cannot write the status");
+                        warn!(object = what, error = told(&error), "cannot write the status");
                         ("error", false)
                     }
                 },

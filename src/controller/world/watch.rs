@@ -27,6 +27,7 @@ use crate::api::{
 };
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::bundle::{MaterialKind, Sequence};
+use crate::controller::apply::with_causes;
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION, REVISION_LABEL};
 use crate::controller::metrics::Metrics;
 use crate::controller::rollout;
@@ -343,7 +344,7 @@ impl Run {
                 Err(error) => {
                     drop(state);
                     self.metrics.watch_failed(self.scope.watch);
-                    let error = error.to_string();
+                    let error = with_causes(&error);
                     let known = |(last, at): &(String, Instant)| *last == error && at.elapsed() < REMIND;
                     if !said.as_ref().is_some_and(known) {
                         warn!(watch = self.scope.watch, error, "the watch is interrupted");
