@@ -66,21 +66,25 @@ def start_api_server(kube):
     ])}
 
 
+def start_controller_manager(kube):
+    return {"kube-controller-manager": processes.start("kube-controller-manager", [
+        kube, "kube-controller-manager",
+        f"--kubeconfig={KUBECONFIG}",
+        f"--root-ca-file={PKI}/ca.crt",
+        f"--service-account-private-key-file={PKI}/service-accounts.key",
+        "--use-service-account-credentials",
+        f"--cluster-cidr={POD_CIDR}",
+        "--leader-elect=false",
+        "--secure-port=0",
+        # Half of the time to the first pod went into waiting for our own limits.
+        "--kube-api-qps=300",
+        "--kube-api-burst=500",
+    ])}
+
+
 def start_controllers(kube):
     return {
-        "kube-controller-manager": processes.start("kube-controller-manager", [
-            kube, "kube-controller-manager",
-            f"--kubeconfig={KUBECONFIG}",
-            f"--root-ca-file={PKI}/ca.crt",
-            f"--service-account-private-key-file={PKI}/service-accounts.key",
-            "--use-service-account-credentials",
-            f"--cluster-cidr={POD_CIDR}",
-            "--leader-elect=false",
-            "--secure-port=0",
-            # Half of the time to the first pod went into waiting for our own limits.
-            "--kube-api-qps=300",
-            "--kube-api-burst=500",
-        ]),
+        **start_controller_manager(kube),
         "kube-scheduler": processes.start("kube-scheduler", [
             kube, "kube-scheduler", f"--kubeconfig={KUBECONFIG}", "--leader-elect=false", "--secure-port=0",
             "--kube-api-qps=300", "--kube-api-burst=500"]),

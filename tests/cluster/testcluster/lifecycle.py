@@ -156,9 +156,15 @@ def stop_part(part):
 
 def start_part(binaries, part):
     start = {"kube-apiserver": control_plane.start_api_server, "etcd": control_plane.start_storage}[part]
-    if not any(p.leader and p.name == part for p in processes.ours()):
+    missing = not any(p.leader and p.name == part for p in processes.ours())
+    if missing:
         start(binaries / "kube")
     wait_for("API server", control_plane.ready, 90)
+    if missing and part == "kube-apiserver":
+        # Elsewhere it elects a leader, so it has ended without an API server and begins anew. One that went on
+        # would take nodes whose signs it could not see for lost.
+        processes.stop(lambda p: p.leader and p.name == "kube-controller-manager", patience=0)
+        control_plane.start_controller_manager(binaries / "kube")
     say(f"{part} is back")
 
 
