@@ -32,8 +32,11 @@ impl Drop for Folder {
 }
 
 /// After every domain's moment of the next day.
+/// The coming day at five: today's reports are due, and not given up.
 fn tomorrow() -> Timestamp {
-    Timestamp::now() + jiff::SignedDuration::from_hours(28)
+    let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let midnight = today.tomorrow().and_then(|then| then.start_of_day()).unwrap();
+    midnight.timestamp() + jiff::SignedDuration::from_hours(5)
 }
 
 async fn mails(spool: &Spool) -> Vec<Queued> {
