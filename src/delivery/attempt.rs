@@ -144,6 +144,7 @@ async fn at_host(
         let source = way.map(|source| &**source);
         let key = key(source);
         while let Some(session) = outside.pool.take(&key) {
+            pass.meet();
             match transact(outside, plan, &key, session, letter, to).await {
                 // The host closed it meanwhile, which says nothing about this message.
                 Err(Trouble::Closed(Stage::Mail)) => {}
@@ -156,6 +157,7 @@ async fn at_host(
         }
     }
     let (session, source) = open(outside, table, plan, pass, hop, &approach, now).await?;
+    pass.meet();
     let result = transact(outside, plan, &key(source), session, letter, to).await;
     note_result(pass, source, &result);
     result.map(protected).map_err(alone)

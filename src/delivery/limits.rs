@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use self::backoff::{Schedule, sign};
@@ -114,6 +115,7 @@ impl Throttle {
                 leave,
                 counted,
                 heard: Mutex::default(),
+                met: Notify::new(),
             }),
             Err(wait) => {
                 self.0.metrics.waited(wait.why);
@@ -186,9 +188,20 @@ pub struct Pass {
     leave: Leave,
     counted: Counted,
     heard: Mutex<Vec<(Option<IpAddr>, Heard)>>,
+    met: Notify,
 }
 
 impl Pass {
+    /// There is a session: the host has greeted, and taken what we said of ourselves.
+    pub fn meet(&self) {
+        self.met.notify_one();
+    }
+
+    /// Waits for that.
+    pub async fn meeting(&self) {
+        self.met.notified().await;
+    }
+
     /// Where the message may leave from.
     pub fn leave(&self) -> &Leave {
         &self.leave

@@ -8,6 +8,7 @@ mod paused;
 mod places;
 mod upkeep;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use self::job::{Job, Shared};
+use self::job::{Done, Job, Shared};
 use self::lanes::{Back, Gate, Lanes};
 use super::attempt::Outside;
 use super::bounce::Allowance;
@@ -43,6 +44,9 @@ pub struct Config {
     /// Attempts beyond that which have taken longer than `patience`: a host that is down takes a while.
     pub slow: usize,
     pub patience: Duration,
+    /// The patience with a domain's mail host that has not let us in yet: one that hangs costs little, and there may
+    /// be thousands.
+    pub first_word: Duration,
     /// Attempts that run at the same time to one destination (a route, or a domain's mail hosts).
     pub per_destination: usize,
     /// Messages that stand in line in memory for one destination; more go back to the spool a while.
@@ -66,6 +70,7 @@ impl Default for Config {
             concurrency: 1000,
             slow: 4000,
             patience: Duration::from_secs(3),
+            first_word: Duration::from_millis(500),
             per_destination: 20,
             waiting: 2000,
             memory: 64 << 20,
@@ -262,13 +267,13 @@ impl Crew {
     /// One job after the other, as long as there is one that may run.
     async fn run(self: &Arc<Self>, mut lane: Destination, mut job: Job, mut pass: Option<Pass>) {
         loop {
-            let started = job.started;
-            let place = Place { crew: self, started };
-            let done = job::run(&self.shared, lane, job, pass).await;
+            let until = job.place;
+            let place = Place { crew: self, until };
+            let done = self.attempt(lane, job, pass).await;
             std::mem::forget(place);
             let passed_over = {
                 let mut lanes = self.lanes();
-                lanes.leave(started);
+                lanes.leave(until);
                 lanes.done(done)
             };
             let next = self.next();
@@ -282,6 +287,24 @@ impl Crew {
                 None => return,
             }
         }
+    }
+}
+
+impl Crew {
+    /// One job. Those in line follow as soon as it meets a host that nobody has met yet.
+    async fn attempt(self: &Arc<Self>, lane: Destination, job: Job, pass: Option<Pass>) -> Done {
+        let stranger = job.meets.then(|| lane.clone());
+        let mut work = pin!(job::run(&self.shared, lane, job, pass.as_ref()));
+        if let (Some(stranger), Some(pass)) = (stranger, &pass) {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = pass.meeting() => {}
+            }
+            self.lanes().met(&stranger);
+            self.set_out();
+        }
+        work.await
     }
 }
 
@@ -306,7 +329,7 @@ async fn sleep_until(then: Option<Timestamp>) {
 /// A place among the runners, while its job runs.
 struct Place<'a> {
     crew: &'a Crew,
-    started: Timestamp,
+    until: Timestamp,
 }
 
 impl Drop for Place<'_> {
@@ -315,6 +338,6 @@ impl Drop for Place<'_> {
             warn!("an attempt ended badly; its message is tried again after a restart");
         }
         // In its own line it stays taken: whatever broke there shall not break at full speed.
-        self.crew.lanes().leave(self.started);
+        self.crew.lanes().leave(self.until);
     }
 }

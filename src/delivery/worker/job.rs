@@ -53,8 +53,10 @@ pub struct Job {
     pub abreast: Option<usize>,
     pub(super) queued: Queued,
     pub(super) targets: Vec<usize>,
-    /// When its attempt started.
-    pub(super) started: Timestamp,
+    /// Until when its attempt has a place of its own.
+    pub(super) place: Timestamp,
+    /// Nobody has met the destination yet: those in line wait for what comes of this one.
+    pub(super) meets: bool,
 }
 
 /// A job came to its end.
@@ -104,7 +106,8 @@ impl Job {
                     abreast,
                     queued: queued.clone(),
                     targets: vec![target],
-                    started: Timestamp::UNIX_EPOCH,
+                    place: Timestamp::UNIX_EPOCH,
+                    meets: false,
                 }),
             }
         }
@@ -147,9 +150,9 @@ impl Job {
 }
 
 /// Makes the attempt and settles it.
-pub async fn run(shared: &Shared, lane: Destination, job: Job, pass: Option<Pass>) -> Done {
+pub async fn run(shared: &Shared, lane: Destination, job: Job, pass: Option<&Pass>) -> Done {
     shared.metrics.in_flight.inc();
-    let done = attempt_and_settle(shared, lane, job, pass.as_ref()).await;
+    let done = attempt_and_settle(shared, lane, job, pass).await;
     shared.metrics.in_flight.dec();
     done
 }

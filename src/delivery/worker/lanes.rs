@@ -51,6 +51,8 @@ pub struct Lanes {
 struct Lane {
     waiting: VecDeque<Job>,
     running: usize,
+    /// A mail host has let us in and none was silent since, or the hosts are those of a route.
+    is_met: bool,
     is_ready: bool,
     /// Jobs sent back since there was room.
     sent_back: usize,
@@ -78,7 +80,7 @@ impl Lanes {
         Self {
             lanes: HashMap::new(),
             ready: VecDeque::new(),
-            places: Places::new(config.concurrency, config.slow, config.patience),
+            places: Places::new(config.concurrency, config.slow),
             naps: BTreeMap::new(),
             hungry: HashMap::new(),
             counter: 0,
@@ -89,16 +91,27 @@ impl Lanes {
         }
     }
 
-    /// An attempt that started then has ended, however.
-    pub fn leave(&mut self, started: Timestamp) {
-        self.places.give(started);
+    /// An attempt whose place was its own until then has ended, however.
+    pub fn leave(&mut self, until: Timestamp) {
+        self.places.give(until);
+    }
+
+    /// A host of this destination has let us in: others may follow.
+    pub fn met(&mut self, destination: &Destination) {
+        if let Some(lane) = self.lanes.get_mut(destination)
+            && !std::mem::replace(&mut lane.is_met, true)
+        {
+            self.wake(destination.clone());
+        }
     }
 
     /// Puts a job in line; gives it back when the line is too long, with the time after which to try
     /// again: the more were sent back, the later, so that a large backlog is not handed out in circles.
     pub fn push(&mut self, job: Job, now: Timestamp) -> Option<Back> {
         let destination = job.destination.clone();
-        let lane = self.lanes.entry(destination.clone()).or_default();
+        // The hosts of a route are our own affair; of a domain that mail is for nobody knows anything.
+        let new = || Lane { is_met: destination.domain().is_none(), ..Lane::default() };
+        let lane = self.lanes.entry(destination.clone()).or_insert_with(new);
         if let Some(Nap { wait, .. }) = lane.nap
             && lane.waiting.len() >= kept(&wait, now)
         {
@@ -139,8 +152,9 @@ impl Lanes {
                 lane.sent_back = 0;
             }
             lane.running += 1;
-            job.started = now;
-            self.places.take(now);
+            job.meets = !lane.is_met;
+            let patience = if lane.is_met { self.config.patience } else { self.config.first_word };
+            job.place = self.places.take(now, patience);
             self.wake(destination.clone());
             return Some((destination, job, pass));
         }
@@ -188,6 +202,7 @@ impl Lanes {
         }
         let Some(lane) = self.lanes.get_mut(&destination) else { return Vec::new() };
         lane.running -= 1;
+        lane.is_met &= silence.is_none() || destination.domain().is_none();
         let passed_over: Vec<_> = match silence {
             Some(problem) => lane.waiting.drain(..).map(|job| (job, problem.clone())).collect(),
             None => Vec::new(),
@@ -216,7 +231,7 @@ impl Lanes {
             && !lane.is_ready
             && lane.nap.is_none()
             && let Some(first) = lane.waiting.front()
-            && lane.running < first.abreast.unwrap_or(self.config.per_destination)
+            && lane.running < abreast(lane, first, &self.config)
         {
             lane.is_ready = true;
             self.ready.push_back(destination);
@@ -266,6 +281,14 @@ impl Lanes {
         } else {
             self.wake(destination);
         }
+    }
+}
+
+/// How many attempts may run in this lane. A host that nobody has met yet may be a tarpit: one attempt finds out.
+fn abreast(lane: &Lane, first: &Job, config: &Config) -> usize {
+    match lane.is_met {
+        true => first.abreast.unwrap_or(config.per_destination),
+        false => 1,
     }
 }
 

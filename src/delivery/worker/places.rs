@@ -1,6 +1,7 @@
 //! How many attempts run at the same time. An attempt that takes long (a host that is down, a tarpit, a slow line)
 //! gives its place to others after a while and goes on beside them: else a thousand dead hosts would hold every
-//! place until their time-outs, minutes for each, and healthy destinations would stand behind them. No clock.
+//! place until their time-outs, minutes for each, and healthy destinations would stand behind them. How long that
+//! while is says whoever takes the place. No clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,22 +12,21 @@ pub struct Places {
     most: usize,
     /// Slow ones beyond `most`.
     most_slow: usize,
-    patience: Duration,
-    /// Attempts that have a place, by when they started.
+    /// Attempts that have a place, by when they give it up.
     quick: BTreeMap<Timestamp, usize>,
     taken: usize,
     slow: usize,
 }
 
 impl Places {
-    pub fn new(most: usize, most_slow: usize, patience: Duration) -> Self {
-        Self { most, most_slow, patience, quick: BTreeMap::new(), taken: 0, slow: 0 }
+    pub fn new(most: usize, most_slow: usize) -> Self {
+        Self { most, most_slow, quick: BTreeMap::new(), taken: 0, slow: 0 }
     }
 
     /// Whether an attempt may start now.
     pub fn has_room(&mut self, now: Timestamp) -> bool {
         while let Some(first) = self.quick.first_entry()
-            && is_over(*first.key(), self.patience, now)
+            && *first.key() <= now
         {
             let count = first.remove();
             self.taken -= count;
@@ -36,20 +36,22 @@ impl Places {
         self.taken + self.slow.saturating_sub(self.most_slow) < self.most
     }
 
-    /// An attempt starts.
-    pub fn take(&mut self, now: Timestamp) {
-        *self.quick.entry(now).or_default() += 1;
+    /// An attempt starts. Returns until when the place is its own; it is given back by that.
+    pub fn take(&mut self, now: Timestamp, patience: Duration) -> Timestamp {
+        let until = now.checked_add(patience).unwrap_or(Timestamp::MAX);
+        *self.quick.entry(until).or_default() += 1;
         self.taken += 1;
+        until
     }
 
     /// It ended.
-    pub fn give(&mut self, started: Timestamp) {
-        match self.quick.get_mut(&started) {
+    pub fn give(&mut self, until: Timestamp) {
+        match self.quick.get_mut(&until) {
             Some(count) => {
                 *count -= 1;
                 self.taken -= 1;
                 if *count == 0 {
-                    self.quick.remove(&started);
+                    self.quick.remove(&until);
                 }
             }
             None => self.slow = self.slow.saturating_sub(1),
@@ -59,13 +61,8 @@ impl Places {
     /// When the longest attempt gives its place to another, if all are taken.
     pub fn next_room(&self) -> Option<Timestamp> {
         let full = self.taken >= self.most;
-        let first = self.quick.first_key_value().filter(|_| full).map(|(started, _)| *started)?;
-        Some(first.checked_add(self.patience).unwrap_or(Timestamp::MAX))
+        self.quick.first_key_value().filter(|_| full).map(|(until, _)| *until)
     }
-}
-
-fn is_over(started: Timestamp, patience: Duration, now: Timestamp) -> bool {
-    Duration::try_from(now.duration_since(started)).is_ok_and(|age| age >= patience)
 }
 
 #[cfg(test)]
@@ -78,11 +75,11 @@ mod tests {
 
     #[test]
     fn slow_attempts_make_room_for_others_up_to_a_number() {
-        let mut places = Places::new(2, 3, Duration::from_secs(3));
+        let mut places = Places::new(2, 3);
         let start = |places: &mut Places, now: i64| {
             let room = places.has_room(at(now));
             if room {
-                places.take(at(now));
+                places.take(at(now), Duration::from_secs(3));
             }
             room
         };
@@ -91,20 +88,30 @@ mod tests {
         assert!(start(&mut places, 3) && start(&mut places, 4) && !start(&mut places, 5));
         // Four are slow by now, one more than may be beside: it takes a place.
         assert!(start(&mut places, 7) && !start(&mut places, 7));
-        places.give(at(0));
+        places.give(at(3));
         assert!(start(&mut places, 7), "a slow one ended");
-        places.give(at(7));
+        places.give(at(10));
         assert!(start(&mut places, 8), "a quick one ended");
     }
 
     #[test]
+    fn who_was_given_less_time_makes_room_first() {
+        let mut places = Places::new(2, 9);
+        let slow = places.take(at(0), Duration::from_secs(3));
+        let quiet = places.take(at(1), Duration::from_secs(1));
+        assert_eq!((slow, quiet), (at(3), at(2)));
+        assert!(!places.has_room(at(1)));
+        assert_eq!(places.next_room(), Some(quiet));
+        assert!(places.has_room(at(2)));
+    }
+
+    #[test]
     fn whatever_ends_in_whatever_order_no_place_is_lost() {
-        let mut places = Places::new(10, 10, Duration::from_secs(1));
+        let mut places = Places::new(10, 10);
         for now in 0..50 {
             let mut started = Vec::new();
             while started.len() < 10 && places.has_room(at(now)) {
-                places.take(at(now));
-                started.push(at(now));
+                started.push(places.take(at(now), Duration::from_secs(1)));
             }
             assert_eq!(started.len(), 10);
             let _ = places.has_room(at(now + now % 3));
