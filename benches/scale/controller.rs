@@ -76,6 +76,8 @@ impl Controller {
             .args(["controller", "--image", "postern:scale", "--own-namespace", "default", "--pod", pod])
             .arg("--admin")
             .arg(format!("127.0.0.1:{admin}"))
+            // Two of them run beside each other.
+            .args(["--api", "127.0.0.1:0"])
             .env("KUBECONFIG", plane.kubeconfig(MEASURED)?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use postern::admin;
-use postern::bundle::ack::Running;
+use postern::bundle::ack::{Leaving, Running};
 use postern::bundle::{Ack, Manifest, Push, Revision, Sequence};
 use postern::gateway::control;
 use serde_json::json;
@@ -47,6 +47,8 @@ pub struct Fleet {
 struct Fake {
     name: String,
     running: watch::Sender<Option<Running>>,
+    /// It is to go. It has no mail, so nothing keeps it.
+    leaves: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -160,8 +162,12 @@ async fn serve(
     let folder = certificates(client, namespace, gateway).await?;
     let listener = TcpListener::bind((address, CONTROL_PORT)).await.context("its control port")?;
     let stop = CancellationToken::new();
-    let fake =
-        Arc::new(Fake { name: name.to_owned(), running: watch::Sender::new(None), stop: stop.clone() });
+    let fake = Arc::new(Fake {
+        name: name.to_owned(),
+        running: watch::Sender::new(None),
+        leaves: AtomicBool::new(false),
+        stop: stop.clone(),
+    });
     let router = Router::new()
         .route("/ack", get(ack))
         .route("/bundle", post(push))
@@ -211,6 +217,7 @@ async fn ack(State(fake): State<Arc<Fake>>, Query(known): Query<Known>) -> Json<
         let news = running.wait_for(|now| now.as_ref().is_some_and(|now| now.sequence.0 > after));
         let _ = tokio::time::timeout(Duration::from_secs(25), news).await;
     }
+    let leaves = fake.leaves.load(Ordering::Relaxed);
     Json(Ack {
         pod: fake.name.clone(),
         instance: "played".to_owned(),
@@ -219,7 +226,7 @@ async fn ack(State(fake): State<Arc<Fake>>, Query(known): Query<Known>) -> Json<
         refused: None,
         tested: 0,
         queued: 0,
-        leaving: None,
+        leaving: leaves.then(|| Leaving { empty: true, ..Leaving::default() }),
         highest: fake.running.borrow().as_ref().map(|running| running.sequence).unwrap_or_default(),
         counts: Default::default(),
     })
@@ -228,6 +235,7 @@ async fn ack(State(fake): State<Arc<Fake>>, Query(known): Query<Known>) -> Json<
 async fn push(State(fake): State<Arc<Fake>>, body: Bytes) -> StatusCode {
     let Some(Push { manifest, .. }) = Push::decode(&body) else { return StatusCode::BAD_REQUEST };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&manifest) else { return StatusCode::BAD_REQUEST };
+    fake.leaves.store(manifest.leaving.contains(&fake.name), Ordering::Relaxed);
     fake.runs(manifest.sequence, &manifest.revision);
     StatusCode::NO_CONTENT
 }
