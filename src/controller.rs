@@ -24,6 +24,7 @@ mod spread;
 pub mod status;
 pub mod statuses;
 pub mod supervise;
+mod told;
 pub mod world;
 
 use std::net::SocketAddr;

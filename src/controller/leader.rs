@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::apply::told;
 use super::spread::spread;
+use super::told::told;
 
 /// How long a lease binds others, how often it is renewed, and when a leader that cannot renew gives up.
 #[derive(Debug, Clone, Copy)]

@@ -17,9 +17,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::apply::{ApplyError, MANAGER, bounded, told};
+use super::apply::{ApplyError, MANAGER, bounded};
 use super::metrics::Metrics;
 use super::status::{MAX_NOTE, News, Status, Tone, news};
+use super::told::told;
 use super::world::World;
 use crate::api::{
     AddressList, ComplianceRule, Directory, OutboundGateway, OutboundRoute, Quarantine, RoutingRule,

@@ -27,11 +27,11 @@ use crate::api::{
 };
 use crate::bundle::document::{ObjectId, ObjectKind};
 use crate::bundle::{MaterialKind, Sequence};
-use crate::controller::apply::with_causes;
 use crate::controller::build::{GATEWAY_LABEL, REVISION_ANNOTATION, REVISION_LABEL};
 use crate::controller::metrics::Metrics;
 use crate::controller::rollout;
 use crate::controller::spread::spread;
+use crate::controller::told::with_causes;
 use crate::translate::ObjectKey;
 
 const OUR_KINDS: [&str; 7] = [
