@@ -288,9 +288,7 @@ impl Crew {
             }
         }
     }
-}
 
-impl Crew {
     /// One job. Those in line follow as soon as it meets a host that nobody has met yet.
     async fn attempt(self: &Arc<Self>, lane: Destination, job: Job, pass: Option<Pass>) -> Done {
         let stranger = job.meets.then(|| lane.clone());

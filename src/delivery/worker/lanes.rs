@@ -109,8 +109,7 @@ impl Lanes {
     /// again: the more were sent back, the later, so that a large backlog is not handed out in circles.
     pub fn push(&mut self, job: Job, now: Timestamp) -> Option<Back> {
         let destination = job.destination.clone();
-        // The hosts of a route are our own affair; of a domain that mail is for nobody knows anything.
-        let new = || Lane { is_met: destination.domain().is_none(), ..Lane::default() };
+        let new = || Lane { is_met: is_known(&destination), ..Lane::default() };
         let lane = self.lanes.entry(destination.clone()).or_insert_with(new);
         if let Some(Nap { wait, .. }) = lane.nap
             && lane.waiting.len() >= kept(&wait, now)
@@ -202,7 +201,7 @@ impl Lanes {
         }
         let Some(lane) = self.lanes.get_mut(&destination) else { return Vec::new() };
         lane.running -= 1;
-        lane.is_met &= silence.is_none() || destination.domain().is_none();
+        lane.is_met &= silence.is_none() || is_known(&destination);
         let passed_over: Vec<_> = match silence {
             Some(problem) => lane.waiting.drain(..).map(|job| (job, problem.clone())).collect(),
             None => Vec::new(),
@@ -282,6 +281,11 @@ impl Lanes {
             self.wake(destination);
         }
     }
+}
+
+/// The hosts of a route are our own affair; of a domain that mail is for nobody knows anything beforehand.
+fn is_known(destination: &Destination) -> bool {
+    destination.domain().is_none()
 }
 
 /// How many attempts may run in this lane. A host that nobody has met yet may be a tarpit: one attempt finds out.
