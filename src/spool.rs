@@ -41,6 +41,7 @@ use due::{Arrival, Place, Warm};
 use handout::Readers;
 use record::{Head, Record};
 use recover::{RecoverError, Recovered};
+use segment::Spares;
 use shared::{Counters, Room, Shared, Sizes};
 use store::{Disk, Store};
 use sweep::{Chore, Sweeper};
@@ -55,7 +56,7 @@ pub use queue::Standing;
 /// How a spool uses its disk and memory. The defaults suit a volume of its own of any size.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Size of a segment. By default a 32nd of the file system, between 1 and 64 MiB.
+    /// Size of a segment. By default a 32nd of the file system, between 1 and 16 MiB.
     pub segment_bytes: Option<u64>,
     /// Kept free of new mail, so that fates can always be written. By default four segments.
     pub reserve_bytes: Option<u64>,
@@ -234,7 +235,7 @@ impl Spool {
         options: &Options,
     ) -> Result<(Spool, Recovery), RecoverError> {
         let space = store.space()?;
-        let segment = options.segment_bytes.unwrap_or((space.total / 32).clamp(1 << 20, 64 << 20));
+        let segment = options.segment_bytes.unwrap_or((space.total / 32).clamp(1 << 20, 16 << 20));
         let sizes = Sizes {
             segment,
             reserve: options.reserve_bytes.unwrap_or(4 * segment),
@@ -255,7 +256,7 @@ impl Spool {
             queue: Queue::default(),
             wake: Notify::new(),
             chores,
-            spare: Mutex::new(None),
+            spares: Spares::default(),
             readers: Readers::default(),
             writers: AtomicUsize::new(0),
             next_segment: AtomicU64::new(next_segment),
@@ -265,10 +266,12 @@ impl Spool {
             sealed: AtomicBool::new(false),
             entering: AtomicUsize::new(0),
         });
+        let sweeper = Sweeper::new(shared.clone());
+        // The first mail finds a segment as ready as all later mail does.
+        sweeper.prepare();
         let committer = Arc::new(Mutex::new(Committer::new(shared.clone(), ends)));
         let thread = committer.clone();
         let commit = move || Committer::run(&thread);
-        let sweeper = Sweeper::new(shared.clone());
         let committing = thread::Builder::new().name("spool-commit".into()).spawn(commit)?;
         let sweeper = thread::Builder::new().name("spool-sweep".into()).spawn(move || sweeper.run(&to_do))?;
         let threads = Mutex::new(Some(Threads { committer: committing, sweeper }));

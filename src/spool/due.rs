@@ -81,6 +81,16 @@ pub(super) struct Usage {
     pub needs: BTreeSet<u64>,
     /// Nothing is written to it any more.
     pub sealed: bool,
+    /// Its file may become another segment's once it is dead.
+    pub again: bool,
+}
+
+/// A segment that nothing needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dead {
+    pub number: u64,
+    /// See [`Usage::again`].
+    pub again: bool,
 }
 
 #[derive(Default)]
@@ -444,13 +454,14 @@ impl Index {
     }
 
     /// Sealed segments that nothing needs any more.
-    pub fn droppable(&self) -> Vec<u64> {
+    pub fn droppable(&self) -> Vec<Dead> {
         let dead = |usage: &Usage| {
             usage.sealed
                 && usage.live == 0
                 && !usage.needs.iter().any(|older| self.segments.contains_key(older))
         };
-        self.segments.iter().filter(|(_, usage)| dead(usage)).map(|(number, _)| *number).collect()
+        let dead = self.segments.iter().filter(|(_, usage)| dead(usage));
+        dead.map(|(number, usage)| Dead { number: *number, again: usage.again }).collect()
     }
 
     /// The messages that wait among those of one step through all of them; None behind the last step.

@@ -4,9 +4,10 @@
 //! A sync that failed is never repeated and believed (the kernel may have thrown the pages away):
 //! the segment is sealed where it was last known to be durable, and the next one says so.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use super::record::{ALIGN, Record};
 use super::shared::{Shared, lock};
@@ -21,6 +22,8 @@ const OLDEST: u32 = 3;
 const MAGIC: [u8; 16] = *b"POSTERN SPOOL\r\n\0";
 /// Size of a segment when the disk has no room for a usual one.
 const SMALL: u64 = 64 * 1024;
+/// Bytes of a new segment that are filled and synced at a time: small, so that no commit waits long behind them.
+const FILL: usize = 1 << 20;
 /// Bytes before the first record.
 pub(super) const FRONT: u64 = 32;
 
@@ -67,17 +70,46 @@ pub(super) fn read_front(bytes: &[u8], number: u64) -> Front {
     }
 }
 
-/// A segment that was made ready in advance.
+/// A segment that was made ready in advance. In most file systems the first sync of a block that was only
+/// allocated must write to the file's map of blocks too, which on a journal is a transaction: a third of a commit's
+/// time. So its blocks have been written to already, with zeros or in an earlier life.
 pub(super) struct Spare {
     pub number: u64,
     pub file: Arc<dyn File>,
     pub size: u64,
 }
 
+/// Segments that were made ready, in the order of their numbers.
+#[derive(Default)]
+pub(super) struct Spares(Mutex<VecDeque<Spare>>);
+
+impl Spares {
+    /// Dead segments that are kept. Those of mail that passes through come and go in this number, and none is
+    /// ever made anew.
+    const MOST: usize = 3;
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// How many more are worth keeping.
+    pub fn wanted(&self) -> usize {
+        Spares::MOST.saturating_sub(lock(&self.0).len())
+    }
+
+    pub fn add(&self, spares: impl IntoIterator<Item = Spare>) {
+        lock(&self.0).extend(spares);
+    }
+
+    fn take(&self) -> Option<Spare> {
+        lock(&self.0).pop_front()
+    }
+}
+
 impl Spare {
     /// Makes a new segment with room for at least this much, its name durable. Blocks.
     pub fn make(shared: &Shared, least: u64) -> io::Result<Spare> {
-        let usual = shared.sizes.segment.max(least).next_multiple_of(4096);
+        let usual = shared.sizes.usual().max(least.next_multiple_of(4096));
         match Spare::try_make(shared, usual) {
             // On a disk that is all but full a small one still takes the fates.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -85,6 +117,35 @@ impl Spare {
             }
             other => other,
         }
+    }
+
+    /// Has all its blocks written to. Not for whoever waits for a segment. Blocks.
+    pub fn fill(&self) -> io::Result<()> {
+        let zeros = vec![0; FILL];
+        for at in (0..self.size).step_by(FILL) {
+            let len = usize::try_from(self.size - at).map_or(FILL, |left| left.min(FILL));
+            self.file.write_at(&mut [IoSlice::new(&zeros[..len])], at)?;
+            self.file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// A dead segment of the usual size begins a new life. What it held is no danger: every record says in which
+    /// segment it lies. The new name is not durable yet. Blocks.
+    pub fn revive(shared: &Shared, dead: u64) -> io::Result<Spare> {
+        let number = shared.next_segment.fetch_add(1, Ordering::Relaxed);
+        let size = shared.sizes.usual();
+        shared.store.rename(&name(dead), &name(number))?;
+        let made = (|| {
+            let file = shared.store.open(&name(number))?;
+            file.allocate(size)?;
+            file.sync()?;
+            Ok(Spare { number, file, size })
+        })();
+        if made.is_err() {
+            let _ = shared.store.remove(&name(number));
+        }
+        made
     }
 
     fn try_make(shared: &Shared, size: u64) -> io::Result<Spare> {
@@ -154,14 +215,13 @@ impl Log {
     pub fn open(&mut self, least: u64) -> io::Result<()> {
         let mut opening = Record::opening(self.ends.clone());
         let size = FRONT + opening.len() + least;
-        let ready = lock(&self.shared.spare).take();
-        let spare = match ready {
-            Some(spare) if spare.size >= size && spare.number > self.last => spare,
-            other => {
-                if let Some(unfit) = other {
+        let spare = loop {
+            match self.shared.spares.take() {
+                Some(spare) if spare.size >= size && spare.number > self.last => break spare,
+                Some(unfit) => {
                     let _ = self.shared.chores.send(Chore::RemoveSegment(unfit.number));
                 }
-                Spare::make(&self.shared, size)?
+                None => break Spare::make(&self.shared, size)?,
             }
         };
         self.last = spare.number;
@@ -229,15 +289,18 @@ impl Log {
     pub fn seal(&mut self) {
         let Some(active) = self.active.take() else { return };
         self.ends.push((active.number, active.synced));
-        let mut size = active.size;
+        let (mut size, mut again) = (active.size, false);
         if active.synced < active.end {
             self.void.push(active.number);
         } else if active.file.truncate(active.end).is_ok() {
             size = active.end;
+            // Not one that the disk failed with, nor a small one.
+            again = active.size == self.shared.sizes.usual();
         }
         if let Some(usage) = self.shared.index().segments.get_mut(&active.number) {
             usage.bytes = size;
             usage.sealed = true;
+            usage.again = again;
         }
     }
 }

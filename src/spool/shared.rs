@@ -13,7 +13,7 @@ use super::CommitError;
 use super::commit::Queue;
 use super::due::Index;
 use super::handout::Readers;
-use super::segment::Spare;
+use super::segment::Spares;
 use super::store::{Space, Store};
 use super::sweep::Chore;
 
@@ -27,8 +27,8 @@ pub(super) struct Shared {
     /// Told when something may have become due.
     pub wake: Notify,
     pub chores: Sender<Chore>,
-    /// The next segment, made ready in the background.
-    pub spare: Mutex<Option<Spare>>,
+    /// The next segments, made ready in the background.
+    pub spares: Spares,
     /// Segments open for reading.
     pub readers: Readers,
     pub next_segment: AtomicU64,
@@ -48,6 +48,13 @@ pub(super) struct Sizes {
     pub segment: u64,
     pub reserve: u64,
     pub warm: u64,
+}
+
+impl Sizes {
+    /// Bytes of a segment's file, unless it is made for one large record or on a full disk.
+    pub fn usual(self) -> u64 {
+        self.segment.next_multiple_of(4096)
+    }
 }
 
 #[derive(Debug, Default)]

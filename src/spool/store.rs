@@ -17,6 +17,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name, which nothing has.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Names and sizes of the plain files.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     fn sync_names(&self) -> io::Result<()>;
@@ -31,7 +33,7 @@ pub(super) trait File: Send + Sync {
     /// Fills the buffer, or as much of it as the file has.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     fn sync(&self) -> io::Result<()>;
-    /// Takes room on disk for this many bytes, which read as zero.
+    /// Takes room on disk for this many bytes; those that were not there before read as zero.
     fn allocate(&self, len: u64) -> io::Result<()>;
     fn truncate(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
@@ -113,6 +115,10 @@ impl Store for Disk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.dir.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {

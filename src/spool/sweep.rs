@@ -15,12 +15,12 @@ use tokio::sync::oneshot;
 
 use super::commit::{Carries, Carry};
 use super::content::Content;
-use super::due::Place;
+use super::due::{Dead, Place};
 use super::id::QueueId;
 use super::record::{Head, MESSAGE, body_name, decode};
 use super::scan::{Found, Scan};
 use super::segment::{self, Spare};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::store::Store;
 
 /// What the sweeper is asked to do.
@@ -84,11 +84,14 @@ impl Sweeper {
         }
     }
 
-    fn prepare(&self) {
-        if lock(&self.shared.spare).is_none()
+    /// Makes the next segment ready. A disk that does not allow it will tell who needs it.
+    pub fn prepare(&self) {
+        if self.shared.spares.is_empty()
             && let Ok(spare) = Spare::make(&self.shared, 0)
         {
-            *lock(&self.shared.spare) = Some(spare);
+            // Not filled it is a slower segment, and a segment.
+            let _ = spare.fill();
+            self.shared.spares.add([spare]);
         }
     }
 
@@ -118,19 +121,39 @@ impl Sweeper {
             if dead.is_empty() {
                 return Ok(());
             }
-            for number in &dead {
-                match self.shared.store.remove(&segment::name(*number)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
+            let revived = self.revive(&dead);
+            if let Err(error) = self.bury(&dead) {
+                for spare in revived {
+                    let _ = self.shared.chores.send(Chore::RemoveSegment(spare.number));
                 }
+                return Err(error);
             }
-            self.shared.store.sync_names()?;
-            dead.iter().for_each(|number| self.shared.readers.close(*number));
-            let mut index = self.shared.index();
-            for number in dead {
-                index.segments.remove(&number);
+            self.shared.spares.add(revived);
+        }
+    }
+
+    /// Some of the dead as the next segments, as many as are wanted. They count when the names are durable.
+    fn revive(&self, dead: &[Dead]) -> Vec<Spare> {
+        let wanted = if self.shared.free() > 0 { self.shared.spares.wanted() } else { 0 };
+        let chosen = dead.iter().filter(|dead| dead.again).take(wanted);
+        // One that cannot is removed like the others.
+        chosen.filter_map(|dead| Spare::revive(&self.shared, dead.number).ok()).collect()
+    }
+
+    fn bury(&self, dead: &[Dead]) -> io::Result<()> {
+        for dead in dead {
+            match self.shared.store.remove(&segment::name(dead.number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
         }
+        self.shared.store.sync_names()?;
+        dead.iter().for_each(|dead| self.shared.readers.close(dead.number));
+        let mut index = self.shared.index();
+        for dead in dead {
+            index.segments.remove(&dead.number);
+        }
+        Ok(())
     }
 
     /// The oldest segment, if the log is much longer than what lives in it.

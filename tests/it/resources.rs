@@ -278,7 +278,7 @@ fn e4_every_250_follows_a_sync_that_covers_its_message_and_the_names_of_its_file
     const CLIENTS: usize = 4;
     let sink = Inbox::start();
     let site = Site::new("order-of-writes", sink.address);
-    // On a small disk segments are small: several are begun.
+    // On a small disk segments are small: several are begun, and what is larger than an eighth of one has a file.
     let _disk = SmallDisk::mount(&site, "size=96m");
     let trace = site.folder.0.join("trace");
     let launcher = [
@@ -292,7 +292,7 @@ fn e4_every_250_follows_a_sync_that_covers_its_message_and_the_names_of_its_file
         "-e",
         "abbrev=none",
         "-e",
-        "trace=openat,pwrite64,pwritev,pwritev2,fdatasync,fsync,write,writev,sendto,sendmsg",
+        "trace=openat,rename,renameat,renameat2,pwrite64,pwritev,pwritev2,fdatasync,fsync,write,writev,sendto,sendmsg",
         "-o",
         trace.to_str().unwrap(),
     ];
@@ -330,14 +330,20 @@ fn e4_every_250_follows_a_sync_that_covers_its_message_and_the_names_of_its_file
             sync.began > after && sync.ended < before && path(sync).is_some_and(|of| Path::new(&of) == file)
         })
     };
-    let created = |file: &Path| {
+    // A file got its name when it was made, or when a dead segment got a new one.
+    let named = |file: &Path| {
         let name = format!("\"{}\"", file.display());
-        let made = |call: &&Call| call.name == "openat" && !call.failed && call.text.contains("O_CREAT");
+        let made =
+            |call: &Call| call.name == "openat" && call.text.contains("O_CREAT") && call.text.contains(&name);
+        let renamed = |call: &Call| {
+            call.name.starts_with("rename")
+                && call.text.split_once(", ").is_some_and(|(_, to)| to.contains(&name))
+        };
         calls
             .iter()
-            .filter(made)
-            .find(|call| call.text.contains(&name))
-            .expect("somebody made the file")
+            .filter(|call| !call.failed)
+            .find(|call| made(call) || renamed(call))
+            .expect("the file got its name from somebody")
             .ended
     };
     let mut files = std::collections::BTreeSet::new();
@@ -362,10 +368,10 @@ fn e4_every_250_follows_a_sync_that_covers_its_message_and_the_names_of_its_file
         let written = last.map(|call| call.ended).max().unwrap_or(write.ended).max(write.ended);
         assert!(synced(&file, written, reply), "{subject}: 250 before a sync of {}", file.display());
         let folder = file.parent().unwrap();
-        assert!(synced(folder, created(&file), reply), "{subject}: 250 before the name was durable");
+        assert!(synced(folder, named(&file), reply), "{subject}: 250 before the name was durable");
         if file.extension().is_some_and(|extension| extension == "log") {
             assert!(
-                synced(folder, created(&file), write.began),
+                synced(folder, named(&file), write.began),
                 "{}: named after its first record",
                 file.display()
             );

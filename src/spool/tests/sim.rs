@@ -138,6 +138,11 @@ impl Sim {
         Sim(Arc::new(Mutex::new(next)))
     }
 
+    /// Files that were ever made.
+    pub fn made(&self) -> usize {
+        lock(&self.0).files.len()
+    }
+
     pub fn names(&self) -> Vec<String> {
         lock(&self.0).names.keys().cloned().collect()
     }
@@ -229,6 +234,15 @@ impl Store for Sim {
         let mut world = lock(&self.0);
         world.writable()?;
         world.names.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = lock(&self.0);
+        world.writable()?;
+        let file = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        let taken = world.names.insert(to.to_owned(), file);
+        assert_eq!(taken, None, "{to} is another file's name");
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
