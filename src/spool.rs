@@ -46,7 +46,7 @@ use shared::{Counters, Room, Shared, Sizes};
 use store::{Disk, Store};
 use sweep::{Chore, Sweeper};
 
-pub use content::{Content, ContentWriter};
+pub use content::{Content, ContentWriter, LOGGED};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
 pub use handover::{FORMAT, Parcel};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};
@@ -287,7 +287,8 @@ impl Spool {
         QueueId::new()
     }
 
-    /// Collects content: in memory up to 256 KiB, then in an uncommitted file of the spool.
+    /// Collects content: in memory up to 256 KiB (more if it may [hold](ContentWriter::hold) it), then in an
+    /// uncommitted file of the spool.
     pub fn writer(&self) -> ContentWriter {
         ContentWriter::new(self.inner.shared.clone())
     }

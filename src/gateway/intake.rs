@@ -29,7 +29,7 @@ use crate::smtp::rate::Buckets;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::client as client_address;
 use crate::smtp::{Handler, Mail, Peer};
-use crate::spool::{CommitError, Content, ContentWriter, Facts, QueueId, Spool};
+use crate::spool::{CommitError, Content, ContentWriter, Facts, LOGGED, QueueId, Spool};
 
 /// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
 const IN_MEMORY: u64 = 256 << 10;
@@ -297,6 +297,8 @@ struct Arriving {
     /// Length of our own Received field at the front.
     received: usize,
     _share: Share,
+    /// Memory beyond that, for a message that would do with less.
+    spare: Option<Share>,
 }
 
 impl Mail for Incoming {
@@ -326,18 +328,26 @@ impl Mail for Incoming {
         );
         let mut writer = self.shared.spool.writer();
         writer.write(field.as_bytes()).map_err(|error| self.shared.metrics.storage(&error))?;
-        self.arriving = Some(Arriving { id, writer, received: field.len(), _share: share });
+        self.arriving = Some(Arriving { id, writer, received: field.len(), _share: share, spare: None });
         Ok(())
     }
 
     async fn write(&mut self, content: &[u8]) -> Result<(), Reply> {
         let Some(arriving) = &mut self.arriving else { return Err(lost()) };
+        if arriving.spare.is_none() && arriving.writer.spills_with(content.len()) {
+            // Still no large one, perhaps: in memory as long as there is plenty.
+            let all = self.declared.map_or(LOGGED, |size| size.saturating_add(arriving.received as u64));
+            arriving.spare = if all <= LOGGED { self.shared.budget.take_spare(all) } else { None };
+            if arriving.spare.is_some() {
+                arriving.writer.hold(all);
+            }
+        }
         arriving.writer.write(content).map_err(|error| self.shared.metrics.storage(&error))
     }
 
     async fn finish(mut self) -> Reply {
         let Some(arriving) = self.arriving.take() else { return lost() };
-        let Arriving { id, writer, received, _share } = arriving;
+        let Arriving { id, writer, received, _share, spare: _spare } = arriving;
         let content = match writer.finish() {
             Ok(content) => content,
             Err(error) => return self.answer("refused", self.shared.metrics.storage(&error)),

@@ -19,6 +19,8 @@ use crate::spool::{Content, Facts};
 /// Content up to this size is judged where it was read; larger ones on the bounded pool, so that a big
 /// message never holds up the small ones of other sessions.
 const INLINE: usize = 64 << 10;
+/// The same without rules, when nobody looks beyond the header section.
+const INLINE_UNREAD: usize = 2 << 20;
 /// Content above this size is judged from a part of the budget of its own.
 const LARGE: usize = 1 << 20;
 
@@ -83,7 +85,8 @@ impl Judge {
             self.note_failure(running, &case, &content.bytes()[received..]);
             Unjudged::Failed
         };
-        if size <= INLINE {
+        let inline = if running.policy.has_rules() { INLINE } else { INLINE_UNREAD };
+        if size <= inline {
             return std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| failed());
         }
         // Reading a large message needs room for its decoded text.

@@ -82,6 +82,11 @@ impl Policy {
         self.needs
     }
 
+    /// Without rules nothing of a message is looked at but its header section.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// Whether an address belongs to the organisation.
     pub fn is_own(&self, mailbox: &Mailbox) -> bool {
         let own = |domain: &Domain| self.bundle.gateway.domains.iter().any(|parent| domain.is_within(parent));

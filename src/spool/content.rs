@@ -15,8 +15,11 @@ use super::shared::Shared;
 use super::store::{File, Mapping};
 use super::sweep::Chore;
 
-/// Content up to this size lies in the log, beside its entry.
+/// Content up to this size always lies in the log, beside its entry.
 const INLINE: usize = 256 * 1024;
+/// Content up to this size lies in the log if its writer may hold it: a file of its own costs half as much CPU again,
+/// and three more writes to the disk. Above it commits of small mail would wait for it too long.
+pub const LOGGED: u64 = 2 << 20;
 
 /// Bytes of a message, in memory or mapped from disk. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -166,6 +169,8 @@ impl Drop for Body {
 pub struct ContentWriter {
     shared: Arc<Shared>,
     buffer: Vec<u8>,
+    /// What stays in memory.
+    most: usize,
     spilled: Option<Spilled>,
     _open: Open,
 }
@@ -206,13 +211,28 @@ impl Drop for Spilled {
 impl ContentWriter {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let open = Open::new(shared.clone());
-        Self { shared, buffer: Vec::new(), spilled: None, _open: open }
+        Self { shared, buffer: Vec::new(), most: INLINE, spilled: None, _open: open }
+    }
+
+    /// Whether so many more bytes would turn it to disk.
+    pub fn spills_with(&self, more: usize) -> bool {
+        self.spilled.is_none() && self.buffer.len() + more > self.most
+    }
+
+    /// From now on it may keep so many bytes in memory; more than [`LOGGED`] are of no use to it.
+    pub fn hold(&mut self, bytes: u64) {
+        let logged = LOGGED.min(self.shared.sizes.segment / 8);
+        let most = usize::try_from(bytes).ok().filter(|_| bytes <= logged);
+        if let Some(most) = most.filter(|most| *most > self.most) {
+            self.most = most;
+            self.buffer.reserve_exact(most.saturating_sub(self.buffer.len()));
+        }
     }
 
     /// Takes the next bytes. An error is final: drop the writer.
     pub fn write(&mut self, mut piece: &[u8]) -> Result<(), CommitError> {
-        while self.buffer.len() + piece.len() > INLINE {
-            let (fits, rest) = piece.split_at(INLINE - self.buffer.len());
+        while self.buffer.len() + piece.len() > self.most {
+            let (fits, rest) = piece.split_at(self.most - self.buffer.len());
             self.buffer.extend_from_slice(fits);
             piece = rest;
             self.spill()?;

@@ -148,6 +148,43 @@ async fn large_content_leaves_nothing_when_it_is_not_committed_or_finished() {
 }
 
 #[tokio::test]
+async fn content_is_the_same_however_much_may_be_held_and_whatever_pieces_it_came_in() {
+    const KIB: usize = 1024;
+    let folder = Folder::new();
+    let (spool, _) = Spool::open(&folder.0, Options::default()).expect("it opens");
+    for (held, pieces, in_the_log) in [
+        (0, &[256 * KIB][..], true),
+        (0, &[256 * KIB, 1], false),
+        (0, &[300 * KIB], false),
+        (0, &[255 * KIB, 64 * KIB, 0, 5], false),
+        (10, &[300 * KIB], false),
+        (300 * KIB, &[300 * KIB], true),
+        (300 * KIB, &[300 * KIB, 1], false),
+        (2048 * KIB, &[1024 * KIB; 2], true),
+        (2048 * KIB + 1, &[257 * KIB], false),
+    ] {
+        let content = bytes(7, pieces.iter().sum());
+        let mut writer = spool.writer();
+        writer.hold(held as u64);
+        let mut at = 0;
+        for piece in pieces {
+            writer.write(&content[at..at + piece]).expect("there is room");
+            at += piece;
+            assert_eq!(writer.len(), at as u64);
+        }
+        let written = writer.finish().expect("it was written");
+        assert_eq!(written.body().is_none(), in_the_log, "{held} held, pieces of {pieces:?}");
+        assert!(written.bytes() == content, "{held} held, pieces of {pieces:?}");
+        let mail = Submission { id: spool.new_id(), entry: entry(1), content: written };
+        let id = mail.id;
+        spool.commit(vec![mail]).await.expect("committed");
+        // What is read back is what its checksum is of.
+        let found = spool.get(id).await.expect("it can be read").expect("it is there");
+        assert!(found.content().expect("it is there").bytes() == content, "pieces of {pieces:?}");
+    }
+}
+
+#[tokio::test]
 async fn retries_come_when_their_time_comes_and_take_turns_with_new_mail() {
     let folder = Folder::new();
     let spool = folder.open();
