@@ -10,7 +10,7 @@ pub mod object;
 pub mod scalar;
 pub mod yaml;
 
-pub use load::{Loaded, Located, load};
+pub use load::{Loaded, Located, Stamps, load, stamps};
 pub use number::Generations;
 
 #[cfg(test)]

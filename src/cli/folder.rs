@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::conditions::Reason;
 use crate::api::{DEFAULT_GATEWAY, OutboundGateway};
 use crate::bundle::document::FORMAT;
 use crate::bundle::{Bundle, Materials, Revision, segment};
-use crate::manifest::{self, Loaded};
+use crate::manifest::{self, Loaded, Stamps};
 use crate::policy::CompileError;
 use crate::translate::{LastGood, ObjectKey, Outcome, translate, unattached};
 
@@ -16,6 +17,10 @@ use crate::translate::{LastGood, ObjectKey, Outcome, translate, unattached};
 pub enum Unusable {
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    #[error(
+        "some of its files cannot be read, as is said above, and what they hold is not known: repair or remove them"
+    )]
+    Incomplete,
     #[error("there is no gateway {0}; the folder has: {1}")]
     NoSuchGateway(String, String),
     #[error("the folder has several gateways ({0}): choose one with --gateway")]
@@ -25,6 +30,9 @@ pub enum Unusable {
     #[error("gateway {gateway} cannot be used: {why}")]
     Gateway { gateway: ObjectKey, why: String },
 }
+
+/// Whoever writes a file does so in several steps; we read when nothing has changed for this long.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// The folder as it was read.
 pub struct Folder {
@@ -50,6 +58,26 @@ impl Folder {
             loaded.resources.gateways.push(Arc::new(OutboundGateway::made_for(&namespace)));
         }
         Ok(Self { loaded })
+    }
+
+    /// The folder as it is when nobody writes to it, and the stamps of that moment: a file in the middle of being
+    /// written lacks what was in it, and a rule that is not there lets mail through. `last`: the stamps of the look
+    /// before.
+    pub async fn at_rest(path: &Path, last: &Stamps) -> Result<(Self, Stamps), Unusable> {
+        let look =
+            || manifest::stamps(path).map_err(|source| Unusable::Read { path: path.to_owned(), source });
+        let mut before = look()?;
+        loop {
+            if before != *last {
+                tokio::time::sleep(QUIET).await;
+            }
+            let folder = Self::read(path)?;
+            let after = look()?;
+            if after == before {
+                return Ok((folder, after));
+            }
+            before = after;
+        }
     }
 
     pub fn keys(&self) -> Vec<ObjectKey> {
@@ -107,5 +135,44 @@ impl Folder {
             bundle: Arc::new(bundle),
         };
         (Some(configured), translation.outcomes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const RULE: &str = "apiVersion: postern.dev/v1alpha1\nkind: RoutingRule\nmetadata: {name: NAME}\nspec:\n  \
+                        messages: [Outbound]\n  action: {modify: {subjectPrefix: X}}\n---\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_is_read_when_nobody_writes_to_it() {
+        let path = std::env::temp_dir().join(format!("postern-at-rest-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder can be made");
+        let rules = |names: [&str; 3]| names.map(|name| RULE.replace("NAME", name)).concat();
+        let mut last = Stamps::default();
+        for names in [["a", "b", "c"], ["d", "e", "f"]] {
+            // Over the text that is there, document by document, as somebody who takes his time.
+            let mut file = std::fs::File::create(path.join("rules.yaml")).expect("it can be written");
+            let writing = tokio::spawn(async move {
+                for piece in rules(names).as_bytes().chunks(RULE.len()) {
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                    file.write_all(piece).expect("the disk has room");
+                }
+            });
+            let (folder, stamps) = Folder::at_rest(&path, &last).await.expect("it can be read");
+            assert!(writing.is_finished());
+            assert_eq!(folder.loaded.problems, []);
+            let found = folder.loaded.resources.routing_rules.iter();
+            let found: Vec<_> = found.filter_map(|rule| rule.metadata.name.as_deref()).collect();
+            assert_eq!(found, names);
+            last = stamps;
+        }
+        let before = tokio::time::Instant::now();
+        Folder::at_rest(&path, &last).await.expect("it can be read");
+        assert_eq!(before.elapsed(), Duration::ZERO, "what has not changed is not waited for");
+        std::fs::remove_dir_all(&path).expect("it is ours");
     }
 }

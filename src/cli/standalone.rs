@@ -31,13 +31,12 @@ use crate::gateway::live::{Found, Known, Live};
 use crate::gateway::probe::Prober;
 use crate::gateway::queue;
 use crate::gateway::run::{Gateway, Options, Source};
+use crate::manifest::Stamps;
 use crate::published;
 use changes::Changes;
 use record::Record;
 use statuses::Statuses;
 
-/// An editor writes a file in several steps; we look when it has been quiet for this long.
-const QUIET: Duration = Duration::from_millis(20);
 /// Without any event we look this often: file systems without events exist.
 const TICK: Duration = Duration::from_secs(2);
 /// No policy is newer.
@@ -134,6 +133,8 @@ async fn serve(args: Args, trail: Trail) -> anyhow::Result<ExitCode> {
         people: Arc::default(),
         published: Arc::default(),
         dir: args.dir,
+        stamps: Stamps::default(),
+        unusable: String::new(),
         state: args.state,
         name: args.gateway,
         live: Arc::clone(gateway.live()),
@@ -151,6 +152,10 @@ async fn serve(args: Args, trail: Trail) -> anyhow::Result<ExitCode> {
 /// Follows the folder: one pass for each change.
 struct Follower {
     dir: PathBuf,
+    /// Of the files of the last look.
+    stamps: Stamps,
+    /// Why the folder could not be used at the last look; empty when it could.
+    unusable: String,
     state: PathBuf,
     name: Option<String>,
     live: Arc<Live>,
@@ -182,10 +187,20 @@ impl Follower {
         let looking = async {
             loop {
                 let tested = self.live.ack(0).tested;
-                self.look().await;
+                let folder = tokio::select! {
+                    folder = Folder::at_rest(&self.dir, &self.stamps) => folder,
+                    () = stop.cancelled() => return,
+                };
+                match folder {
+                    Ok((folder, stamps)) => {
+                        self.stamps = stamps;
+                        self.look(folder).await;
+                    }
+                    Err(error) => self.unusable(&error),
+                }
                 tokio::select! {
                     () = self.live.news_for(Known { tested: Some(tested), after: NEVER, refused: NEVER, ..Known::default() }) => {}
-                    () = changed.notified() => tokio::time::sleep(QUIET).await,
+                    () = changed.notified() => {}
                     () = tokio::time::sleep(TICK) => {}
                     () = stop.cancelled() => return,
                 }
@@ -194,17 +209,9 @@ impl Follower {
         tokio::join!(looking, reading, asking);
     }
 
-    /// Gather, translate, offer, show.
-    async fn look(&mut self) {
+    /// Translate, offer, show.
+    async fn look(&mut self, mut folder: Folder) {
         let seen = Timestamp::now();
-        let mut folder = match Folder::read(&self.dir) {
-            Ok(folder) => folder,
-            Err(error) => return self.unusable(&error),
-        };
-        let key = match folder.choose(self.name.as_deref()) {
-            Ok(key) => key,
-            Err(error) => return self.unusable(&error),
-        };
         self.record.number(&mut folder.loaded);
         self.changes.seen(&folder.loaded, seen).await;
         self.materials.update(std::mem::take(&mut folder.loaded.materials));
@@ -212,47 +219,58 @@ impl Follower {
         for problem in &folder.loaded.problems {
             self.statuses.tell(problem);
         }
-        if folder.loaded.incomplete && self.record.last_good().is_some() {
-            // Which objects are missing cannot be told: everything stays as it was.
+        if folder.loaded.incomplete {
+            // Which objects are missing cannot be told: everything stays as it was, and after a start nothing runs.
             self.statuses.incomplete();
-        } else {
-            let resources = &mut folder.loaded.resources;
-            let content = |version: &MaterialVersion| self.materials.get(&version.material).cloned();
-            if let Some(wanted) = directory::wanted(&key, resources, content) {
-                self.people.want(&key, wanted);
-            }
-            resources.ldap = Some(self.people.facts());
-            resources.published = Some(self.published.facts(&key));
-            let (configured, outcomes) = folder.translate(&key, self.record.last_good());
-            self.statuses.translated(&key, outcomes, seen);
-            if let Some(configured) = configured {
-                self.published.want(&key, published::wanted(&configured.bundle));
-                let manifest = self.record.publish(&configured, seen);
-                self.statuses.published(&manifest);
-                let bundle = Arc::clone(&configured.bundle);
-                let revision = manifest.revision.to_string();
-                let found = Found {
-                    sequence: manifest.sequence,
-                    revision: manifest.revision,
-                    bundle: configured.bundle,
-                    materials: configured.materials,
-                    leaving: false,
-                };
-                if self.live.offer(found).await.is_ok() {
-                    let news = published::range_news(self.record.bundle(), &bundle);
-                    news.iter().for_each(|news| news.log(&key.to_string()));
-                    self.changes.ranges(&key, &news).await;
-                    self.changes.taken(&revision).await;
-                    self.record.keep(configured.last_good, &self.state);
-                    self.bundle.send_replace(Some(bundle));
-                }
+            return self.unusable(&Unusable::Incomplete);
+        }
+        let key = match folder.choose(self.name.as_deref()) {
+            Ok(key) => key,
+            Err(error) => return self.unusable(&error),
+        };
+        self.unusable.clear();
+        let resources = &mut folder.loaded.resources;
+        let content = |version: &MaterialVersion| self.materials.get(&version.material).cloned();
+        if let Some(wanted) = directory::wanted(&key, resources, content) {
+            self.people.want(&key, wanted);
+        }
+        resources.ldap = Some(self.people.facts());
+        resources.published = Some(self.published.facts(&key));
+        let (configured, outcomes) = folder.translate(&key, self.record.last_good());
+        self.statuses.translated(&key, outcomes, seen);
+        if let Some(configured) = configured {
+            self.published.want(&key, published::wanted(&configured.bundle));
+            let manifest = self.record.publish(&configured, seen);
+            self.statuses.published(&manifest);
+            let bundle = Arc::clone(&configured.bundle);
+            let revision = manifest.revision.to_string();
+            let found = Found {
+                sequence: manifest.sequence,
+                revision: manifest.revision,
+                bundle: configured.bundle,
+                materials: configured.materials,
+                leaving: false,
+            };
+            if self.live.offer(found).await.is_ok() {
+                let news = published::range_news(self.record.bundle(), &bundle);
+                news.iter().for_each(|news| news.log(&key.to_string()));
+                self.changes.ranges(&key, &news).await;
+                self.changes.taken(&revision).await;
+                self.record.keep(configured.last_good, &self.state);
+                self.bundle.send_replace(Some(bundle));
             }
         }
         self.show();
     }
 
     fn unusable(&mut self, error: &Unusable) {
-        tracing::error!(%error, "the folder cannot be used; what ran goes on");
+        let text = error.to_string();
+        if self.unusable != text {
+            let goes_on =
+                if self.bundle.borrow().is_some() { "what ran goes on" } else { "no mail is taken" };
+            tracing::error!(error = text, "the folder cannot be used; {goes_on}");
+            self.unusable = text;
+        }
         self.show();
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::object::{self, KINDS, Object};
 use super::yaml::{self, Node, Trouble};
@@ -33,8 +34,8 @@ pub struct Loaded {
     pub materials: Materials,
     /// In the order of files and lines. Objects that have errors are in `resources.malformed`.
     pub problems: Vec<Located>,
-    /// Some document could not even be named: what is missing here may be in it, so nothing counts as
-    /// deleted.
+    /// Some file is empty or cannot be read, or some document could not even be named: what is missing here may be
+    /// in it, so nothing counts as deleted.
     pub incomplete: bool,
     /// Files of test cases (`*.test.yaml`), which are no objects.
     pub cases: Vec<PathBuf>,
@@ -58,22 +59,41 @@ impl std::fmt::Debug for Hidden {
 /// cannot be read; everything else ends in [`Loaded::problems`].
 pub fn load(path: &Path) -> io::Result<Loaded> {
     let mut loaded = Loaded { root: path.to_owned(), ..Loaded::default() };
+    for file in files(path, &mut loaded)? {
+        loaded.file(&file);
+    }
+    loaded.problems.sort();
+    loaded.cases.sort();
+    Ok(loaded)
+}
+
+/// What tells whether somebody wrote to a folder between two looks at it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stamps(Vec<(PathBuf, Option<(u64, SystemTime)>)>);
+
+/// Length and time of each file that [`load`] reads. Fails as that does.
+pub fn stamps(path: &Path) -> io::Result<Stamps> {
+    let files = files(path, &mut Loaded::default())?;
+    let stamp = |file: &Path| {
+        let meta = std::fs::metadata(file).ok()?;
+        Some((meta.len(), meta.modified().ok()?))
+    };
+    Ok(Stamps(files.into_iter().map(|file| (file.clone(), stamp(&file))).collect()))
+}
+
+/// The files of objects, in the order of their names.
+fn files(path: &Path, loaded: &mut Loaded) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if std::fs::metadata(path)?.is_dir() {
         for entry in std::fs::read_dir(path)? {
-            collect(&entry?.path(), 0, &mut files, &mut loaded);
+            collect(&entry?.path(), 0, &mut files, loaded);
         }
     } else {
         std::fs::File::open(path)?;
         files.push(path.to_owned());
     }
     files.sort();
-    for file in files {
-        loaded.file(&file);
-    }
-    loaded.problems.sort();
-    loaded.cases.sort();
-    Ok(loaded)
+    Ok(files)
 }
 
 fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>, loaded: &mut Loaded) {
@@ -140,6 +160,10 @@ impl Loaded {
             _ => std::fs::read(file),
         };
         match bytes.map(String::from_utf8) {
+            // What an editor leaves for a moment when it writes over a file. kubectl takes none either.
+            Ok(Ok(text)) if text.is_empty() => {
+                self.unreadable(file, "it is empty; write an object to it, or remove it");
+            }
             Ok(Ok(text)) => self.text(file, &text),
             Ok(Err(_)) => self.unreadable(file, "it is not UTF-8 text"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -154,6 +154,37 @@ fn a_changed_rule_acts_without_a_restart_and_a_broken_one_leaves_the_last_good_i
 }
 
 #[test]
+fn a_file_that_is_empty_takes_no_rule_away_and_nothing_runs_before_a_folder_was_whole() {
+    let setup = Setup::new("empty");
+    setup.folder.write("config/word.yaml", "");
+    let gateway = Standalone::launch(&setup.folder.0.join("config"), &setup.folder.0.join("state"));
+    gateway.wait_log("word.yaml:1: cannot be read: it is empty");
+    gateway.wait_log("no mail is taken");
+    assert_eq!(gateway.get("/readyz").map(|(status, _)| status), Some(503));
+
+    setup.folder.write("config/word.yaml", &reject("word", "one"));
+    gateway.wait_ready();
+    let say = |word: &str| {
+        let mail = MAIL.replace("body", &format!("the word {word} here"));
+        send(gateway.smtp, "ani@solarmora.com", &["b@partner.example"], &mail)
+    };
+    assert!(say("one").starts_with("550"));
+
+    // An editor that writes over a file, stopped in the middle; and the file of the gateway as well.
+    setup.folder.write("config/word.yaml", "");
+    setup.folder.write("config/gateway.yaml", "");
+    gateway.wait_log("what ran goes on");
+    assert!(say("one").starts_with("550"));
+    assert!(say("two").starts_with("250"));
+    setup.folder.write("config/gateway.yaml", &self::gateway(&setup.sink));
+    setup.folder.write("config/word.yaml", &reject("word", "two"));
+    wait_for("the changed rule acts", Duration::from_secs(10), || {
+        say("two").starts_with("550").then_some(())
+    });
+    assert!(say("one").starts_with("250"));
+}
+
+#[test]
 fn one_policy_snapshot_lasts_from_mail_to_the_reply_after_the_data() {
     let setup = Setup::new("snapshot");
     setup.folder.write("config/word.yaml", &reject("word", "one"));

@@ -94,12 +94,13 @@ fn a_broken_document_leaves_the_others_and_is_not_a_deletion() {
 
 #[test]
 fn what_cannot_even_be_named_makes_the_folder_incomplete() {
-    for text in ["kind: [", "a: b: c", "just text", "apiVersion: v1\nkind: Secret\nmetadata: {name: x\n"] {
+    for text in ["", "kind: [", "a: b: c", "just text", "apiVersion: v1\nkind: Secret\nmetadata: {name: x\n"]
+    {
         let loaded = Folder::of(text).load();
         assert!(loaded.incomplete, "{text:?}");
         assert_eq!(loaded.problems.len(), 1, "{text:?}: {:?}", loaded.problems);
     }
-    let folder = Folder::of("");
+    let folder = Folder::new();
     std::fs::write(folder.0.join("b.yaml"), b"\xff\xfe").unwrap();
     assert!(folder.load().incomplete);
 }
