@@ -24,31 +24,16 @@ const AT_ONCE: usize = 16;
 /// One question may be many look-ups.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often DNS is asked the same.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// An answer is kept so long at least, and so long while something of it is wrong ...
-    pub least: Duration,
-    /// ... and no longer than this, whatever its TTL.
-    pub most: Duration,
-    /// After silence, doubled with each.
-    pub retry: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            least: Duration::from_secs(300),
-            most: Duration::from_secs(3600),
-            retry: Duration::from_secs(30),
-        }
-    }
-}
+/// An answer is kept so long at least, and so long while something of it is wrong ...
+const LEAST: Duration = Duration::from_secs(300);
+/// ... and no longer than this, whatever its TTL.
+const MOST: Duration = Duration::from_secs(3600);
+/// Asked again after silence, doubled with each up to [`LEAST`]: one lost answer is no reason to hold anything long.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Shared by whoever translates and the task that asks.
 #[derive(Debug, Default)]
 pub struct Keeper {
-    pace: Pace,
     items: Mutex<BTreeMap<(ObjectKey, Item), Kept>>,
     wake: Notify,
 }
@@ -73,6 +58,7 @@ struct Terms {
 struct Kept {
     terms: Terms,
     next: Instant,
+    /// Whether the question as it is now is on its way.
     asking: bool,
     failures: u32,
     told: Answer,
@@ -106,10 +92,6 @@ impl Item {
 }
 
 impl Keeper {
-    pub fn with_pace(pace: Pace) -> Self {
-        Self { pace, ..Self::default() }
-    }
-
     /// Says what gateway `owner` wants to know from now on, and nothing else of what it wanted before.
     pub fn want(&self, owner: &ObjectKey, questions: Questions) {
         let Questions { servers, domains, addresses, helo, keys, ranges } = questions;
@@ -136,7 +118,10 @@ impl Keeper {
                 fresh()
             });
             if kept.terms != terms {
-                (kept.terms, kept.next, new) = (terms, Instant::now(), true);
+                // Nobody waits for what is on its way to servers that are silent, perhaps.
+                *kept =
+                    Kept { terms, next: Instant::now(), asking: false, failures: 0, told: kept.told.clone() };
+                new = true;
             }
             news |= new;
         }
@@ -218,17 +203,17 @@ impl Keeper {
         let (owner, item, terms, result) = asked;
         let mut items = self.lock();
         let kept = items.get_mut(&(owner.clone(), item.clone()))?;
-        kept.asking = false;
-        // The question changed meanwhile: `next` is now, and this answer is to an old one.
+        // The question changed meanwhile, and the new one is on its way by itself.
         if kept.terms != terms {
             return None;
         }
+        kept.asking = false;
         let before = kept.told.clone();
         match result {
             Ok((news, ttl)) => {
                 kept.failures = 0;
-                let most = if news.is_fine() { self.pace.most } else { self.pace.least };
-                kept.next = Instant::now() + jittered(ttl.clamp(self.pace.least, most));
+                let most = if news.is_fine() { MOST } else { LEAST };
+                kept.next = Instant::now() + jittered(ttl.clamp(LEAST, most));
                 match (&mut kept.told, news) {
                     (Answer::Spf(told), News::Spf(answer)) => told.learn(answer),
                     (Answer::Key(told), News::Key(answer)) => told.learn(answer),
@@ -237,9 +222,9 @@ impl Keeper {
                 }
             }
             Err(why) => {
-                let doubled = self.pace.retry.saturating_mul(1 << kept.failures.min(6));
+                let doubled = RETRY.saturating_mul(1 << kept.failures.min(10));
                 kept.failures += 1;
-                kept.next = Instant::now() + jittered(doubled.min(self.pace.least.max(self.pace.retry)));
+                kept.next = Instant::now() + jittered(doubled.min(LEAST));
                 tracing::warn!(gateway = %owner, question = ?item, why, "DNS gave nothing to go by");
                 let since = now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
                 match &mut kept.told {
@@ -314,4 +299,91 @@ pub(super) async fn spf<N: Names>(
     }
     let passing = ranges(names, domain).await.ok().map(|(found, _)| found.networks);
     Ok((SpfAnswer { record: text, lookups, results, chain, passing }, ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOMAIN: &str = "_spf.provider.example";
+
+    fn owner() -> ObjectKey {
+        ObjectKey::new("default", "gateway")
+    }
+
+    fn asking(server: &str) -> Questions {
+        Questions {
+            servers: vec![server.parse().expect("an address")],
+            ranges: [DOMAIN.to_owned()].into(),
+            ..Questions::default()
+        }
+    }
+
+    /// The end of a question to that server.
+    fn ended(server: &str, result: Result<&str, &str>) -> Asked {
+        let servers = vec![server.parse().expect("an address")];
+        let terms = Terms { servers, addresses: BTreeSet::new(), helo: String::new() };
+        let found =
+            |net: &str| Ranges { networks: vec![net.parse().expect("a network")], skipped: Vec::new() };
+        let result = result.map(|net| (News::Ranges(found(net)), Duration::from_secs(60)));
+        (owner(), Item::Ranges(DOMAIN.to_owned()), terms, result.map_err(str::to_owned))
+    }
+
+    /// When the only question is asked next, from now on.
+    fn pause(keeper: &Keeper) -> Duration {
+        let items = keeper.lock();
+        let kept = items.values().next().expect("there is one");
+        assert!(!kept.asking);
+        kept.next - Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_question_does_not_wait_for_the_answer_to_the_one_before() {
+        let (keeper, mut on_their_way) = (Keeper::default(), JoinSet::new());
+        keeper.want(&owner(), asking("192.0.2.1:53"));
+        keeper.begin(&mut on_their_way);
+        keeper.want(&owner(), asking("192.0.2.1:53"));
+        keeper.begin(&mut on_their_way);
+        assert_eq!(on_their_way.len(), 1, "the same is asked once");
+        keeper.want(&owner(), asking("192.0.2.2:53"));
+        keeper.begin(&mut on_their_way);
+        assert_eq!(on_their_way.len(), 2);
+
+        // What the first server says comes late, and is not what is asked any more.
+        assert_eq!(keeper.note(ended("192.0.2.1:53", Ok("192.0.2.0/24")), Timestamp::now()), None);
+        keeper.begin(&mut on_their_way);
+        assert_eq!(on_their_way.len(), 2, "the second is still on its way");
+        let told = keeper.note(ended("192.0.2.2:53", Ok("198.51.100.0/24")), Timestamp::now());
+        assert_eq!(told, Some(owner()));
+        let facts = keeper.facts(&owner());
+        let found = facts.ranges[DOMAIN].last.as_ref().expect("it was answered");
+        assert_eq!(found.networks, ["198.51.100.0/24".parse().expect("a network")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_followed_by_a_question_soon_and_then_less_and_less_often() {
+        let (keeper, mut on_their_way) = (Keeper::default(), JoinSet::new());
+        keeper.want(&owner(), asking("192.0.2.1:53"));
+        let mut before = Duration::ZERO;
+        for failures in 0..12 {
+            keeper.begin(&mut on_their_way);
+            let told = keeper.note(ended("192.0.2.1:53", Err("no answer in time")), Timestamp::now());
+            assert_eq!(told.is_some(), failures == 0, "it is news once");
+            let pause = pause(&keeper);
+            assert!(
+                pause > before || pause > Duration::from_secs(260),
+                "{failures}: {pause:?} after {before:?}"
+            );
+            assert!(failures > 0 || pause < Duration::from_secs(3), "{pause:?}");
+            assert!(pause <= Duration::from_secs(330), "{pause:?}");
+            tokio::time::advance(pause).await;
+            before = pause;
+        }
+        keeper.begin(&mut on_their_way);
+        keeper.note(ended("192.0.2.1:53", Ok("192.0.2.0/24")), Timestamp::now());
+        tokio::time::advance(pause(&keeper)).await;
+        keeper.begin(&mut on_their_way);
+        keeper.note(ended("192.0.2.1:53", Err("no answer in time")), Timestamp::now());
+        assert!(pause(&keeper) < Duration::from_secs(3), "after an answer it begins anew");
+    }
 }
