@@ -46,7 +46,7 @@ use shared::{Counters, Room, Shared, Sizes};
 use store::{Disk, Store};
 use sweep::{Chore, Sweeper};
 
-pub use content::{Content, ContentWriter, LOGGED};
+pub use content::{Content, ContentWriter, INLINE, LOGGED};
 pub use entry::{Entry, Fate, Holding, Submission, Target, Waiting};
 pub use handover::{FORMAT, Parcel};
 pub use hold::{Claim, ClaimError, Facts, Found, Held, HeldFor, HeldSummary, QuarantineName, RuleName};

@@ -29,10 +29,10 @@ use crate::smtp::rate::Buckets;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::client as client_address;
 use crate::smtp::{Handler, Mail, Peer};
-use crate::spool::{CommitError, Content, ContentWriter, Facts, LOGGED, QueueId, Spool};
+use crate::spool::{CommitError, Content, ContentWriter, Facts, INLINE, LOGGED, QueueId, Spool};
 
-/// What the spool's writer holds in memory before it turns to disk, and so what reception may cost.
-const IN_MEMORY: u64 = 256 << 10;
+/// What reception may cost: what the spool's writer holds in memory before it turns to disk.
+const IN_MEMORY: u64 = INLINE as u64;
 
 /// Clients whose rates are remembered at the same time; about 6 MiB.
 const CLIENTS: usize = 50_000;

@@ -15,8 +15,8 @@ use super::shared::Shared;
 use super::store::{File, Mapping};
 use super::sweep::Chore;
 
-/// Content up to this size always lies in the log, beside its entry.
-const INLINE: usize = 256 * 1024;
+/// Content up to this size always lies in the log, beside its entry; a writer holds it in memory.
+pub const INLINE: usize = 256 * 1024;
 /// Content up to this size lies in the log if its writer may hold it: a file of its own costs half as much CPU again,
 /// and three more writes to the disk. Above it commits of small mail would wait for it too long.
 pub const LOGGED: u64 = 2 << 20;
