@@ -33,6 +33,8 @@ pub enum Unusable {
 
 /// Whoever writes a file does so in several steps; we read when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(20);
+/// So often without rest it is said: every 5 seconds or so.
+const UNREST: u32 = 250;
 
 /// The folder as it was read.
 pub struct Folder {
@@ -67,6 +69,7 @@ impl Folder {
         let look =
             || manifest::stamps(path).map_err(|source| Unusable::Read { path: path.to_owned(), source });
         let mut before = look()?;
+        let mut tries = 0_u32;
         loop {
             if before != *last {
                 tokio::time::sleep(QUIET).await;
@@ -77,6 +80,11 @@ impl Folder {
                 return Ok((folder, after));
             }
             before = after;
+            tries += 1;
+            if tries.is_multiple_of(UNREST) {
+                let folder = path.display();
+                tracing::warn!("somebody writes to {folder} all the time; changes count when that ends");
+            }
         }
     }
 
